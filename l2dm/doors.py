@@ -1,0 +1,199 @@
+"""Every record that crosses a step. Read this first, then `steps.py`.
+
+A *door* is a folder between two steps: a payload plus `manifest.json`, which holds one of these
+records, the digest of every door it was made from and a sha256 per file (`manifest.py`). The
+records are plain data: names, numbers and relative file names. Tensors and pictures are files.
+
+    Task ─┬─ Prior ──┐
+          └─ Memory ─┴─► Adapter ─► Scores ─► Release
+
+Missing numbers are None, never 0.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+Matrix = tuple[tuple[float | None, ...], ...]
+
+
+@dataclass(frozen=True)
+class Concept:
+    """One thing taught by pictures. `name` is a slug; `class_noun` is what it is, e.g. "dog"."""
+
+    name: str
+    class_noun: str
+
+    @property
+    def placeholder(self) -> str:
+        """The word that means this concept in a prompt."""
+        return f"<{self.name}>"
+
+    @property
+    def phrase(self) -> str:
+        """How a prompt names it: placeholder, then class noun."""
+        return f"{self.placeholder} {self.class_noun}"
+
+
+@dataclass(frozen=True)
+class PictureFile:
+    """One picture of an upload: file name inside the upload folder and sha256 of its bytes."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Upload:
+    """`concept.json`, written last: its presence commits the upload."""
+
+    line: str
+    concept: Concept
+    pictures: tuple[PictureFile, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """The k-th accepted upload of a line.
+
+    Payload: `pictures/00.png` ... cropped to the base's resolution, RGB.
+    `prompts[i]` describes `pictures[i]`. `parent` is the digest of the parent release,
+    `parent_version` its registry version (0 for the empty release).
+    """
+
+    id: str
+    line: str
+    concept: Concept
+    pictures: tuple[str, ...]
+    prompts: tuple[str, ...]
+    parent: str
+    parent_version: int
+    base: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Class pictures that the pretrained base drew.
+
+    Payload: `latents.safetensors` with one key per noun, (n, C, h, w), scaled as the UNet reads
+    them; `pictures/<noun index>/000.png` ... . Picture i of every noun was drawn from
+    seed `seeds[i]` and prompt `captions[noun][i]`.
+    """
+
+    base: str
+    nouns: tuple[str, ...]
+    captions: Mapping[str, tuple[str, ...]]
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """Long-term memory of one concept: the prompt of each stored feature."""
+
+    concept: Concept
+    prompts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """One short-term picture: who it shows, what drew it, and its Eq. 5 score."""
+
+    concept: str
+    prompt: str
+    seed: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The rainbow-memory bank.
+
+    Payload: `long_term.safetensors`, keys `<name>/image` (n, d) and `<name>/identity` (n, d'),
+    unit-length features of the real pictures, no pixels; `short_term.safetensors`, key `latents`
+    (m, C, h, w) for the m entries of `short_term`, absent in a release.
+    """
+
+    base: str
+    long_term: tuple[Remembered, ...]
+    short_term: tuple[Replayed, ...] = ()
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What a method learned.
+
+    Payload: `adapter.safetensors` (weights of the adapter `kind`), `tokens.safetensors` (one key
+    per concept name, (n, d) embedding rows), `curve.json` (losses per step).
+    `settings` is what `adapters.attach` needs besides weights (rank, gate, ...).
+    """
+
+    method: str
+    kind: str
+    concepts: tuple[Concept, ...]
+    base: str
+    parent: str
+    settings: Mapping[str, str | int | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far class prompts moved from the base, same seeds.
+
+    `distance`: mean over seeds of 1 - cosine of image features, in [0, 2]. `kid`: unbiased squared
+    MMD with the cubic polynomial kernel, times 1000; may be negative; None below two pictures.
+    """
+
+    row: str
+    noun: str
+    distance: float
+    kid: float | None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The task-by-task matrices of a line and everything measured with them.
+
+    `rows[0]` is "base" (the pretrained model prompted with the class noun), then task ids.
+    `matrices[metric][i][j]`: model after row i on concept j; None above the diagonal.
+    Metrics: image_alignment, text_alignment, identity_similarity, identity_accuracy.
+    `ceilings[metric][j]`: the mean similarity of concept j's real pictures with each other.
+    Payload: `values.json` (one entry per evaluated picture: row, concept, prompt, seed, metrics),
+    `sheets/<row>/<concept>.png` (a row of pictures), `sheets/<row>/class-<noun>.png`,
+    `sheets/real/<concept>.png`, `sheets/base/class-<noun>.png`.
+    """
+
+    base: str
+    rows: tuple[str, ...]
+    concepts: tuple[Concept, ...]
+    matrices: Mapping[str, Matrix]
+    drift: tuple[Drift, ...]
+    ceilings: Mapping[str, tuple[float | None, ...]]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Gate's answer. `reasons` are sentences with their numbers, for both answers."""
+
+    open: bool
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Release:
+    """Adapter + memory + scores + verdict: one registry version.
+
+    Payload: the doors `adapter/`, `memory/` (long-term only) and `scores/`. `task` is "" and
+    `concept` None for the empty release that a line starts from.
+    """
+
+    line: str
+    task: str
+    concept: Concept | None
+    parent_version: int
+    adapter: str
+    memory: str
+    scores: str
+    verdict: Verdict
+
+
+DoorRecord = Task | Prior | Memory | Adapter | Scores | Release

@@ -1,0 +1,85 @@
+"""Every error this project raises on purpose.
+
+L2dmError
+├── BadInput            something a user gave us; `problems` lists all of it at once
+│   ├── BadUpload         pictures, concept.json, concept name, class noun
+│   ├── BadSpec           an unknown key or a value out of range
+│   ├── BadPrompt         an unknown <concept>, or too long to read
+│   ├── BadBase           base model missing, of another architecture, or pickled
+│   └── UnknownLine       a line, version or alias that does not exist
+├── BadDoor             a folder between steps is missing, torn, changed or of another kind
+├── DoesNotFit          adapter and base disagree: names, shapes, dtypes, fingerprint, not finite
+├── NothingAttached     a pattern matched no module
+├── WrongShape          a tensor with other axes than the function is written for
+├── StaleParent         the champion moved since this task was begun
+├── LineBusy            another learner holds this line
+└── StepFailed          a pipeline step ended without its outputs
+
+A message says what was expected, what was found, where, and what to do.
+"""
+
+from collections.abc import Sequence
+
+
+class L2dmError(Exception):
+    """Anything this project refuses to do."""
+
+
+class BadInput(L2dmError):
+    """Input from a user; every problem is listed, nothing was written."""
+
+    def __init__(self, problems: str | Sequence[str]) -> None:
+        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__(
+            self.problems[0]
+            if len(self.problems) == 1
+            else "".join(f"\n  - {problem}" for problem in self.problems)
+        )
+
+
+class BadUpload(BadInput):
+    """Pictures, concept.json, concept name or class noun."""
+
+
+class BadSpec(BadInput):
+    """An unknown key or a value out of range."""
+
+
+class BadPrompt(BadInput):
+    """A prompt that names an unknown concept."""
+
+
+class BadBase(BadInput):
+    """A base model that is missing, of another architecture, or holds pickled weights."""
+
+
+class UnknownLine(BadInput):
+    """A line, version or alias that does not exist."""
+
+
+class BadDoor(L2dmError):
+    """A folder between steps is missing, torn, changed or of another kind."""
+
+
+class DoesNotFit(L2dmError):
+    """An adapter and a base model disagree."""
+
+
+class NothingAttached(L2dmError):
+    """A pattern that should match modules matched none."""
+
+
+class WrongShape(L2dmError):
+    """A tensor with other axes than the function is written for."""
+
+
+class StaleParent(L2dmError):
+    """The champion moved since the task was begun."""
+
+
+class LineBusy(L2dmError):
+    """Another learner holds this line."""
+
+
+class StepFailed(L2dmError):
+    """A pipeline step ended without its outputs."""

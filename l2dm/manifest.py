@@ -1,0 +1,213 @@
+"""A door as a folder: written atomically, checked when read.
+
+`manifest.json` is written last into a hidden sibling folder, which is then renamed into place: a
+door is absent or whole, never half. Its digest covers every byte of the door and the digests of
+the doors it was made from, so lineage lives in the data. Nothing in it depends on time or place.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import types
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from l2dm import __version__
+from l2dm.errors import BadDoor
+
+FORMAT = 1
+FILE = "manifest.json"
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Door(Generic[R]):
+    """A door that was written or read: its record, its folder, its digest and its lineage."""
+
+    folder: Path
+    record: R
+    digest: str
+    seed: int = 0
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+    def path(self, name: str) -> Path:
+        """A payload file of this door."""
+        return self.folder / name
+
+
+def write(
+    folder: Path,
+    record: R,
+    fill: Callable[[Path], None],
+    *,
+    spec: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    inputs: Mapping[str, str] | None = None,
+) -> Door[R]:
+    """Write a door: `fill` puts the payload into a draft folder, which then appears whole.
+
+    An existing door is replaced. A full disk or a kill leaves the old state and at most a hidden
+    draft beside it, which the next write of this door removes.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _sweep_drafts(folder)
+    draft = folder.parent / f".{folder.name}.draft-{uuid.uuid4().hex[:8]}"
+    draft.mkdir()
+    try:
+        fill(draft)
+        content: dict[str, Any] = {
+            "kind": type(record).__name__,
+            "format": FORMAT,
+            "code": __version__,
+            "spec": dict(spec or {}),
+            "seed": seed,
+            "inputs": dict(inputs or {}),
+            "files": _checksums(draft),
+            "record": to_data(record),
+        }
+        text = json.dumps(content, sort_keys=True, indent=1)
+        write_text(draft / FILE, text)
+        _replace(draft, folder)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    return Door(folder, record, _digest(text), seed, content["spec"], content["inputs"])
+
+
+def read(folder: Path, kind: type[R]) -> Door[R]:
+    """Read a door and check it: kind, format, and the sha256 of every file. Raises BadDoor."""
+    path = folder / FILE
+    if not path.is_file():
+        raise BadDoor(
+            f"expected a {kind.__name__} door in {folder}, found no {FILE}; "
+            "run the step that writes it again"
+        )
+    text = path.read_text()
+    try:
+        content = json.loads(text)
+        found = (content["kind"], content["format"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise BadDoor(f"{path} is not a manifest ({error!r}); write the door again") from error
+    if found != (kind.__name__, FORMAT):
+        raise BadDoor(
+            f"expected a {kind.__name__} door of format {FORMAT}, found a {found[0]} of format "
+            f"{found[1]} in {folder}; check which folder is passed to which step"
+        )
+    _compare(folder, content["files"])
+    try:
+        record = from_data(kind, content["record"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadDoor(f"{path} does not hold a {kind.__name__} record: {error}") from error
+    return Door(folder, record, _digest(text), content["seed"], content["spec"], content["inputs"])
+
+
+def to_data(value: Any) -> Any:
+    """A record as JSON-able data; `from_data` is its inverse."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_data(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_data(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [to_data(item) for item in value]
+    if isinstance(value, float) and value != value:
+        raise ValueError("a record holds NaN; missing numbers are None")
+    return value
+
+
+def from_data(kind: Any, data: Any) -> Any:
+    """Rebuild a value of type `kind` from JSON-able data. Raises KeyError, TypeError, ValueError."""
+    origin = get_origin(kind)
+    if origin in (Union, types.UnionType):
+        return _from_union(kind, data)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        hints = get_type_hints(kind)
+        unknown = set(data) - set(hints)
+        if unknown:
+            raise KeyError(f"{kind.__name__} has no field {sorted(unknown)}")
+        return kind(**{key: from_data(hints[key], value) for key, value in data.items()})
+    if origin is tuple:
+        return tuple(from_data(get_args(kind)[0], item) for item in data)
+    if origin is not None and issubclass(origin, Mapping):
+        value_kind = get_args(kind)[1]
+        return {key: from_data(value_kind, value) for key, value in data.items()}
+    if kind is float and isinstance(data, int) and not isinstance(data, bool):
+        return float(data)
+    if not isinstance(data, kind) or (kind is int and isinstance(data, bool)):
+        raise TypeError(f"expected {kind.__name__}, found {data!r}")
+    return data
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that is absent or whole: to a sibling first, flushed to disk, then renamed."""
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with open(draft, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _from_union(kind: Any, data: Any) -> Any:
+    for option in get_args(kind):
+        if option is type(None):
+            if data is None:
+                return None
+            continue
+        try:
+            return from_data(option, data)
+        except (TypeError, KeyError):
+            continue
+    raise TypeError(f"expected {kind}, found {data!r}")
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
+
+
+def _compare(folder: Path, expected: Mapping[str, str]) -> None:
+    found = _checksums(folder)
+    found.pop(FILE, None)
+    missing, foreign = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    changed = sorted(name for name in expected.keys() & found.keys() if expected[name] != found[name])
+    problems = [
+        f"{what} {names}"
+        for what, names in (("missing", missing), ("foreign", foreign), ("changed", changed))
+        if names
+    ]
+    if problems:
+        raise BadDoor(
+            f"door {folder} is not what was written: {'; '.join(problems)}; "
+            "run the step that writes it again"
+        )
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _sweep_drafts(folder: Path) -> None:
+    for draft in folder.parent.glob(f".{folder.name}.draft-*"):
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _replace(draft: Path, folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.replace(draft, folder)

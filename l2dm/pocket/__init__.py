@@ -1,0 +1,5 @@
+"""The small world, its judge, and the base model that ships with the project (nothing heavy is imported here)."""
+
+from pathlib import Path
+
+WEIGHTS = Path(__file__).parent / "weights"
