@@ -1,0 +1,120 @@
+"""The gate: may this challenger become the champion? A pure function of numbers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from l2dm.doors import Concept, Scores, Verdict
+from l2dm.metrics.forgetting import Drop, by_cell, drops, number
+from l2dm.spec import GateSpec
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check: did it pass, and the sentence that says why."""
+
+    passed: bool
+    sentence: str
+
+
+def judge(
+    scores: Scores,
+    concept: Concept,
+    spec: GateSpec,
+    values: Sequence[Mapping[str, Any]] = (),
+) -> Verdict:
+    """Open when the new concept was learned, no past one was lost and class words stayed.
+
+    concept: the task's new one. values: the door's per-picture values; with them a drop is
+    measured over the pictures that both rows drew, without them between the matrix's means.
+    Every check gives a sentence with its numbers, passed or not; a missing number closes.
+    """
+    findings = (
+        _learned(scores, concept, spec),
+        _kept(scores, concept, spec, values),
+        _stayed(scores, spec),
+    )
+    return Verdict(
+        open=all(finding.passed for finding in findings),
+        reasons=tuple(finding.sentence for finding in findings),
+    )
+
+
+def _learned(scores: Scores, concept: Concept, spec: GateSpec) -> Finding:
+    column = _column(scores, concept)
+    matrix = scores.matrices.get("identity_accuracy", ())
+    found = None if column is None or not matrix else number(matrix[-1][column])
+    name = concept.placeholder
+    if found is None:
+        return Finding(
+            False,
+            f"Identity accuracy of the new concept {name} is missing; at least "
+            f"{spec.min_identity:.2f} is required.",
+        )
+    passed = found >= spec.min_identity
+    return Finding(
+        passed,
+        f"Identity accuracy of the new concept {name} is {found:.2f}, "
+        f"{'at least' if passed else 'below'} the required {spec.min_identity:.2f}.",
+    )
+
+
+def _kept(
+    scores: Scores, concept: Concept, spec: GateSpec, values: Sequence[Mapping[str, Any]]
+) -> Finding:
+    past = [known.name for known in scores.concepts if known.name != concept.name]
+    if not past:
+        return Finding(True, "There is no past concept that could have been forgotten.")
+    matrix = scores.matrices.get("identity_similarity", ())
+    names = [known.name for known in scores.concepts]
+    cells = by_cell(values, "identity_similarity")
+    found = drops(matrix, scores.rows, names, cells) if matrix else (None,) * len(names)
+    known = {name: one for name, one in zip(names, found, strict=True) if name in past}
+    missing = [f"<{name}>" for name, one in known.items() if one is None]
+    if missing:
+        return Finding(
+            False,
+            f"Identity similarity of the past concept {', '.join(missing)} is missing, so "
+            "forgetting cannot be ruled out.",
+        )
+    measured = {name: one for name, one in known.items() if one is not None}
+    worst = max(measured, key=lambda name: measured[name].amount)
+    return _worst(worst, measured[worst], scores.rows, spec)
+
+
+def _worst(name: str, found: Drop, rows: Sequence[str], spec: GateSpec) -> Finding:
+    passed = found.amount <= spec.max_forgetting
+    return Finding(
+        passed,
+        f"Of the past concepts <{name}> lost most: its identity similarity went from "
+        f"{found.peak:.3f} after {rows[found.row]} to {found.now:.3f}, a drop of "
+        f"{found.amount:.3f}, {'within' if passed else 'more than'} the allowed "
+        f"{spec.max_forgetting:.3f}.",
+    )
+
+
+def _stayed(scores: Scores, spec: GateSpec) -> Finding:
+    last = [drift for drift in scores.drift if drift.row == scores.rows[-1]]
+    missing = [drift.noun for drift in last if number(drift.distance) is None]
+    if not last or missing:
+        named = f" of {', '.join(missing)}" if missing else ""
+        return Finding(
+            False,
+            f"Drift of the class prompts{named} was not measured; at most "
+            f"{spec.max_drift:.3f} is allowed.",
+        )
+    mean = fmean(drift.distance for drift in last)
+    most = max(last, key=lambda drift: drift.distance)
+    passed = mean <= spec.max_drift
+    return Finding(
+        passed,
+        f"Class prompts moved by {mean:.3f} from the base on average ({most.noun}: "
+        f"{most.distance:.3f}, the most of {len(last)}), {'within' if passed else 'more than'} "
+        f"the allowed {spec.max_drift:.3f}.",
+    )
+
+
+def _column(scores: Scores, concept: Concept) -> int | None:
+    names = [known.name for known in scores.concepts]
+    return names.index(concept.name) if concept.name in names else None
