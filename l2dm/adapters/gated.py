@@ -1,0 +1,154 @@
+"""Gated adapters: each concept's weights act only on its own placeholder's rows.
+
+K = C W_K + sum_i G_i C A_i^K B_i^K, likewise V; methods.md G. A prompt without a placeholder, and
+every other concept, is therefore the base and the other concept's own adapter, bit for bit: later
+tasks cannot change what earlier ones draw.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from l2dm.adapters.contract import compare, detached
+from l2dm.errors import DoesNotFit, NothingAttached
+
+Gate = Callable[[Tensor, str, str], Tensor]
+"""From token ids (B, L), a concept's name and class noun to the rows it owns, (B, L) bool."""
+
+
+@dataclass
+class _Switch:
+    """What all gated layers of one network look at: which rows belong to which concept now."""
+
+    rows: dict[str, Tensor] = field(default_factory=dict)  # (B, L, 1) bool
+
+
+class GatedLinear(nn.Module):
+    """A frozen linear layer plus one low-rank path per concept. down: (d_in, r), up: (r, d_out)."""
+
+    def __init__(self, inner: nn.Linear, switch: _Switch) -> None:
+        super().__init__()
+        self.inner = inner
+        # Plain dictionaries: a ParameterDict mistakes a concept called "keys" for its own method.
+        self.down: dict[str, nn.Parameter] = {}
+        self.up: dict[str, nn.Parameter] = {}
+        self._switch = switch
+
+    def forward(self, states: Tensor) -> Tensor:
+        """states: (B, L, d_in). Returns (B, L, d_out).
+
+        The sum is chosen by `where`, never multiplied by a gate of zero: adding zero can flip the
+        sign of a zero, and shapes stay the same whichever rows are gated, so rows cannot disturb
+        each other through the matrix kernel's choice of blocking.
+        """
+        output: Tensor = self.inner(states)
+        for name, rows in self._switch.rows.items():
+            change = (states @ self.down[name]) @ self.up[name]
+            output = torch.where(rows, output + change, output)
+        return output
+
+
+class Gated:
+    """One low-rank adapter per concept on the given layers; `learning` is the one that trains."""
+
+    kind = "gated"
+    changes_text = False
+
+    def __init__(self, layers: Mapping[str, GatedLinear], switch: _Switch, gate: Gate) -> None:
+        self._layers = layers
+        self._switch = switch
+        self._gate = gate
+        self._concepts: dict[str, str] = {}  # name -> class noun
+        self._enabled = True
+        self.learning: str | None = None
+
+    def add(self, concept: str, *, rank: int, generator: torch.Generator, noun: str) -> None:
+        """Give a concept its own paths. down ~ N(0, 1/r), up = 0: at first nothing changes."""
+        if concept in self._concepts:
+            raise DoesNotFit(f"concept {concept!r} has a gated adapter already")
+        for layer in self._layers.values():
+            width, height = layer.inner.in_features, layer.inner.out_features
+            device = layer.inner.weight.device
+            down = torch.randn(width, rank, generator=generator) / rank
+            layer.down[concept] = nn.Parameter(down.to(device), requires_grad=False)
+            layer.up[concept] = nn.Parameter(
+                torch.zeros(rank, height, device=device), requires_grad=False
+            )
+        self._concepts[concept] = noun
+
+    def learn(self, concept: str) -> None:
+        """Choose the concept whose paths train; all others stay frozen."""
+        self.learning = concept
+        for parameter in self.trainable().values():
+            parameter.requires_grad_(True)
+
+    def trainable(self) -> Mapping[str, nn.Parameter]:
+        """The paths of the concept that is being learned."""
+        return self._named(self.learning) if self.learning else {}
+
+    def state(self) -> dict[str, Tensor]:
+        """`<concept>/<layer>.down`, (d_in, r), and `.up`, (r, d_out), of every concept, float16.
+
+        Half precision halves a concept's bytes; it is rounded once, when it was learned, and
+        copied from then on.
+        """
+        return {name: tensor.half() for name, tensor in detached(self._all()).items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Compare, then copy. Every concept must have been added first."""
+        own = self._all()
+        compare({name: tensor.detach().half() for name, tensor in own.items()}, state)
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(state[name])
+
+    @contextlib.contextmanager
+    def disabled(self) -> Iterator[None]:
+        """The base, bit for bit: no path is evaluated."""
+        before, self._enabled = self._enabled, False
+        try:
+            yield
+        finally:
+            self._enabled = before
+
+    @contextlib.contextmanager
+    def reading(self, ids: Tensor) -> Iterator[None]:
+        """Open the gates that these prompts name; concepts that none names are not evaluated."""
+        if self._enabled:
+            for name, noun in self._concepts.items():
+                rows = self._gate(ids, name, noun)
+                if rows.any():
+                    self._switch.rows[name] = rows.unsqueeze(-1)
+        try:
+            yield
+        finally:
+            self._switch.rows.clear()
+
+    def _all(self) -> dict[str, nn.Parameter]:
+        return {key: value for name in self._concepts for key, value in self._named(name).items()}
+
+    def _named(self, concept: str) -> dict[str, nn.Parameter]:
+        named = {}
+        for layer, gated in self._layers.items():
+            named[f"{concept}/{layer}.down"] = gated.down[concept]
+            named[f"{concept}/{layer}.up"] = gated.up[concept]
+        return named
+
+
+def attach(network: nn.Module, targets: Mapping[str, nn.Linear], gate: Gate) -> Gated:
+    """Wrap the linear layers `targets` of `network`. Raises NothingAttached when there is none."""
+    if not targets:
+        raise NothingAttached(
+            "expected key and value projections of cross-attention to gate, found none; "
+            "the base has no cross-attention"
+        )
+    switch = _Switch()
+    layers: dict[str, GatedLinear] = {}
+    for name, linear in targets.items():
+        owner, _, attribute = name.rpartition(".")
+        layers[name] = GatedLinear(linear, switch)
+        setattr(network.get_submodule(owner), attribute, layers[name])
+    return Gated(layers, switch, gate)

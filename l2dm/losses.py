@@ -1,0 +1,39 @@
+"""One function per published term. Every loss returns one value per sample; callers weight them."""
+
+from torch import Tensor
+
+from l2dm.shapes import expect_shape
+
+
+def denoise_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error of the UNet's output, one value per sample.
+
+    predicted, target: (B, C, H, W), latent units (noise or velocity). Returns (B,), the mean over
+    channels and pixels. L2DM Eq. 1 (the LDM loss); also L_PR of Eq. 2 and 3 on class pictures.
+    """
+    expect_shape(predicted, "B C H W", name="predicted")
+    expect_shape(target, "B C H W", name="target", like=predicted)
+    return (predicted - target).square().flatten(1).mean(1)
+
+
+def distill_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Elastic concept distillation: distance of student and teacher outputs, one value per sample.
+
+    student, teacher: (B, C, H, W), outputs for the same noisy latents, timesteps and prompts; the
+    teacher's carry no gradient. Returns (B,). L2DM Eq. 6 (quoted second-hand in methods.md A.4).
+    """
+    return denoise_loss(student, teacher.detach())
+
+
+def masked_denoise_loss(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Mean squared error inside a mask, one value per sample.
+
+    predicted, target: (B, C, H, W). mask: (B, 1, H, W) in [0, 1]. Returns (B,), averaged over
+    channels and masked pixels, so a full mask gives the plain mean; an empty mask gives 0.
+    Source: Custom Diffusion, training script; theirs sums over channels, C times ours.
+    """
+    expect_shape(predicted, "B C H W", name="predicted")
+    expect_shape(mask, "B 1 H W", name="mask")
+    squared = (predicted - target).square().mean(1, keepdim=True) * mask
+    weight = mask.flatten(1).sum(1).clamp(min=1e-8)
+    return squared.flatten(1).sum(1) / weight

@@ -1,0 +1,72 @@
+"""Gated adapters (ours, methods.md G): forgetting is zero by construction.
+
+Each concept owns a small adapter that acts only on its own placeholder's rows, so training needs
+neither memory nor class pictures, and its cost does not depend on how much the line knows.
+"""
+
+from collections.abc import Mapping
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from l2dm.attaching import ROWS, WEIGHTS, attach_gated
+from l2dm.diffusion import generator_for
+from l2dm.errors import DoesNotFit
+from l2dm.lesson import Batch, Lesson
+from l2dm.losses import denoise_loss
+from l2dm.methods import Learned, Trainable
+from l2dm.methods.reading import Reading
+from l2dm.models import Model
+from l2dm.spec import TrainSpec
+
+
+class Gated:
+    """One low-rank adapter per concept on cross-attention keys and values."""
+
+    def __init__(self, spec: TrainSpec) -> None:
+        self._spec = spec
+
+    def begin(self, model: Model, lesson: Lesson) -> Trainable:
+        """Attach the new concept's paths alone; what the line knows is carried over as it is."""
+        record = lesson.parent.record
+        if record.kind not in ("none", "gated"):
+            raise DoesNotFit(
+                f"the line's adapter is of kind {record.kind!r}, method 'gated' continues only "
+                "gated adapters; start another line for it"
+            )
+        if record.kind == "gated" and record.settings["gate"] != self._spec.gate:
+            raise DoesNotFit(
+                f"the line's gate is {record.settings['gate']!r}, the spec asks for "
+                f"{self._spec.gate!r}; a line keeps its gate"
+            )
+        self._model, self._lesson = model, lesson
+        name, noun = lesson.concept.name, lesson.concept.class_noun
+        row = model.add_placeholder(name, model.noun_row(noun)).requires_grad_(True)
+        adapter = attach_gated(model, self._spec.gate)
+        generator = generator_for(lesson.seed, "adapter")
+        adapter.add(name, rank=self._spec.rank, generator=generator, noun=noun)
+        adapter.learn(name)
+        self._read = Reading(model, name)
+        return Trainable(adapter.trainable(), {name: row})
+
+    def loss(self, batch: Batch) -> Mapping[str, Tensor]:
+        """L_SD on the new pictures; nothing else can move."""
+        new = batch.new
+        predicted = self._model.predict(new.noisy, new.timesteps, self._read(new.prompts))
+        return {"new": denoise_loss(predicted, new.target)}
+
+    def end(self) -> Learned:
+        """The parent's weights, byte for byte, and the new concept's beside them."""
+        weights: dict[str, Tensor] = {}
+        rows: dict[str, Tensor] = {}
+        if self._lesson.parent.record.kind == "gated":
+            weights = load_file(self._lesson.parent.path(WEIGHTS))
+            rows = load_file(self._lesson.parent.path(ROWS))
+        for name, row in self._model.embedding.state().items():
+            rows[name] = row.unsqueeze(0).cpu()
+        return Learned(
+            kind="gated",
+            settings={"rank": self._spec.rank, "gate": self._spec.gate},
+            weights=weights | self._model.adapter.state(),
+            rows=rows,
+        )

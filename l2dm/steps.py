@@ -1,0 +1,379 @@
+"""The six steps. Each is a plain function: folders in, a folder out, no network, no environment.
+
+    intake ─┬─► generate_prior ─┐
+            └─► score_memory ───┴─► train ─► evaluate ─► promote
+
+Same inputs and same seed give the same bytes on one machine. `parent` is always a release; the
+first task of a line starts from the empty one, so no step asks whether it is the first.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from l2dm import attaching, concepts, doors, evaluation, manifest, memory, prior, releases
+from l2dm import spec as specs
+from l2dm.diffusion import derive_seed
+from l2dm.encoders import load_encoders
+from l2dm.errors import BadUpload
+from l2dm.images import save_png, stack
+from l2dm.lesson import Lesson, Pool
+from l2dm.manifest import Door
+from l2dm.methods import Method
+from l2dm.methods.gated import Gated
+from l2dm.methods.l2dm import L2DM
+from l2dm.methods.sequential import Sequential
+from l2dm.metrics import gate
+from l2dm.models import Model, load_base, resolution, vocabulary
+from l2dm.prompts import TEMPLATES
+from l2dm.sampling import Progress
+from l2dm.training import OnStep, fit
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every step of one task shares. `base` is how to load the base model."""
+
+    base: str
+    line: str
+    task_id: str
+    parent_version: int
+    spec: specs.Spec
+
+    @property
+    def seed(self) -> int:
+        """The task's seed: a function of the spec's seed and the task's place in the line."""
+        return derive_seed(self.spec.seed, self.line, self.task_id)
+
+
+def empty_release(out: Path, line: str, base: str) -> Door[doors.Release]:
+    """The release that a line starts from: no adapter, no memory, no scores."""
+    return releases.write_empty(out, line, load_base(base).fingerprint)
+
+
+def intake(upload: Path, parent: Path, out: Path, context: Context) -> Door[doors.Task]:
+    """Turn an upload into a task, or refuse it with every reason at once. Raises BadUpload."""
+    release = manifest.read(parent, doors.Release)
+    adapter = releases.adapter_of(parent).record
+    found = concepts.read_upload(upload)
+    taken = {old.name: "the line has learned it already" for old in adapter.concepts}
+    limits = context.spec.intake
+    words = vocabulary(context.base)
+    if problems := concepts.check(upload, found.line, found.concept, limits, taken, words):
+        raise BadUpload(problems)
+    if found.line != context.line:
+        raise BadUpload(
+            f"upload {upload.name!r}: expected one for line {context.line!r}, its concept.json "
+            f"says {found.line!r}; submit it again with --line {context.line}"
+        )
+    pictures = concepts.task_pictures(upload, found, resolution(context.base), limits)
+    names = tuple(f"pictures/{index:02d}.png" for index in range(len(pictures)))
+    record = doors.Task(
+        id=context.task_id,
+        line=context.line,
+        concept=found.concept,
+        pictures=names,
+        prompts=_wordings(found.concept.phrase, len(names)),
+        parent=release.digest,
+        parent_version=context.parent_version,
+        base=adapter.base,
+        seed=context.seed,
+    )
+
+    def fill(draft: Path) -> None:
+        (draft / "pictures").mkdir()
+        for name, picture in zip(names, pictures, strict=True):
+            save_png(picture, draft / name)
+
+    return _write(out, record, fill, context, {"parent": release.digest})
+
+
+def generate_prior(
+    task: Path,
+    parent: Path,
+    out: Path,
+    context: Context,
+    *,
+    cache: Path | None = None,
+    on_progress: Progress | None = None,
+) -> Door[doors.Prior]:
+    """Class pictures of every noun that the line knows and of the new one, from the bare base."""
+    lesson = manifest.read(task, doors.Task)
+    known = releases.adapter_of(parent).record.concepts
+    spec = context.spec
+    model = load_base(context.base)
+    nouns = prior.nouns_for(lesson.record.concept, known, spec.prior.max_nouns)
+    drawn = {
+        noun: prior.generate(
+            model,
+            noun,
+            spec.prior.count,
+            spec.sampling,
+            seed=spec.seed,  # of the line, not of the task: every task preserves the same pictures
+            cache=cache,
+            on_progress=on_progress,
+        )
+        for noun in nouns
+    }
+    record = doors.Prior(
+        base=model.fingerprint,
+        nouns=nouns,
+        captions={noun: prior.captions(noun, spec.prior.count) for noun in nouns},
+        seeds=prior.seeds(spec.seed, spec.prior.count),
+    )
+    inputs = {"task": lesson.digest}
+    return _write(out, record, lambda draft: prior.save(draft, drawn), context, inputs)
+
+
+def score_memory(
+    task: Path,
+    parent: Path,
+    out: Path,
+    context: Context,
+    *,
+    on_progress: Progress | None = None,
+) -> Door[doors.Memory]:
+    """The rainbow-memory bank for this task: Algorithm 1 of L2DM.
+
+    Short-term memory is drawn with the parent model and chosen by Eq. 5; then long-term memory
+    takes the features and prompts of the new pictures, never their pixels.
+    """
+    lesson = manifest.read(task, doors.Task)
+    old = releases.memory_of(parent)
+    features = load_file(old.path(releases.LONG_TERM))
+    model = _parent_model(parent, context)
+    encoders = load_encoders(context.base)
+    short = memory.refresh(
+        model,
+        encoders,
+        old.record.long_term,
+        {one.concept.name: features[f"{one.concept.name}/image"] for one in old.record.long_term},
+        context.spec.memory,
+        context.spec.sampling,
+        seed=lesson.record.seed,
+        on_progress=on_progress,
+    )
+    pictures, name = _pictures(lesson), lesson.record.concept.name
+    features[f"{name}/image"] = encoders.image(pictures)
+    features[f"{name}/identity"] = encoders.identity(pictures)
+    new = doors.Remembered(lesson.record.concept, lesson.record.prompts)
+    record = doors.Memory(model.fingerprint, (*old.record.long_term, new), short.entries)
+
+    def fill(draft: Path) -> None:
+        save_file(features, draft / releases.LONG_TERM)
+        save_file({"latents": short.latents.contiguous()}, draft / releases.SHORT_TERM)
+
+    inputs = {"task": lesson.digest, "memory": old.digest}
+    return _write(out, record, fill, context, inputs)
+
+
+def train(
+    task: Path,
+    parent: Path,
+    prior_: Path,
+    memory_: Path,
+    out: Path,
+    context: Context,
+    *,
+    work: Path | None = None,
+    on_step: OnStep | None = None,
+) -> Door[doors.Adapter]:
+    """Learn the concept. A run that was killed goes on from its last checkpoint in `work`."""
+    lesson_door = manifest.read(task, doors.Task)
+    bank, classes = manifest.read(memory_, doors.Memory), manifest.read(prior_, doors.Prior)
+    old = releases.adapter_of(parent)
+    spec = context.spec.train
+    model = load_base(context.base)
+    concept = lesson_door.record.concept
+    inputs = {
+        "task": lesson_door.digest,
+        "adapter": old.digest,
+        "prior": classes.digest,
+        "memory": bank.digest,
+    }
+    key = json.dumps([inputs, specs.to_json(context.spec)])
+    lesson = _lesson(model, lesson_door, old, classes, bank)
+    learned, curve = fit(_method(spec), model, lesson, spec, work=work, key=key, on_step=on_step)
+    record = doors.Adapter(
+        method=spec.method,
+        kind=learned.kind,
+        concepts=(*old.record.concepts, concept),
+        base=model.fingerprint,
+        parent=old.digest,
+        settings=learned.settings,
+    )
+
+    def fill(draft: Path) -> None:
+        attaching.save(draft, learned.weights, learned.rows)
+        (draft / "curve.json").write_text(json.dumps({"terms": curve}))
+
+    return _write(out, record, fill, context, inputs)
+
+
+def evaluate(
+    task: Path,
+    parent: Path,
+    prior_: Path,
+    memory_: Path,
+    adapter: Path,
+    out: Path,
+    context: Context,
+) -> Door[doors.Scores]:
+    """The new row of every matrix: all known concepts and classes, fixed prompts and seeds."""
+    lesson = manifest.read(task, doors.Task)
+    learned = manifest.read(adapter, doors.Adapter)
+    bank, classes = manifest.read(memory_, doors.Memory), manifest.read(prior_, doors.Prior)
+    before = releases.scores_of(parent)
+    model = load_base(context.base)
+    attaching.attach_door(model, learned)
+    found = evaluation.new_row(
+        model,
+        load_encoders(context.base),
+        task=lesson,
+        parent=before,
+        prior=classes,
+        memory=bank,
+        spec=context.spec,
+    )
+    inputs = {
+        "task": lesson.digest,
+        "adapter": learned.digest,
+        "memory": bank.digest,
+        "prior": classes.digest,
+        "scores": before.digest,
+    }
+    return _write(
+        out, found.record, lambda draft: evaluation.save(found, before, draft), context, inputs
+    )
+
+
+def promote(
+    task: Path,
+    parent: Path,
+    memory_: Path,
+    adapter: Path,
+    scores: Path,
+    out: Path,
+    context: Context,
+) -> Door[doors.Release]:
+    """Ask the gate and put the release together. Aliases are moved by whoever owns the registry."""
+    lesson = manifest.read(task, doors.Task).record
+    release = manifest.read(parent, doors.Release)
+    rows = manifest.read(scores, doors.Scores)
+    parts = releases.Parts(
+        manifest.read(adapter, doors.Adapter), manifest.read(memory_, doors.Memory), rows
+    )
+    verdict = gate.judge(rows.record, lesson.concept, context.spec.gate)
+    return releases.write(
+        out,
+        parts,
+        line=lesson.line,
+        task=lesson,
+        verdict=verdict,
+        spec=specs.to_dict(context.spec),
+        parent=release.digest,
+    )
+
+
+def load_release(release: Path, base: str) -> Model:
+    """The model that a release describes, ready to draw. Raises BadDoor, DoesNotFit."""
+    manifest.read(release, doors.Release)
+    model = load_base(base)
+    attaching.attach_door(model, releases.adapter_of(release))
+    return model
+
+
+def check_champion(release: Path, context: Context, *, seed: int) -> evaluation.FreshRow:
+    """A release evaluated again on everything it knows, with other seeds than at its release."""
+    model = load_release(release, context.base)
+    return evaluation.fresh_row(
+        model,
+        load_encoders(context.base),
+        memory=releases.memory_of(release),
+        spec=context.spec,
+        seed=seed,
+    )
+
+
+def _method(spec: specs.TrainSpec) -> Method:
+    match spec.method:
+        case "l2dm":
+            return L2DM(spec)
+        case "gated":
+            return Gated(spec)
+        case "sequential":
+            return Sequential(spec)
+
+
+def _lesson(
+    model: Model,
+    task: Door[doors.Task],
+    parent: Door[doors.Adapter],
+    classes: Door[doors.Prior],
+    bank: Door[doors.Memory],
+) -> Lesson:
+    pictures = _pictures(task)
+    mirrored = torch.cat([pictures, pictures.flip(-1)])  # a concept seen from both sides
+    wordings = tuple(template.format(task.record.concept.phrase) for template in TEMPLATES)
+    short = load_file(bank.path(releases.SHORT_TERM))["latents"]
+    latents = load_file(classes.path(prior.LATENTS))
+    captions = [classes.record.captions[noun] for noun in classes.record.nouns]
+    return Lesson(
+        concept=task.record.concept,
+        parent=parent,
+        new=Pool(model.encode(mirrored).cpu(), (wordings,) * len(mirrored)),
+        replay=Pool(short, tuple((entry.prompt,) for entry in bank.record.short_term)),
+        prior=Pool(
+            torch.cat([latents[noun] for noun in classes.record.nouns]),
+            tuple((caption,) for captions_ in captions for caption in captions_),
+        ),
+        seed=task.record.seed,
+    )
+
+
+def _parent_model(parent: Path, context: Context) -> Model:
+    model = load_base(context.base)
+    attaching.attach_door(model, releases.adapter_of(parent))
+    return model
+
+
+def _pictures(task: Door[doors.Task]) -> Tensor:
+    return stack([task.path(name) for name in task.record.pictures])
+
+
+def _wordings(phrase: str, count: int) -> tuple[str, ...]:
+    return tuple(TEMPLATES[i % len(TEMPLATES)].format(phrase) for i in range(count))
+
+
+def _write(
+    out: Path,
+    record: R,
+    fill: Callable[[Path], None],
+    context: Context,
+    inputs: Mapping[str, str],
+) -> Door[R]:
+    return manifest.write(
+        out, record, fill, spec=specs.to_dict(context.spec), seed=context.seed, inputs=inputs
+    )
+
+
+__all__ = [
+    "Context",
+    "check_champion",
+    "empty_release",
+    "evaluate",
+    "generate_prior",
+    "intake",
+    "load_release",
+    "promote",
+    "score_memory",
+    "train",
+]
