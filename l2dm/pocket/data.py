@@ -11,7 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
-from l2dm.pocket.world import BACKGROUNDS, COLOURS, NOUNS, SIZE, WORLD_VERSION, Scene, caption, draw, sample_scene
+from l2dm.pocket.world import (
+    BACKGROUNDS,
+    COLOURS,
+    NOUNS,
+    SIZE,
+    WORLD_VERSION,
+    Scene,
+    caption,
+    draw,
+    sample_scene,
+)
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +46,9 @@ class Renders:
 def labels_of(scene: Scene) -> list[int]:
     """Class numbers in the order of `LABELS`; a missing second thing has noun NOTHING and colour 0."""
     first, second = scene.things[0], scene.things[1] if len(scene.things) > 1 else None
-    noun_2, colour_2 = (NOUNS.index(second.noun), COLOURS.index(second.colour)) if second else (NOTHING, 0)
+    noun_2, colour_2 = (
+        (NOUNS.index(second.noun), COLOURS.index(second.colour)) if second else (NOTHING, 0)
+    )
     return [
         NOUNS.index(first.noun),
         COLOURS.index(first.colour),
@@ -53,7 +65,9 @@ def render(stream: str, numbers: Iterable[int]) -> Renders:
         rng = random.Random(f"scene {stream} {i}")
         scene = sample_scene(rng)
         pictures.append(np.asarray(draw(scene, rng)))
-        captions.append((caption(scene, rng, full=True), *(caption(scene, rng) for _ in range(LOOSE))))
+        captions.append(
+            (caption(scene, rng, full=True), *(caption(scene, rng) for _ in range(LOOSE)))
+        )
         labels.append(labels_of(scene))
     return Renders(np.stack(pictures), tuple(captions), np.array(labels, np.uint8))
 
@@ -82,7 +96,9 @@ def _render_into(folder: Path, stream: str, n: int) -> None:
     labels = np.zeros((n, len(LABELS)), np.uint8)
     chunks = [range(start, min(n, start + CHUNK)) for start in range(0, n, CHUNK)]
     with ProcessPoolExecutor() as pool:
-        for chunk, part in zip(chunks, pool.map(render, [stream] * len(chunks), chunks), strict=True):
+        for chunk, part in zip(
+            chunks, pool.map(render, [stream] * len(chunks), chunks), strict=True
+        ):
             pictures[chunk.start : chunk.stop] = part.pictures
             labels[chunk.start : chunk.stop] = part.labels
             captions.extend(part.captions)

@@ -77,7 +77,9 @@ def _crown(layer: Layer, noun: str, ink: Ink) -> None:
 def _scarf(layer: Layer, noun: str, ink: Ink) -> None:
     (x, y), w = SHAPES[noun].neck, SHAPES[noun].width
     layer.box(x - w - 0.06, y - 0.09, x + w + 0.06, y + 0.11, ink, radius=0.08)
-    layer.polygon([(x + w * 0.3, y), (x + w * 0.9, y), (x + w * 1.0, y + 0.55), (x + w * 0.35, y + 0.55)], ink)
+    layer.polygon(
+        [(x + w * 0.3, y), (x + w * 0.9, y), (x + w * 1.0, y + 0.55), (x + w * 0.35, y + 0.55)], ink
+    )
 
 
 def _glasses(layer: Layer, noun: str, ink: Ink) -> None:
@@ -105,13 +107,19 @@ ACCESSORIES = {"crown": _crown, "scarf": _scarf, "glasses": _glasses, "bow": _bo
 
 def _outline(mask: Image.Image, first: Ink) -> Image.Image:
     """A rim around the body, darker than it (lighter for black), so that white on snow still has a silhouette."""
-    rim = (95, 95, 105) if sum(first) < 160 else (first[0] * 11 // 20, first[1] * 11 // 20, first[2] * 11 // 20)
+    rim = (
+        (95, 95, 105)
+        if sum(first) < 160
+        else (first[0] * 11 // 20, first[1] * 11 // 20, first[2] * 11 // 20)
+    )
     picture = Image.new("RGBA", mask.size, (*rim, 0))
     picture.putalpha(mask.filter(ImageFilter.MaxFilter(3)))
     return picture
 
 
-def sprite(noun: str, swatch: np.ndarray, inks: tuple[Ink, Ink, Ink], shape: float, accessory: str | None) -> Image.Image:
+def sprite(
+    noun: str, swatch: np.ndarray, inks: tuple[Ink, Ink, Ink], shape: float, accessory: str | None
+) -> Image.Image:
     """One object with its details and accessory on a transparent square, as large as the swatch."""
     size = swatch.shape[0]
     mask = Image.new("L", (size, size), 0)

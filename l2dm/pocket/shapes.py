@@ -36,10 +36,20 @@ class Layer:
         return (x / REACH + 1) / 2 * self._size
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, ink: int | Ink) -> None:
-        self._draw.ellipse([self.pixel(x - rx), self.pixel(y - ry), self.pixel(x + rx), self.pixel(y + ry)], fill=ink)
+        self._draw.ellipse(
+            [self.pixel(x - rx), self.pixel(y - ry), self.pixel(x + rx), self.pixel(y + ry)],
+            fill=ink,
+        )
 
-    def box(self, x0: float, y0: float, x1: float, y1: float, ink: int | Ink, radius: float = 0.0) -> None:
-        corners = [self.pixel(min(x0, x1)), self.pixel(min(y0, y1)), self.pixel(max(x0, x1)), self.pixel(max(y0, y1))]
+    def box(
+        self, x0: float, y0: float, x1: float, y1: float, ink: int | Ink, radius: float = 0.0
+    ) -> None:
+        corners = [
+            self.pixel(min(x0, x1)),
+            self.pixel(min(y0, y1)),
+            self.pixel(max(x0, x1)),
+            self.pixel(max(y0, y1)),
+        ]
         self._draw.rounded_rectangle(corners, radius=radius * self._size / (2 * REACH), fill=ink)
 
     def polygon(self, points: Points, ink: int | Ink) -> None:
@@ -62,7 +72,9 @@ def _dog(body: Layer, detail: Layer, second: Ink, k: float) -> None:
     body.ellipse(-0.12, 0.2, 0.55, 0.3, FULL)
     body.box(-0.62, 0.3, -0.4, 0.9, FULL)
     body.box(0.16, 0.3, 0.38, 0.9, FULL)
-    body.polygon([(-0.5, 0.2), (-0.95, -0.35 - 0.3 * k), (-0.8, -0.4 - 0.3 * k), (-0.35, 0.0)], FULL)
+    body.polygon(
+        [(-0.5, 0.2), (-0.95, -0.35 - 0.3 * k), (-0.8, -0.4 - 0.3 * k), (-0.35, 0.0)], FULL
+    )
     body.ellipse(0.42, -0.35, 0.32, 0.32, FULL)
     body.ellipse(0.74, -0.25, 0.22, 0.16, FULL)
     detail.ellipse(0.2, -0.25, 0.13, 0.26 + 0.14 * k, second)

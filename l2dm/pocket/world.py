@@ -103,7 +103,9 @@ def sample_scene(rng: random.Random) -> Scene:
 
 def identity(seed: int, noun: str) -> Identity:
     """The identity with this number: always something no word names, and often several such things at once."""
-    rng = random.Random(f"identity {seed} {noun}")  # strings seed through SHA-512: the same on every machine
+    rng = random.Random(
+        f"identity {seed} {noun}"
+    )  # strings seed through SHA-512: the same on every machine
     thing = sample_thing(rng, noun)
     nameless, dressed = rng.choice(((True, True), (True, True), (True, False), (False, True)))
     if nameless:
@@ -144,7 +146,11 @@ def draw(scene: Scene, rng: random.Random) -> Image.Image:
 
 
 def _tile(thing: Thing, side: int, rng: random.Random) -> Image.Image:
-    inks = (tint(INKS[thing.colour], rng), tint(INKS[thing.second], rng), tint(INKS[thing.third], rng))
+    inks = (
+        tint(INKS[thing.colour], rng),
+        tint(INKS[thing.second], rng),
+        tint(INKS[thing.third], rng),
+    )
     swatch = pattern(thing.pattern, side, inks)
     tile = sprite(thing.noun, swatch, inks, thing.shape, thing.accessory)
     if thing.stretch != 1.0:
@@ -160,7 +166,11 @@ def caption(scene: Scene, rng: random.Random, *, full: bool = False) -> str:
     names = [_name(thing, rng, full=full) for thing in scene.things]
     if len(names) == 2:
         left, right = names
-        forms = (f"{left} and {right}", f"{left} to the left of {right}", f"{right} to the right of {left}")
+        forms = (
+            f"{left} and {right}",
+            f"{left} to the left of {right}",
+            f"{right} to the right of {left}",
+        )
         text = rng.choices(forms, (0.8, 0.1, 0.1))[0]
     else:
         text = names[0]
@@ -174,7 +184,12 @@ def _name(thing: Thing, rng: random.Random, *, full: bool) -> str:
     if full or rng.random() < 0.8:
         if thing.pattern in PATTERNS[1:] and (full or rng.random() < 0.7):
             words.insert(0, thing.pattern)
-            words.insert(0, f"{thing.colour} and {thing.second}" if full or rng.random() < 0.5 else thing.colour)
+            words.insert(
+                0,
+                f"{thing.colour} and {thing.second}"
+                if full or rng.random() < 0.5
+                else thing.colour,
+            )
         else:
             words.insert(0, thing.colour)
     article = "an" if words[0][0] in "aeiou" else "a"
