@@ -8,6 +8,7 @@ the doors it was made from, so lineage lives in the data. Nothing in it depends 
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import shutil
 import types
@@ -22,6 +23,7 @@ from l2dm.errors import BadDoor
 
 FORMAT = 1
 FILE = "manifest.json"
+_AGAIN = "run the step that writes it again"
 R = TypeVar("R")
 
 
@@ -52,8 +54,8 @@ def write(
 ) -> Door[R]:
     """Write a door: `fill` puts the payload into a draft folder, which then appears whole.
 
-    An existing door is replaced. A full disk or a kill leaves the old state and at most a hidden
-    draft beside it, which the next write of this door removes.
+    An existing door is replaced. A full disk leaves the old door; a kill leaves the old one, the
+    new one or none, and at most hidden drafts beside it, which the next write removes.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     _sweep_drafts(folder)
@@ -71,7 +73,8 @@ def write(
             "files": _checksums(draft),
             "record": to_data(record),
         }
-        text = json.dumps(content, sort_keys=True, indent=1)
+        content["check"] = _digest(_text(content))
+        text = _text(content)
         write_text(draft / FILE, text)
         _replace(draft, folder)
     except BaseException:
@@ -81,24 +84,20 @@ def write(
 
 
 def read(folder: Path, kind: type[R]) -> Door[R]:
-    """Read a door and check it: kind, format, and the sha256 of every file. Raises BadDoor."""
+    """Read a door and check every byte of it: kind, format, files, manifest. Raises BadDoor."""
     path = folder / FILE
     if not path.is_file():
-        raise BadDoor(
-            f"expected a {kind.__name__} door in {folder}, found no {FILE}; "
-            "run the step that writes it again"
-        )
-    text = path.read_text()
-    try:
-        content = json.loads(text)
-        found = (content["kind"], content["format"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise BadDoor(f"{path} is not a manifest ({error!r}); write the door again") from error
+        raise BadDoor(f"expected a {kind.__name__} door in {folder}, found no {FILE}; {_AGAIN}")
+    text, content = _content(path)
+    found = (content.get("kind"), content.get("format"))
     if found != (kind.__name__, FORMAT):
         raise BadDoor(
             f"expected a {kind.__name__} door of format {FORMAT}, found a {found[0]} of format "
             f"{found[1]} in {folder}; check which folder is passed to which step"
         )
+    written = _text(content) == text
+    if content.pop("check", None) != _digest(_text(content)) or not written:
+        raise BadDoor(f"{path} was changed after it was written; {_AGAIN}")
     _compare(folder, content["files"])
     try:
         record = from_data(kind, content["record"])
@@ -115,27 +114,27 @@ def to_data(value: Any) -> Any:
         return {str(key): to_data(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [to_data(item) for item in value]
-    if isinstance(value, float) and value != value:
-        raise ValueError("a record holds NaN; missing numbers are None")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"expected finite numbers, found {value} in a record; missing is None")
     return value
 
 
 def from_data(kind: Any, data: Any) -> Any:
-    """Rebuild a value of type `kind` from JSON-able data. Raises KeyError, TypeError, ValueError."""
+    """Rebuild a value of type `kind` from JSON-able data. Raises KeyError, TypeError."""
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):
         return _from_union(kind, data)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         hints = get_type_hints(kind)
-        unknown = set(data) - set(hints)
+        unknown = set(_as(dict, data)) - set(hints)
         if unknown:
             raise KeyError(f"{kind.__name__} has no field {sorted(unknown)}")
         return kind(**{key: from_data(hints[key], value) for key, value in data.items()})
     if origin is tuple:
-        return tuple(from_data(get_args(kind)[0], item) for item in data)
+        return tuple(from_data(get_args(kind)[0], item) for item in _as(list, data))
     if origin is not None and issubclass(origin, Mapping):
         value_kind = get_args(kind)[1]
-        return {key: from_data(value_kind, value) for key, value in data.items()}
+        return {key: from_data(value_kind, item) for key, item in _as(dict, data).items()}
     if kind is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
     if not isinstance(data, kind) or (kind is int and isinstance(data, bool)):
@@ -147,7 +146,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a file that is absent or whole: to a sibling first, flushed to disk, then renamed."""
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        with open(draft, "w") as file:
+        with open(draft, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -161,6 +160,12 @@ def sha256_of(path: Path) -> str:
     """Hex sha256 of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _as(kind: type[Any], data: Any) -> Any:
+    if not isinstance(data, kind):
+        raise TypeError(f"expected {kind.__name__}, found {data!r}")
+    return data
 
 
 def _from_union(kind: Any, data: Any) -> Any:
@@ -184,18 +189,33 @@ def _checksums(folder: Path) -> dict[str, str]:
 def _compare(folder: Path, expected: Mapping[str, str]) -> None:
     found = _checksums(folder)
     found.pop(FILE, None)
-    missing, foreign = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
-    changed = sorted(name for name in expected.keys() & found.keys() if expected[name] != found[name])
+    missing, foreign = (
+        sorted(expected.keys() - found.keys()),
+        sorted(found.keys() - expected.keys()),
+    )
+    changed = sorted(
+        name for name in expected.keys() & found.keys() if expected[name] != found[name]
+    )
     problems = [
         f"{what} {names}"
         for what, names in (("missing", missing), ("foreign", foreign), ("changed", changed))
         if names
     ]
     if problems:
-        raise BadDoor(
-            f"door {folder} is not what was written: {'; '.join(problems)}; "
-            "run the step that writes it again"
-        )
+        raise BadDoor(f"door {folder} is not what was written: {'; '.join(problems)}; {_AGAIN}")
+
+
+def _content(path: Path) -> tuple[str, dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = _as(dict, json.loads(text))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise BadDoor(f"{path} is not a manifest ({error!r}); {_AGAIN}") from error
+    return text, content
+
+
+def _text(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, sort_keys=True, indent=1)
 
 
 def _digest(text: str) -> str:
@@ -208,6 +228,15 @@ def _sweep_drafts(folder: Path) -> None:
 
 
 def _replace(draft: Path, folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(draft, folder)
+    """Renames only: deleting the old door first could be stopped halfway, and leave half a door."""
+    if not folder.exists():
+        os.replace(draft, folder)
+        return
+    old = draft.with_name(f"{draft.name}-old")
+    os.replace(folder, old)
+    try:
+        os.replace(draft, folder)
+    except BaseException:
+        os.replace(old, folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

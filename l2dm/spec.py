@@ -5,6 +5,7 @@ and name the nearest known one; values are checked when a spec is made.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
@@ -28,7 +29,7 @@ class IntakeSpec:
     min_side: int = 48  # pixels; smaller pictures are refused
     max_pixels: int = 50_000_000  # per picture; more is an image bomb
     max_bytes: int = 30_000_000  # per picture
-    near_duplicate_bits: int = 4  # of 64+64 dHash bits; at most this far apart = the same picture
+    near_duplicate_bits: int = 4  # of 64+64 dHash bits; as near and alike in colour = the same
 
 
 @dataclass(frozen=True)
@@ -187,9 +188,7 @@ def _build(kind: type[Any], data: Mapping[str, Any], at: str, problems: list[str
         where = f"{at}{key}"
         if key not in known:
             near = get_close_matches(key, known, n=1, cutoff=0.0)
-            problems.append(
-                f"spec has no key {where!r}; nearest known key: {at}{near[0]!s}"
-            )
+            problems.append(f"spec has no key {where!r}; nearest known key: {at}{near[0]!s}")
         elif is_dataclass(hints[key]):
             if isinstance(value, Mapping):
                 values[key] = _build(hints[key], value, f"{where}.", problems)
@@ -201,10 +200,8 @@ def _build(kind: type[Any], data: Mapping[str, Any], at: str, problems: list[str
                 problems.append(f"spec {where}: {problem}")
             else:
                 values[key] = checked
-    if problems:
-        return None
     try:
-        return kind(**values)
+        return kind(**values)  # the values that can be read, so that their ranges are checked too
     except BadSpec as error:
         problems.extend(error.problems)
         return None
@@ -251,6 +248,7 @@ def _out_of_range(spec: Spec) -> list[tuple[str, str]]:
         "train.rate": spec.train.rate,
         "train.token_rate": spec.train.token_rate,
         "train.checkpoint_every": spec.train.checkpoint_every,
+        "intake.near_duplicate_bits": spec.intake.near_duplicate_bits,
         "evaluate.distractors": spec.evaluate.distractors,
         "evaluate.seed": spec.evaluate.seed,
     }
@@ -263,6 +261,17 @@ def _out_of_range(spec: Spec) -> list[tuple[str, str]]:
         (where, f"expected a number that is not negative, found {value}")
         for where, value in not_negative.items()
         if not 0 <= value < float("inf")
+    ]
+    any_number = {
+        "memory.floor": spec.memory.floor,
+        "gate.min_identity": spec.gate.min_identity,
+        "gate.max_forgetting": spec.gate.max_forgetting,
+        "gate.max_drift": spec.gate.max_drift,
+    }
+    found += [
+        (where, f"expected a finite number, found {value}")
+        for where, value in any_number.items()
+        if not math.isfinite(value)
     ]
     if spec.intake.max_pictures < spec.intake.min_pictures:
         found.append(
