@@ -1,4 +1,4 @@
-"""The small world, its judge, and the base model that ships with the project (nothing heavy is imported here)."""
+"""The small world, its judge, and the base model that ships (nothing heavy is imported here)."""
 
 from pathlib import Path
 

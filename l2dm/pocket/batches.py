@@ -13,13 +13,19 @@ def to_unit(pictures: Tensor) -> Tensor:
 
 
 def pick(renders: Renders, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A random batch: indices (B,), sorted so that the memory map is read in order, and pictures in [-1, 1]."""
+    """A random batch.
+
+    Indices (B,), sorted so that the memory map is read in order, and pictures in [-1, 1].
+    """
     index = torch.randint(len(renders), (batch,), generator=generator).sort().values
     return index, to_unit(torch.from_numpy(renders.pictures[index.numpy()]))
 
 
 def soften(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """Blur and noise of random strength, so that a generated picture is no stranger; (B, 3, 64, 64) in [-1, 1]."""
+    """Blur and noise of random strength, so that a generated picture is no stranger.
+
+    (B, 3, 64, 64) in [-1, 1].
+    """
     draw_ = torch.rand((len(pictures), 2, 1, 1, 1), generator=generator)
     padded = F.pad(pictures, (1, 1, 1, 1), mode="reflect")
     blurred = F.avg_pool2d(padded, 3, stride=1)

@@ -33,7 +33,10 @@ CHUNK = 2_000  # scenes a worker renders at a time
 
 @dataclass(frozen=True)
 class Renders:
-    """N scenes. pictures: (N, 64, 64, 3) uint8; captions: N rows, the full one first; labels: (N, 5) uint8."""
+    """N scenes. pictures: (N, 64, 64, 3) uint8; captions: N rows, the full one first.
+
+    Labels: (N, 5) uint8.
+    """
 
     pictures: np.ndarray
     captions: tuple[tuple[str, ...], ...]
@@ -44,7 +47,7 @@ class Renders:
 
 
 def labels_of(scene: Scene) -> list[int]:
-    """Class numbers in the order of `LABELS`; a missing second thing has noun NOTHING and colour 0."""
+    """Class numbers in the order of `LABELS`; a missing second thing is NOTHING, colour 0."""
     first, second = scene.things[0], scene.things[1] if len(scene.things) > 1 else None
     noun_2, colour_2 = (
         (NOUNS.index(second.noun), COLOURS.index(second.colour)) if second else (NOTHING, 0)
@@ -73,7 +76,7 @@ def render(stream: str, numbers: Iterable[int]) -> Renders:
 
 
 def rendered(work: Path, stream: str, n: int) -> Renders:
-    """n scenes of a stream, rendered once and kept in `work` (pictures memory-mapped)."""
+    """N scenes of a stream, rendered once and kept in `work` (pictures memory-mapped)."""
     folder = work / f"{stream}-{n}-v{WORLD_VERSION}"
     if not folder.exists():
         _render_into(folder, stream, n)

@@ -1,13 +1,17 @@
-"""Writing the parts as one ordinary diffusers folder in fp16 safetensors; every file appears whole or not at all."""
+"""Writing the parts as one ordinary diffusers folder in fp16 safetensors.
+
+Every file appears whole or not at all.
+"""
 
 import copy
 import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditionModel
+from diffusers import DPMSolverMultistepScheduler
 from torch import nn
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, ResNetModel
 
@@ -28,14 +32,17 @@ MODEL_INDEX = {
     "unet": ["diffusers", "UNet2DConditionModel"],
     "vae": ["diffusers", "AutoencoderKL"],
 }
-Part = AutoencoderKL | UNet2DConditionModel | CLIPModel | CLIPTextModel | ResNetModel
 
 
-def export_part(part: Part, folder: Path) -> None:
-    """Save a copy in fp16. Its config asks for fp32, because transformers would otherwise load the stored type."""
+def export_part(part: nn.Module, folder: Path) -> None:
+    """Save a copy in fp16.
+
+    Its config asks for fp32, because transformers would otherwise load the stored type.
+    """
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    half: nn.Module = copy.deepcopy(part).to("cpu", memory_format=torch.contiguous_format).half()
+    half: Any = copy.deepcopy(part).cpu().half()
+    half.to(memory_format=torch.contiguous_format)
     half.save_pretrained(partial, safe_serialization=True)
     config = json.loads((partial / "config.json").read_text(encoding="utf-8"))
     for section in (config, config.get("text_config"), config.get("vision_config")):
@@ -55,7 +62,10 @@ def export_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:
 
 
 def export_frame(weights: Path) -> None:
-    """What is no weight: model_index.json, the sampler, and pocket.json with the recommended steps and guidance."""
+    """What is no weight.
+
+    Model_index.json, the sampler, and pocket.json with the recommended steps and guidance.
+    """
     sampler = DPMSolverMultistepScheduler(
         beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, steps_offset=1
     )

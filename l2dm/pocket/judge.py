@@ -1,4 +1,4 @@
-"""The judge: from a picture, which nouns, how many, which colour on which noun, and which is on the left.
+"""The judge: which nouns a picture shows, how many, in which colours, and in which order.
 
 It scores pictures of the pocket world; no method is ever trained on what it says.
 """
@@ -40,6 +40,7 @@ class Verdict:
 
     @property
     def nouns(self) -> tuple[str, ...]:
+        """The nouns from left to right."""
         return tuple(thing.noun for thing in self.things)
 
     def colour_of(self, noun: str) -> str | None:
@@ -48,7 +49,7 @@ class Verdict:
 
 
 class Judge(nn.Module):
-    """A small convolutional net whose last map is flattened, not pooled: left and right must survive."""
+    """A small convolutional net; its last map is flattened, so that left and right survive."""
 
     def __init__(self, widths: Sequence[int] = (32, 64, 96, 128)) -> None:
         super().__init__()
@@ -96,7 +97,10 @@ def load_judge(folder: Path) -> Judge:
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if tuple(config["nouns"]) != NOUNS or tuple(config["colours"]) != COLOURS:
-        message = f"The judge in {folder} knows other nouns or colours than this world; rebuild it with l2dm.pocket.make."
+        message = (
+            f"The judge in {folder} knows other nouns or colours than this world; "
+            "rebuild it with `python -m l2dm.pocket.make --stage judge`."
+        )
         raise ValueError(message)
     judge_model = Judge(config["widths"])
     judge_model.load_state_dict(load_file(folder / "model.safetensors"))
@@ -107,7 +111,7 @@ def load_judge(folder: Path) -> Judge:
 def judge(judge_model: Judge, pictures: Tensor, batch: int = 250) -> list[Verdict]:
     """A verdict for each picture; pictures: (B, 3, 64, 64) in [-1, 1]."""
     verdicts: list[Verdict] = []
-    for part in pictures.split(batch):
+    for part in torch.split(pictures, batch):
         logits = judge_model(part.float())
         nouns = [logits[name].softmax(-1).max(-1) for name in ("noun_1", "noun_2")]
         colours = [logits[name].argmax(-1) for name in ("colour_1", "colour_2")]

@@ -1,4 +1,7 @@
-"""One training loop for every part of the base model: resumable after a kill, with batches that follow from (seed, step)."""
+"""One training loop for every part of the base model.
+
+Resumable after a kill, with batches that follow from (seed, step).
+"""
 
 import copy
 import logging
@@ -46,11 +49,11 @@ def train(
     work: Path,
     snapshot: Snapshot | None = None,
 ) -> nn.Module:
-    """Train `module` in place by `loss(generator)` and return the weights to ship (averaged ones when plan.ema is set).
+    """Train `module` in place by `loss(generator)` and return the weights to ship.
 
-    The checkpoint `work/NAME.ckpt` holds weights, averages, optimiser, step and seconds; each step draws only from a
-    generator seeded by (plan.seed, step), so a killed stage ends in the bytes of an undisturbed one.
-    `snapshot` gets the weights to ship after every checkpoint.
+    The checkpoint `work/NAME.ckpt` holds weights, averages, optimiser, step and seconds; each step
+    draws only from a generator seeded by (plan.seed, step), so a killed stage ends in the bytes of
+    an undisturbed one. `snapshot` gets the weights to ship after every checkpoint.
     """
     average = copy.deepcopy(module).requires_grad_(requires_grad=False) if plan.ema else None
     optimiser = torch.optim.AdamW(
@@ -108,7 +111,7 @@ def _step(
     generator = torch.Generator().manual_seed(plan.seed * 1_000_003 + step)
     value, values = loss(generator)
     optimiser.zero_grad(set_to_none=True)
-    value.backward()
+    value.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
     optimiser.step()
     return values
@@ -124,7 +127,8 @@ def _follow_(average: nn.Module, module: nn.Module, decay: float) -> None:
 def _line(name: str, step: int, plan: Plan, sums: dict[str, float], pace: float) -> str:
     count = (step - 1) % 100 + 1
     values = "  ".join(f"{key} {total / count:.4f}" for key, total in sums.items())
-    return f"{name}: step {step} of {plan.steps}  {values}  {pace:.2f} s a step, {pace * (plan.steps - step) / 60:.0f} min left"
+    left = pace * (plan.steps - step) / 60
+    return f"{name}: step {step} of {plan.steps}  {values}  {pace:.2f} s a step, {left:.0f} min"
 
 
 def _save(

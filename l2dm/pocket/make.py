@@ -1,4 +1,7 @@
-"""Make the pocket base model from nothing: `python -m l2dm.pocket.make`. Kill it and start it again at will."""
+"""Make the pocket base model from nothing: `python -m l2dm.pocket.make`.
+
+Kill it and start it again at will.
+"""
 
 import argparse
 import logging
@@ -38,9 +41,11 @@ class Bench:
     device: torch.device
 
     def training(self) -> Renders:
+        """The scenes that everything is trained on."""
         return rendered(self.work, "training", TRAINING_SCENES)
 
     def held_out(self) -> Renders:
+        """Scenes of another stream, for measuring."""
         return rendered(self.work, "held-out", HELD_OUT_SCENES)
 
 
@@ -74,7 +79,10 @@ def make_judge(bench: Bench) -> None:
 
 
 def make_unet(bench: Bench) -> None:
-    """Train the noise predictor on the exported (fp16) encoders; the average so far is exported at every checkpoint."""
+    """Train the noise predictor on the exported (fp16) encoders.
+
+    The average so far is exported at every checkpoint.
+    """
     parts = (
         AutoencoderKL.from_pretrained(bench.weights / "vae").eval(),
         CLIPTextModel.from_pretrained(bench.weights / "text_encoder").eval(),
@@ -83,7 +91,7 @@ def make_unet(bench: Bench) -> None:
     export.export_frame(bench.weights)
 
     def snapshot(average: nn.Module) -> None:
-        export.export_part(average, bench.weights / "unet")  # type: ignore[arg-type]
+        export.export_part(average, bench.weights / "unet")
 
     unet = train_unet(bench.training(), parts, bench.work, bench.device, snapshot=snapshot)
     export.export_part(unet, bench.weights / "unet")
@@ -106,7 +114,7 @@ STAGES: dict[str, Callable[[Bench], None]] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the chosen stages in order; a stage whose checkpoint is complete costs only its export."""
+    """Run the chosen stages in order; one whose checkpoint is complete costs only its export."""
     parser = argparse.ArgumentParser(prog="python -m l2dm.pocket.make", description=__doc__)
     parser.add_argument(
         "--work",

@@ -13,7 +13,7 @@ from transformers import AutoModel, CLIPModel, CLIPTokenizer
 
 from l2dm.pocket.batches import to_unit
 from l2dm.pocket.data import NOTHING, Renders
-from l2dm.pocket.judge import Judge, Verdict, judge, load_judge
+from l2dm.pocket.judge import Judge, Verdict, judge
 from l2dm.pocket.train_clip import embedded
 from l2dm.pocket.world import COLOURS, NOUNS, TUNING_SEEDS, identity, photos, pixels
 
@@ -29,14 +29,14 @@ def vae_error(vae: AutoencoderKL, pictures: Tensor) -> float:
     """Mean absolute error of reconstruction, of 255; pictures in [-1, 1]."""
     errors = []
     with torch.no_grad():
-        for part in pictures.split(100):
+        for part in torch.split(pictures, 100):
             drawn = vae.decode(vae.encode(part).latent_dist.mean).sample.clamp(-1, 1)
             errors.append((drawn - part).abs().mean() * 127.5)
     return float(torch.stack(errors).mean())
 
 
 def judge_rates(judge_model: Judge, renders: Renders) -> tuple[float, float, float]:
-    """Shares of right nouns, counts and colours on rendered scenes; a noun counts only at its own side."""
+    """Shares of right nouns, counts and colours on renders; a noun counts only at its own side."""
     verdicts = judge(judge_model, to_unit(torch.from_numpy(np.array(renders.pictures))))
     nouns, counts, colours = [], [], []
     for verdict, row in zip(verdicts, renders.labels, strict=True):
@@ -54,7 +54,7 @@ def judge_rates(judge_model: Judge, renders: Renders) -> tuple[float, float, flo
 def identity_features(folder: Path, pictures: Tensor) -> Tensor:
     """Normalised pooled features of any vision folder, (B, D); pictures in [-1, 1]."""
     encoder = AutoModel.from_pretrained(folder).eval()
-    parts = [encoder(part).pooler_output.flatten(1) for part in pictures.split(200)]
+    parts = [encoder(part).pooler_output.flatten(1) for part in torch.split(pictures, 200)]
     return F.normalize(torch.cat(parts), dim=-1)
 
 
@@ -102,7 +102,10 @@ def paint(
     guidance: float,
     seed: int = 0,
 ) -> Tensor:
-    """One picture a prompt, (B, 3, 64, 64) in [-1, 1], 64 at a time; picture i starts from noise of seed + i."""
+    """One picture a prompt, (B, 3, 64, 64) in [-1, 1], 64 at a time.
+
+    Picture i starts from noise of seed + i.
+    """
     parts = []
     for start in range(0, len(prompts), 64):
         some = list(prompts[start : start + 64])
@@ -135,7 +138,10 @@ def single_rates(
 
 
 def pair_prompts(n: int) -> list[tuple[str, tuple[str, str], tuple[str, str]]]:
-    """n prompts for two things of different nouns and colours: (prompt, (colour, noun), (colour, noun))."""
+    """N prompts for two things of different nouns and colours.
+
+    (prompt, (colour, noun), (colour, noun)).
+    """
     rng = random.Random("pairs")
     rows = []
     for _ in range(n):

@@ -1,4 +1,7 @@
-"""Colours, patterns, accessories and backgrounds of the pocket world: the parts of a picture below the level of a scene."""
+"""Colours, patterns, accessories and backgrounds of the pocket world.
+
+The parts of a picture below the level of a scene.
+"""
 
 import random
 
@@ -41,10 +44,10 @@ def tint(ink: Ink, rng: random.Random) -> Ink:
 
 
 def pattern(name: str, size: int, inks: tuple[Ink, Ink, Ink]) -> np.ndarray:
-    """A (size, size, 3) uint8 swatch; the first ink covers about two thirds of it, so it stays *the* colour.
+    """A (size, size, 3) uint8 swatch, two thirds in the first ink, so that it stays *the* colour.
 
-    plain, striped and spotted have names in the language; checkered, zigzag and patchwork have none, and only
-    patchwork shows the third ink.
+    plain, striped and spotted have names in the language; checkered, zigzag and patchwork have
+    none, and only patchwork shows the third ink.
     """
     first, second, third = inks
     swatch = np.empty((size, size, 3), np.uint8)
@@ -106,7 +109,7 @@ ACCESSORIES = {"crown": _crown, "scarf": _scarf, "glasses": _glasses, "bow": _bo
 
 
 def _outline(mask: Image.Image, first: Ink) -> Image.Image:
-    """A rim around the body, darker than it (lighter for black), so that white on snow still has a silhouette."""
+    """A rim around the body, darker than it (lighter for black): white on snow still shows."""
     rim = (
         (95, 95, 105)
         if sum(first) < 160
@@ -123,7 +126,8 @@ def sprite(
     """One object with its details and accessory on a transparent square, as large as the swatch."""
     size = swatch.shape[0]
     mask = Image.new("L", (size, size), 0)
-    # Details behind and before the body share one layer: the nouns draw only the few that must not be covered.
+    # Details behind and before the body share one layer: the nouns draw only the few that must
+    # not be covered.
     detail = Image.new("RGBA", (size, size), (0, 0, 0, 0))
     SHAPES[noun].draw(Layer(mask), Layer(detail), inks[1], shape)
     body = Image.fromarray(swatch).convert("RGBA")
@@ -136,7 +140,10 @@ def sprite(
 
 
 def background(name: str, size: int, rng: random.Random) -> Image.Image:
-    """A (size, size) RGB backdrop: sky above, ground below a jittered horizon, and what tells the place."""
+    """A (size, size) RGB backdrop.
+
+    Sky above, ground below a jittered horizon, and what tells the place.
+    """
     ground, sky = (tint(ink, rng) for ink in GROUNDS[name])
     picture = Image.new("RGB", (size, size), sky)
     layer = Layer(picture)

@@ -1,7 +1,7 @@
-"""Can the base be taught? The simplest possible lesson (K/V LoRA and one token row), only to measure the base by.
+"""Can the base be taught? The simplest lesson (K/V LoRA, one token row), only to measure it by.
 
-The project's methods live in `l2dm.methods`; this probe shares nothing with them, so that a mistake there cannot
-flatter the base, nor the other way round.
+The project's methods live in `l2dm.methods`; this probe shares nothing with them, so that a
+mistake there cannot flatter the base, nor the other way round.
 """
 
 import time

@@ -1,9 +1,9 @@
 """How each noun of the pocket world is drawn.
 
-Coordinates: x to the right, y down, both in [-1, 1] for the body; the canvas reaches to `REACH` so that a crown on
-top of a head still fits. A noun draws its *body* (which takes the main colour and the pattern) and its *details*
-(second colour, or a fixed ink such as an eye). `shape` in [0, 1] is the noun's one free proportion; identities push
-it outside that range.
+Coordinates: x to the right, y down, both in [-1, 1] for the body; the canvas reaches to `REACH` so
+that a crown on top of a head still fits. A noun draws its *body* (which takes the main colour and
+the pattern) and its *details* (second colour, or a fixed ink such as an eye). `shape` in [0, 1] is
+the noun's one free proportion; identities push it outside that range.
 """
 
 import math
@@ -33,9 +33,11 @@ class Layer:
         self._size = image.size[0]
 
     def pixel(self, x: float) -> float:
+        """Body units to pixels."""
         return (x / REACH + 1) / 2 * self._size
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, ink: int | Ink) -> None:
+        """A filled ellipse around (x, y)."""
         self._draw.ellipse(
             [self.pixel(x - rx), self.pixel(y - ry), self.pixel(x + rx), self.pixel(y + ry)],
             fill=ink,
@@ -44,6 +46,7 @@ class Layer:
     def box(
         self, x0: float, y0: float, x1: float, y1: float, ink: int | Ink, radius: float = 0.0
     ) -> None:
+        """A filled box between two corners, rounded by `radius`."""
         corners = [
             self.pixel(min(x0, x1)),
             self.pixel(min(y0, y1)),
@@ -53,9 +56,11 @@ class Layer:
         self._draw.rounded_rectangle(corners, radius=radius * self._size / (2 * REACH), fill=ink)
 
     def polygon(self, points: Points, ink: int | Ink) -> None:
+        """A filled polygon."""
         self._draw.polygon([(self.pixel(x), self.pixel(y)) for x, y in points], fill=ink)
 
     def ring(self, x: float, y: float, rx: float, ry: float, ink: int | Ink) -> None:
+        """The rim of an ellipse, a sixteenth of the canvas thick."""
         corners = [self.pixel(x - rx), self.pixel(y - ry), self.pixel(x + rx), self.pixel(y + ry)]
         self._draw.ellipse(corners, outline=ink, width=max(2, self._size // 16))
 

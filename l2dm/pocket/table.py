@@ -1,4 +1,4 @@
-"""The quality table: every measurement against its bar, written between two markers of docs/pocket.md."""
+"""The quality table: every measurement against its bar, written into docs/pocket.md."""
 
 import json
 import logging
@@ -138,13 +138,13 @@ def drawing_rows(weights: Path) -> list[Row]:
 
 
 def lesson_rows(weights: Path) -> list[Row]:
-    """One identity at a time, learned alone by the probe; pictures judged by the identity encoder."""
+    """One identity at a time, learned alone by the probe, judged by the identity encoder."""
     judge_free = [lesson_rate(weights, number) for number in range(LESSONS)]
     rate = float(np.mean(judge_free))
     pace = training_pace(m.load_pipeline(weights), photos(identity(TUNING_SEEDS[900], "dog"), 5, 0))
     return [
         Row(
-            f"one identity learned alone, {LESSON_STEPS} K/V LoRA steps, nearest among it and 100 strangers",
+            f"one identity learned alone, {LESSON_STEPS} K/V LoRA steps, nearest of 101",
             "≥ 80 %",
             f"{rate:.1%} (mean of {LESSONS}: {', '.join(f'{value:.0%}' for value in judge_free)})",
             rate >= 0.80,

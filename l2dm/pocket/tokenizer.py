@@ -1,7 +1,8 @@
-"""A byte-pair tokenizer for the world's captions, in CLIP's file format: any prompt tokenizes, known words are one token."""
+"""A byte-pair tokenizer for the world's captions, in CLIP's format: any prompt tokenizes."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
@@ -14,10 +15,11 @@ Piece = tuple[str, ...]
 
 
 def build_tokenizer(captions: Iterable[str]) -> CLIPTokenizer:
-    """CLIPTokenizer whose merges make every word of the captions one token; anything else falls back to bytes.
+    """CLIPTokenizer with every word of the captions as one token; the rest falls back to bytes.
 
-    Ids: 256 bytes, 256 word-final bytes, merges, start, end. The end has the *highest* id, and not 2: transformers
-    pools at the highest id when `eos_token_id` is 2. Padding is the end token, as in Stable Diffusion.
+    Ids: 256 bytes, 256 word-final bytes, merges, start, end. The end has the *highest* id, and not
+    2: transformers pools at the highest id when `eos_token_id` is 2. Padding is the end token, as
+    in Stable Diffusion.
     """
     merges = learn_merges(Counter(word for caption in captions for word in caption.split()))
     alphabet = sorted(ByteLevel.alphabet())
@@ -36,7 +38,7 @@ def build_tokenizer(captions: Iterable[str]) -> CLIPTokenizer:
 
 
 def learn_merges(counts: Counter[str]) -> list[tuple[str, str]]:
-    """Merge the most frequent neighbours (ties: alphabetical) until every counted word is one piece."""
+    """Merge the most frequent neighbours (ties: alphabetical) until every word is one piece."""
     words: dict[Piece, int] = {(*word[:-1], word[-1] + SUFFIX): n for word, n in counts.items()}
     merges = []
     while pairs := _neighbours(words):
@@ -49,7 +51,7 @@ def learn_merges(counts: Counter[str]) -> list[tuple[str, str]]:
 def _neighbours(words: dict[Piece, int]) -> Counter[tuple[str, str]]:
     pairs: Counter[tuple[str, str]] = Counter()
     for word, n in words.items():
-        for left, right in zip(word, word[1:], strict=False):
+        for left, right in pairwise(word):
             pairs[left, right] += n
     return pairs
 

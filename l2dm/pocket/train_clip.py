@@ -44,7 +44,10 @@ def build(tokenizer: CLIPTokenizer) -> CLIPModel:
 
 
 class Tutored(nn.Module):
-    """CLIP with heads that read the labels off both embeddings: free supervision that makes it learn much faster."""
+    """CLIP with heads that read the labels off both embeddings.
+
+    Free supervision that makes it learn much faster.
+    """
 
     def __init__(self, clip: CLIPModel) -> None:
         super().__init__()
@@ -52,7 +55,7 @@ class Tutored(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(WIDTH, size) for size in HEAD_SIZES)
 
     def label_loss(self, embedding: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy of the five labels; a thing that is not there has no colour to learn."""
+        """Mean cross-entropy of the five labels; a thing that is not there has no colour."""
         losses = []
         for i, head in enumerate(self.heads):
             target = labels[:, i].long()
@@ -63,7 +66,10 @@ class Tutored(nn.Module):
 
 
 def contrast(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
-    """Symmetric InfoNCE over the batch; image, text: (B, D), not normalised. Source: Radford et al. (2021)."""
+    """Symmetric InfoNCE over the batch; image, text: (B, D), not normalised. Source.
+
+    Radford et al. (2021).
+    """
     logits = (
         scale.exp().clamp(max=100)
         * F.normalize(image.float(), dim=-1)
@@ -76,7 +82,7 @@ def contrast(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
 def train_clip(
     renders: Renders, tokenizer: CLIPTokenizer, work: Path, device: torch.device, plan: Plan = PLAN
 ) -> CLIPModel:
-    """Contrastive loss on full and loose captions, plus label losses on the picture and on full captions."""
+    """Contrastive loss on full and loose captions, plus label losses on pictures and captions."""
     torch.manual_seed(plan.seed)
     tutored = Tutored(build(tokenizer)).to(device)
     clip, labels = tutored.clip, torch.from_numpy(renders.labels)

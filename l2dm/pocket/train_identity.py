@@ -1,4 +1,7 @@
-"""The identity encoder, the small world's DINO: two photos of one identity are near, different identities far."""
+"""The identity encoder, the small world's DINO.
+
+Two photos of one identity are near, different identities far.
+"""
 
 import json
 import random
@@ -28,7 +31,10 @@ TEMPERATURE = 0.1
 
 
 def build() -> ResNetModel:
-    """A four-stage basic ResNet whose pooled output is the feature: (B, 192, 1, 1), 1.2 M parameters."""
+    """A four-stage basic ResNet whose pooled output is the feature.
+
+    (B, 192, 1, 1), 1.2 M parameters.
+    """
     return ResNetModel(
         ResNetConfig(
             num_channels=3,
@@ -46,16 +52,17 @@ def take(seed: int) -> np.ndarray:
 
 
 def album(work: Path, n: int) -> np.ndarray:
-    """Photos of n training identities, (n, PHOTOS, 64, 64, 3) uint8, taken once and kept in the work folder."""
+    """Photos of n training identities, (n, PHOTOS, 64, 64, 3) uint8, taken once and kept."""
     path = work / f"album-{n}-v{WORLD_VERSION}.npy"
     if not path.exists():
         with ProcessPoolExecutor() as pool:
             np.save(path, np.stack(list(pool.map(take, range(n), chunksize=50))))
-    return np.load(path, mmap_mode="r")
+    taken: np.ndarray = np.load(path, mmap_mode="r")
+    return taken
 
 
 def families(n: int) -> list[list[int]]:
-    """Numbers of training identities that share noun and colour, only groups large enough to draw MEMBERS from."""
+    """Training identities grouped by noun and colour, groups large enough to draw MEMBERS from."""
     groups: dict[tuple[str, str], list[int]] = defaultdict(list)
     for seed in range(n):
         thing = identity(TRAINING_SEEDS[seed], NOUNS[seed % len(NOUNS)]).thing
@@ -64,7 +71,7 @@ def families(n: int) -> list[list[int]]:
 
 
 def supervised_contrast(features: Tensor, who: Tensor) -> Tensor:
-    """Mean over anchors of -log of the share that photos of the same identity have among all others.
+    """Mean over anchors of -log of the share that photos of the same identity have.
 
     features: (B, D), not normalised; who: (B,). Source: Khosla et al. (2020), L_out.
     """

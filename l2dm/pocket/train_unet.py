@@ -37,7 +37,7 @@ def build() -> UNet2DConditionModel:
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
         cross_attention_dim=WIDTH,
-        attention_head_dim=4,  # diffusers reads this as the number of heads, as in Stable Diffusion 1.x
+        attention_head_dim=4,  # diffusers reads this as the number of heads, as in SD 1.x
     )
 
 
@@ -47,9 +47,12 @@ def schedule() -> DDPMScheduler:
 
 
 def snr_weights(noise: DDPMScheduler) -> Tensor:
-    """min(SNR, cap) / SNR for each of the 1,000 timesteps: the min-SNR weight of a noise-prediction loss."""
+    """min(SNR, cap) / SNR for each of the 1,000 timesteps.
+
+    The min-SNR weight of a noise-prediction loss.
+    """
     signal = noise.alphas_cumprod
-    ratio = signal / (1 - signal)
+    ratio: Tensor = signal / (1 - signal)
     return ratio.clamp(max=SNR_CAP) / ratio
 
 
@@ -62,7 +65,7 @@ def latents_of(renders: Renders, vae: AutoencoderKL, work: Path, device: torch.d
     return torch.from_numpy(np.load(path))
 
 
-def train_unet(  # noqa: PLR0913
+def train_unet(
     renders: Renders,
     parts: tuple[AutoencoderKL, CLIPTextModel, CLIPTokenizer],
     work: Path,
@@ -99,7 +102,10 @@ def denoising(
     tokenizer: CLIPTokenizer,
     device: torch.device,
 ) -> Callable[[torch.Generator], tuple[Tensor, dict[str, float]]]:
-    """The loss of one random batch, as a function of its generator. data: latents (N, 4, 16, 16), ids (N, captions, 32)."""
+    """The loss of one random batch, as a function of its generator. data.
+
+    Latents (N, 4, 16, 16), ids (N, captions, 32).
+    """
     latents, ids = data
     noise, empty = schedule(), torch.tensor(token_ids(tokenizer, [""]))[0]
     weights = snr_weights(noise).to(device)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor, nn
+from torch import Tensor
 
 from l2dm.pocket.batches import pick, to_unit
 from l2dm.pocket.data import Renders
@@ -35,7 +35,10 @@ def build() -> AutoencoderKL:
 def train_vae(
     renders: Renders, work: Path, device: torch.device, plan: Plan = PLAN
 ) -> AutoencoderKL:
-    """Mean absolute error plus a light divergence; the scaling factor is measured at the end and put in the config."""
+    """Mean absolute error plus a light divergence.
+
+    The scaling factor is measured at the end and put in the config.
+    """
     torch.manual_seed(plan.seed)
     vae = build().to(device)
 
@@ -66,7 +69,7 @@ def measured_scale(vae: AutoencoderKL, renders: Renders, device: torch.device) -
 
 
 def encoded(
-    vae: nn.Module, renders: Renders, device: torch.device, limit: int | None = None
+    vae: AutoencoderKL, renders: Renders, device: torch.device, limit: int | None = None
 ) -> Iterator[Tensor]:
     """Posterior means in batches of 200, (200, 4, 16, 16) fp16, unscaled."""
     for start in range(0, limit or len(renders), 200):

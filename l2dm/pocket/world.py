@@ -1,8 +1,8 @@
-"""The pocket world: a small world of coloured things that can be drawn, described and photographed without end.
+"""The pocket world: coloured things that can be drawn, described and photographed without end.
 
-Language covers it loosely (nouns, colours, three patterns, eight places); *identities* are what language cannot say.
-Same version and same seed give the same bytes: only Pillow and numpy draw, and every choice comes from a passed
-`random.Random`.
+Language covers it loosely (nouns, colours, three patterns, eight places); *identities* are what
+language cannot say. Same version and same seed give the same bytes: only Pillow and numpy draw,
+and every choice comes from a passed `random.Random`.
 """
 
 import random
@@ -33,8 +33,9 @@ PLACES = {
 }
 OPENINGS = ("a photo of", "a picture of", "")
 
-# Identities are numbered; these ranges never meet, so nothing that is tuned or tested was seen in training.
-TRAINING_SEEDS = range(0, 100_000)
+# Identities are numbered; these ranges never meet, so nothing that is tuned or tested was seen in
+# training.
+TRAINING_SEEDS = range(100_000)
 TUNING_SEEDS = range(100_000, 110_000)
 TEST_SEEDS = range(110_000, 120_000)
 DISTRACTOR_SEEDS = range(120_000, 130_000)
@@ -45,7 +46,7 @@ UNSPEAKABLE = 0.15  # share of things in scenes that carry an identity's feature
 
 @dataclass(frozen=True)
 class Thing:
-    """One object. `second` colours details and pattern, `third` the accessory and part of a patchwork.
+    """One object; `second` colours details and pattern, `third` the accessory and some patchwork.
 
     shape: [0, 1] for things the language covers, beyond for identities. stretch: width over height.
     """
@@ -91,7 +92,10 @@ def sample_thing(rng: random.Random, noun: str | None = None) -> Thing:
 
 
 def sample_scene(rng: random.Random) -> Scene:
-    """A training scene; some of its things look like an identity of the training range, and no caption says so."""
+    """A training scene.
+
+    Some of its things look like an identity of the training range, and no caption says so.
+    """
     things = []
     for _ in range(2 if rng.random() < PAIRS else 1):
         if rng.random() < UNSPEAKABLE:
@@ -102,7 +106,7 @@ def sample_scene(rng: random.Random) -> Scene:
 
 
 def identity(seed: int, noun: str) -> Identity:
-    """The identity with this number: always something no word names, and often several such things at once."""
+    """The identity with this number: it always has something no word names, often several."""
     rng = random.Random(
         f"identity {seed} {noun}"
     )  # strings seed through SHA-512: the same on every machine
@@ -118,7 +122,7 @@ def identity(seed: int, noun: str) -> Identity:
 
 
 def photos(subject: Identity, n: int, seed: int) -> list[Image.Image]:
-    """n photographs of an identity, alone, in poses and places that follow from the seed; any number may be taken."""
+    """N photographs of an identity, alone; poses and places follow from the seed."""
     rng = random.Random(f"photos {subject.seed} {subject.noun} {seed}")
     places = list(BACKGROUNDS)
     rng.shuffle(places)
@@ -131,7 +135,10 @@ def distractors(n: int) -> tuple[Identity, ...]:
 
 
 def draw(scene: Scene, rng: random.Random) -> Image.Image:
-    """Draw the scene at twice the size and reduce it: (64, 64) RGB. Size, place, angle, mirror and light vary."""
+    """Draw the scene at twice the size and reduce it: (64, 64) RGB.
+
+    Size, place, angle, mirror and light vary.
+    """
     canvas = 2 * SIZE
     picture = background(scene.background, canvas, rng)
     alone = len(scene.things) == 1
@@ -162,7 +169,7 @@ def _tile(thing: Thing, side: int, rng: random.Random) -> Image.Image:
 
 
 def caption(scene: Scene, rng: random.Random, *, full: bool = False) -> str:
-    """Describe the scene with attributes left out at random; `full` says all that language can say."""
+    """Describe the scene, attributes left out at random; `full` says all that language can."""
     names = [_name(thing, rng, full=full) for thing in scene.things]
     if len(names) == 2:
         left, right = names
