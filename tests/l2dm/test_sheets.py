@@ -1,0 +1,59 @@
+import pytest
+import torch
+
+from l2dm import images, sheets
+from l2dm.doors import Concept, Drift, Scores
+from l2dm.errors import WrongShape
+
+
+def _scores(tasks):
+    rows = ("base", *(f"t{number:04d}" for number in range(1, tasks + 1)))
+    return Scores(
+        base="b",
+        rows=rows,
+        concepts=tuple(Concept(f"c{number}", "dog") for number in range(1, tasks + 1)),
+        matrices={},
+        drift=(Drift(rows[-1], "dog", 0.0, None),),
+        ceilings={},
+    )
+
+
+def test_a_strip_shows_the_first_pictures_side_by_side():
+    pictures = torch.arange(5, dtype=torch.uint8)[:, None, None, None].expand(5, 3, 10, 10)
+    strip = sheets.strip(pictures)
+    assert strip.shape == (3, 10, 4 * 10 + 3 * images.GAP)
+    assert strip[0, 5, [5, 17, 29, 41]].tolist() == [0, 1, 2, 3]
+
+
+def test_large_pictures_are_shrunk_and_small_ones_stay():
+    assert sheets.strip(torch.zeros(1, 3, 512, 256, dtype=torch.uint8)).shape == (3, 96, 48)
+    assert sheets.strip(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)).shape == (3, 64, 64)
+    # 2x2 blocks of 0, 0, 0 and 200 average to 50
+    checks = torch.zeros(1, 3, 192, 192, dtype=torch.uint8)
+    checks[..., ::2, ::2] = 200
+    assert sheets.strip(checks).unique().tolist() == [50]
+
+
+def test_a_strip_of_nothing_is_refused():
+    with pytest.raises(WrongShape, match="at least one picture"):
+        sheets.strip(torch.zeros(0, 3, 8, 8, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("noun", ["../../etc", "coffee cup", "Straße", "a/b", "."])
+def test_a_noun_never_leaves_its_folder(noun):
+    path = sheets.class_path("t0001", noun)
+    assert path.startswith("sheets/t0001/class-")
+    assert path.count("/") == 2
+
+
+def test_old_rows_are_left_behind_but_what_was_learned_is_kept(tmp_path):
+    scores = _scores(9)
+    old, new = tmp_path / "old", tmp_path / "new"
+    for row, name in (("t0001", "c1"), ("t0002", "c1"), ("t0004", "c1"), ("base", "c1")):
+        path = old / sheets.concept_path(row, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(row)
+    sheets.carry(old, new, scores)
+    # t0002 is neither among the last six rows (t0004 to t0009) nor where c1 was learned
+    kept = sorted(path.read_text() for path in new.rglob("*.png"))
+    assert kept == ["base", "t0001", "t0004"]
