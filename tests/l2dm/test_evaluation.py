@@ -85,14 +85,14 @@ def _task(folder, concept, row):
     return manifest.write(folder / f"task-{row}", record, fill)
 
 
-def _prior(folder, nouns=("dog",), count=5):
+def _prior(folder, nouns=("dog",), count=5, side=8):
     captions = {noun: tuple(f"a {noun} {index}" for index in range(count)) for noun in nouns}
     record = Prior("base-1", tuple(nouns), captions, tuple(range(100, 100 + count)))
 
     def fill(draft):
         for index in range(len(nouns)):
             (draft / f"pictures/{index}").mkdir(parents=True)
-            for number, picture in enumerate(_filled([BLUE] * count)):
+            for number, picture in enumerate(_filled([BLUE] * count, side)):
                 images.save_png(picture, draft / f"pictures/{index}/{number:03d}.png")
 
     return manifest.write(folder / f"prior-{len(nouns)}", record, fill)
@@ -380,7 +380,7 @@ def test_a_row_of_a_real_model_is_complete_and_repeats(tmp_path, tiny_base):
     rows = [
         new_row(
             subject, task=_task(tmp_path, REX, "t0001"), parent=_empty(tmp_path),
-            prior=_prior(tmp_path), memory=memory,
+            prior=_prior(tmp_path, side=16), memory=memory,
         )
         for _ in range(2)
     ]  # fmt: skip
