@@ -10,11 +10,11 @@ from typing import Any
 from safetensors.torch import save_file
 
 from l2dm import doors, manifest
+from l2dm.evaluation import no_scores
 from l2dm.manifest import Door
 
 LONG_TERM = "long_term.safetensors"
 SHORT_TERM = "short_term.safetensors"
-METRICS = ("image_alignment", "text_alignment", "identity_similarity", "identity_accuracy")
 
 
 @dataclass(frozen=True)
@@ -89,14 +89,7 @@ def write_empty(out: Path, line: str, base: str) -> Door[doors.Release]:
     """The release of a line that has learned nothing. base: the base model's fingerprint."""
     adapter = doors.Adapter(method="none", kind="none", concepts=(), base=base, parent="")
     bank = doors.Memory(base=base, long_term=())
-    scores = doors.Scores(
-        base=base,
-        rows=("base",),
-        concepts=(),
-        matrices={metric: ((),) for metric in METRICS},
-        drift=(),
-        ceilings={metric: () for metric in METRICS},
-    )
+    scores = no_scores(base)
     record = doors.Release(
         line=line,
         task="",

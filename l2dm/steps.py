@@ -234,15 +234,8 @@ def evaluate(
     before = releases.scores_of(parent)
     model = load_base(context.base)
     attaching.attach_door(model, learned)
-    found = evaluation.new_row(
-        model,
-        load_encoders(context.base),
-        task=lesson,
-        parent=before,
-        prior=classes,
-        memory=bank,
-        spec=context.spec,
-    )
+    subject = evaluation.Subject(model, load_encoders(context.base), context.spec)
+    found = evaluation.new_row(subject, task=lesson, parent=before, prior=classes, memory=bank)
     inputs = {
         "task": lesson.digest,
         "adapter": learned.digest,
@@ -294,13 +287,8 @@ def load_release(release: Path, base: str) -> Model:
 def check_champion(release: Path, context: Context, *, seed: int) -> evaluation.FreshRow:
     """A release evaluated again on everything it knows, with other seeds than at its release."""
     model = load_release(release, context.base)
-    return evaluation.fresh_row(
-        model,
-        load_encoders(context.base),
-        memory=releases.memory_of(release),
-        spec=context.spec,
-        seed=seed,
-    )
+    subject = evaluation.Subject(model, load_encoders(context.base), context.spec)
+    return evaluation.fresh_row(subject, memory=releases.memory_of(release), seed=seed)
 
 
 def _method(spec: specs.TrainSpec) -> Method:
