@@ -24,7 +24,7 @@ from l2dm.pocket.train_clip import text_half, train_clip
 from l2dm.pocket.train_identity import train_identity
 from l2dm.pocket.train_judge import train_judge
 from l2dm.pocket.train_unet import train_unet
-from l2dm.pocket.train_vae import train_vae
+from l2dm.pocket.train_vae import refine_decoder, train_vae
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,13 @@ def make_renders(bench: Bench) -> None:
 def make_vae(bench: Bench) -> None:
     """Train and export the autoencoder."""
     export.export_part(train_vae(bench.training(), bench.work, bench.device), bench.weights / "vae")
+
+
+def make_decoder(bench: Bench) -> None:
+    """Sharpen the decoder of the exported autoencoder; its latents do not change."""
+    vae = AutoencoderKL.from_pretrained(bench.weights / "vae")
+    refined = refine_decoder(vae, bench.training(), bench.work, bench.device)
+    export.export_part(refined, bench.weights / "vae")
 
 
 def make_clip(bench: Bench) -> None:
@@ -105,6 +112,7 @@ def make_table(bench: Bench) -> None:
 STAGES: dict[str, Callable[[Bench], None]] = {
     "render": make_renders,
     "vae": make_vae,
+    "decoder": make_decoder,
     "clip": make_clip,
     "identity": make_identity,
     "judge": make_judge,

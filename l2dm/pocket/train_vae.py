@@ -3,15 +3,17 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor
+from torch import Tensor, nn
 
 from l2dm.pocket.batches import pick, to_unit
 from l2dm.pocket.data import Renders
 from l2dm.pocket.loop import Plan, train
 
 PLAN = Plan(steps=4_200, rate=2e-3)
+DECODER_PLAN = Plan(steps=3_000, rate=1e-3, warm=100, cool=0.9, seed=6)
 BATCH = 16
 KL_WEIGHT = 1e-3  # on the divergence a pixel: keeps latents near unit scale without blurring
 
@@ -62,6 +64,32 @@ def train_vae(
     return trained.eval()
 
 
+def refine_decoder(
+    vae: AutoencoderKL,
+    renders: Renders,
+    work: Path,
+    device: torch.device,
+    plan: Plan = DECODER_PLAN,
+) -> AutoencoderKL:
+    """Train the decoder alone: latents stay as they are, so nothing trained on them goes stale."""
+    vae = vae.to(device)
+    half = nn.ModuleList([vae.post_quant_conv, vae.decoder])
+
+    def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        _, pictures = pick(renders, BATCH, generator)
+        pictures = pictures.to(device)
+        noise = torch.randn((BATCH, 4, 16, 16), generator=generator).to(device)
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            with torch.no_grad():
+                posterior = vae.encode(pictures).latent_dist
+            drawn = vae.decode(posterior.mean + posterior.std * noise).sample
+        error = (drawn.float() - pictures).abs().mean()
+        return error, {"error of 255": error.item() * 127.5}
+
+    train("decoder", half, loss, plan, work)
+    return vae.eval()
+
+
 def measured_scale(vae: AutoencoderKL, renders: Renders, device: torch.device) -> float:
     """One over the standard deviation of latents, from the first 2,000 pictures."""
     latents = torch.cat(list(encoded(vae, renders, device, limit=2_000)))
@@ -73,6 +101,7 @@ def encoded(
 ) -> Iterator[Tensor]:
     """Posterior means in batches of 200, (200, 4, 16, 16) fp16, unscaled."""
     for start in range(0, limit or len(renders), 200):
-        pictures = to_unit(torch.from_numpy(renders.pictures[start : start + 200])).to(device)
+        part = np.array(renders.pictures[start : start + 200])  # a copy: the map is read-only
+        pictures = to_unit(torch.from_numpy(part)).to(device)
         with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16):
             yield vae.encode(pictures).latent_dist.mean.half().cpu()

@@ -1,0 +1,93 @@
+"""The folder that ships: loads as any Stable Diffusion folder does, is small, and is good."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from torch import Tensor
+
+from l2dm.pocket import WEIGHTS
+from l2dm.pocket import measure as m
+from l2dm.pocket.batches import to_unit
+from l2dm.pocket.data import render
+from l2dm.pocket.judge import judge, load_judge
+from l2dm.pocket.world import NOUNS, TEST_SEEDS, identity, photos, pixels
+
+MEGABYTES = 30
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> StableDiffusionPipeline:
+    return m.load_pipeline(WEIGHTS)
+
+
+def test_the_folder_is_small_and_holds_no_pickle() -> None:
+    files = [path for path in WEIGHTS.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= MEGABYTES * 1_000_000
+    assert {path.suffix for path in files} <= {".json", ".safetensors", ".txt"}
+
+
+def test_it_is_an_ordinary_pipeline_without_a_safety_checker(
+    pipeline: StableDiffusionPipeline,
+) -> None:
+    assert pipeline.safety_checker is None
+    assert pipeline.unet.config.cross_attention_dim == pipeline.text_encoder.config.hidden_size
+    assert {pipeline.unet.dtype, pipeline.vae.dtype, pipeline.text_encoder.dtype} == {torch.float32}
+    assert pipeline.tokenizer.model_max_length == 32
+
+
+def test_the_scaling_factor_was_measured(pipeline: StableDiffusionPipeline) -> None:
+    pictures = to_unit(torch.from_numpy(render("held-out", range(64)).pictures))
+    with torch.no_grad():
+        latents = pipeline.vae.encode(pictures).latent_dist.mean
+    assert float((latents * pipeline.vae.config.scaling_factor).std()) == pytest.approx(1, abs=0.05)
+
+
+def paint(pipeline: StableDiffusionPipeline, prompts: list[str]) -> Tensor:
+    recommended = json.loads((WEIGHTS / "pocket.json").read_text(encoding="utf-8"))
+    return m.paint(pipeline, prompts, recommended["steps"], recommended["guidance"])
+
+
+def test_it_draws_what_is_asked_and_the_same_again(pipeline: StableDiffusionPipeline) -> None:
+    asked = m.single_prompts()[::6]
+    drawn = paint(pipeline, [prompt for prompt, _, _ in asked])
+    noun, colour = m.single_rates(judge(load_judge(WEIGHTS / "judge"), drawn), asked)
+    assert noun >= 0.8
+    assert colour >= 0.7
+    assert torch.equal(drawn[:2], paint(pipeline, [prompt for prompt, _, _ in asked[:2]]))
+
+
+def test_the_judge_is_right_on_renders_it_has_not_seen() -> None:
+    noun, count, colour = m.judge_rates(load_judge(WEIGHTS / "judge"), render("judge", range(300)))
+    assert noun >= 0.98
+    assert count >= 0.98
+    assert colour >= 0.95
+
+
+def test_the_judge_sees_nothing_in_an_empty_place() -> None:
+    from l2dm.pocket.train_judge import empty_pictures
+
+    verdicts = judge(load_judge(WEIGHTS / "judge"), empty_pictures(16))
+    assert [verdict.things for verdict in verdicts] == [()] * 16
+
+
+def features(folder: Path, who: range, seed: int) -> Tensor:
+    pictures = [
+        pixels(photos(identity(TEST_SEEDS[i], NOUNS[i % 4]), 3, seed)) for i in who
+    ]  # four nouns only: strangers of the same noun are the hard ones
+    return m.identity_features(folder, to_unit(torch.from_numpy(np.concatenate(pictures))))
+
+
+def test_the_identity_encoder_tells_strangers_of_one_noun_apart() -> None:
+    who = range(40)
+    gallery = features(WEIGHTS / "identity", who, 0).view(len(who), 3, -1).mean(1)
+    nearest = (features(WEIGHTS / "identity", who, 1) @ gallery.T).argmax(-1)
+    truth = torch.arange(len(who)).repeat_interleave(3)
+    assert float((nearest == truth).float().mean()) >= 0.9
+
+
+def test_captions_find_their_pictures() -> None:
+    assert m.retrieval_rate(WEIGHTS, render("retrieval", range(100))) >= 0.85
