@@ -128,6 +128,14 @@ def test_every_flipped_byte_is_refused(door):
     assert manifest.read(door.folder, Task) == door
 
 
+def test_a_manifest_that_was_formatted_again_is_refused(door):
+    """The digest is that of the text, so the same data in another text is another door."""
+    path = door.path(manifest.FILE)
+    path.write_text(json.dumps(json.loads(path.read_text()), sort_keys=True))
+    with pytest.raises(BadDoor, match=r"manifest.json was changed after it was written; run the"):
+        manifest.read(door.folder, Task)
+
+
 def test_every_cut_of_the_manifest_is_refused(door):
     path = door.path(manifest.FILE)
     whole = path.read_bytes()
@@ -180,7 +188,7 @@ def test_a_record_that_does_not_fit_is_refused(tmp_path):
         id: str
 
     manifest.write(tmp_path / "task", Task("t0001"), payload)
-    with pytest.raises(BadDoor, match="does not hold a Task record: .*missing"):
+    with pytest.raises(BadDoor, match=r"does not hold a Task record: .*missing"):
         manifest.read(tmp_path / "task", doors.Task)
 
 
