@@ -138,13 +138,13 @@ def png_header(width: int, height: int) -> bytes:
 def test_a_pixel_bomb_is_refused_by_its_header(side, found, tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(png_header(side, side))
-    begun = time.perf_counter()
+    begun = time.process_time()
     for function in (look, open_picture):
         with pytest.raises(
             BadUpload, match=rf"'a.png': expected at most 50,000,000 pixels, {found}"
         ):
             function(path, SPEC)
-    assert time.perf_counter() - begun < 1.0  # nothing was decoded
+    assert time.process_time() - begun < 1.0  # nothing was decoded
 
 
 def test_too_many_bytes_are_refused_unopened(tmp_path):
