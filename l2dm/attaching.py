@@ -66,9 +66,7 @@ def attach_door(model: Model, door: Door[doors.Adapter]) -> Adapter:
     return adapter
 
 
-def add_rows(
-    model: Model, concepts: tuple[doors.Concept, ...], rows: Mapping[str, Tensor]
-) -> None:
+def add_rows(model: Model, concepts: tuple[doors.Concept, ...], rows: Mapping[str, Tensor]) -> None:
     """Teach a model the placeholders of these concepts. rows: (1, D) per concept name."""
     names = {concept.name for concept in concepts}
     if names != rows.keys():
@@ -111,7 +109,8 @@ def begin_shared(
             )
         attach_door(model, parent)
     row = model.add_placeholder(concept.name, model.noun_row(concept.class_noun))
-    return row.requires_grad_(True)
+    row.requires_grad_(True)
+    return row
 
 
 def shared_state(model: Model, spec: TrainSpec) -> dict[str, Any]:

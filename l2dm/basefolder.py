@@ -102,9 +102,7 @@ def _component(folder: Path, index: dict[str, Any], part: str) -> list[str]:
 def _weights(folder: Path, part: str) -> list[str]:
     if weights_files(folder, part):
         return []
-    pickled = sorted(
-        path.name for path in (folder / part).glob("*") if path.suffix in _PICKLED
-    )
+    pickled = sorted(path.name for path in (folder / part).glob("*") if path.suffix in _PICKLED)
     if pickled:
         return [
             f"{part}/ holds only pickled weights ({', '.join(pickled)}), which can run code when "

@@ -89,7 +89,9 @@ class Encoders:
         if self.foreign is not None:
             return self.foreign[:count]
         if pictures is None or len(pictures) == 0:
-            return torch.empty(0, self.identity(torch.zeros(1, 3, 8, 8, dtype=torch.uint8)).shape[1])
+            return torch.empty(
+                0, self.identity(torch.zeros(1, 3, 8, 8, dtype=torch.uint8)).shape[1]
+            )
         return self.identity(pictures[:count])
 
 

@@ -145,9 +145,7 @@ def _draw(
             owner.append(index)
     latents = draw_latents(model, shots, sampling, on_progress=on_progress)
     pictures = torch.cat([model.decode(part) for part in latents.split(sampling.batch)])
-    return _Candidates(
-        latents.cpu(), encoders.image(pictures), torch.tensor(owner), tuple(shots)
-    )
+    return _Candidates(latents.cpu(), encoders.image(pictures), torch.tensor(owner), tuple(shots))
 
 
 def _select(

@@ -44,7 +44,7 @@ class Model:
     folder: Path
     fingerprint: str
     unet: nn.Module
-    vae: nn.Module
+    vae: Any  # diffusers is not typed
     text_encoder: nn.Module
     tokenizer: Any
     scheduler: Any
@@ -73,7 +73,7 @@ class Model:
         return self.embedding.add(name, self.tokenizer.convert_tokens_to_ids(word), row)
 
     def noun_row(self, noun: str) -> Tensor:
-        """Where a new placeholder starts: the mean embedding row of the class noun's tokens, (D,)."""
+        """Where a placeholder starts: the mean embedding row of the class noun's tokens, (D,)."""
         return self.embedding.table.weight[self.token_ids(noun)].mean(0).detach().float()
 
     def token_ids(self, words: str) -> list[int]:
@@ -119,10 +119,11 @@ class Model:
         return output
 
     def encode(self, pictures: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) uint8 to latents (B, C, h, w): the mean of the posterior, scaled."""
+        """Pictures (B, 3, H, W) uint8 to scaled latents (B, C, h, w): the posterior's mean."""
         with torch.no_grad():
             posterior = self.vae.encode(to_unit(pictures).to(self.device)).latent_dist
-        return (posterior.mean * self.scaling).float()
+        latents: Tensor = posterior.mean * self.scaling
+        return latents.float()
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, C, h, w) to pictures (B, 3, H, W) uint8 on the CPU."""

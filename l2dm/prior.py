@@ -108,7 +108,13 @@ def _cached(folder: Path) -> ClassPictures | None:
 
 
 def _key(model: Model, noun: str, count: int, sampling: SamplingSpec, seed: int) -> str:
-    parts = [model.fingerprint, noun, count, seed, sampling.steps, sampling.guidance, sampling.batch]
+    parts = [
+        model.fingerprint,
+        noun,
+        count,
+        seed,
+        sampling.steps,
+        sampling.guidance,
+        sampling.batch,
+    ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
-
-

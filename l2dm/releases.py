@@ -104,9 +104,7 @@ def write_empty(out: Path, line: str, base: str) -> Door[doors.Release]:
     def fill(draft: Path) -> None:
         manifest.write(draft / "adapter", adapter, lambda _: None)
         manifest.write(draft / "memory", bank, lambda inner: save_file({}, inner / LONG_TERM))
-        manifest.write(
-            draft / "scores", scores, lambda inner: _write_values(inner / "values.json")
-        )
+        manifest.write(draft / "scores", scores, lambda inner: _write_values(inner / "values.json"))
 
     return manifest.write(out, record, fill)
 

@@ -60,14 +60,12 @@ def draw_latents(
 def _denoise(model: Model, shots: Sequence[Shot], spec: SamplingSpec) -> Tensor:
     """Classifier-free guidance (Ho and Salimans 2022) around the base's sampler."""
     guidance = spec.guidance or model.guidance
-    text = concatenate(
-        [model.read([""] * len(shots)), model.read([shot.prompt for shot in shots])]
-    )
+    text = concatenate([model.read([""] * len(shots)), model.read([shot.prompt for shot in shots])])
     sampler = model.sampler()
     sampler.set_timesteps(spec.steps or model.steps, device=model.device)
     generators = [torch.Generator().manual_seed(shot.seed) for shot in shots]
     noise = [torch.randn((1, *model.latent_shape), generator=one) for one in generators]
-    latents = torch.cat(noise).to(model.device) * sampler.init_noise_sigma
+    latents: Tensor = torch.cat(noise).to(model.device) * sampler.init_noise_sigma
     extra = _step_options(sampler, generators)
     for timestep in sampler.timesteps:
         doubled = sampler.scale_model_input(torch.cat([latents] * 2), timestep)

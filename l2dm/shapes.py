@@ -16,6 +16,8 @@ def expect_shape(tensor: Tensor, axes: str, *, name: str, like: Tensor | None = 
         int(axis) == size for axis, size in zip(wanted, tensor.shape, strict=True) if axis.isdigit()
     )
     if not fits:
-        raise WrongShape(f"{name} must have shape ({', '.join(wanted)}), found {tuple(tensor.shape)}")
+        raise WrongShape(
+            f"{name} must have shape ({', '.join(wanted)}), found {tuple(tensor.shape)}"
+        )
     if like is not None and tensor.shape != like.shape:
         raise WrongShape(f"{name} must have shape {tuple(like.shape)}, found {tuple(tensor.shape)}")

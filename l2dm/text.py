@@ -76,7 +76,7 @@ class PlaceholderEmbedding(nn.Module):
         known = ids.clone()
         for token in self.ids.values():
             known[ids == token] = 0
-        embedded = self.table(known)
+        embedded: Tensor = self.table(known)
         for name, token in self.ids.items():
             here = (ids == token).unsqueeze(-1)
             if here.any():

@@ -76,7 +76,7 @@ def fit(
         total = torch.stack(list(means.values())).sum()
         _require_finite(total, progress.step)
         optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         optimizer.step()
         progress.step += 1
         values = {name: round(mean.item(), 6) for name, mean in means.items()}

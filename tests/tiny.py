@@ -1,4 +1,4 @@
-"""A tiny random Stable Diffusion folder with encoders: everything but the knowledge. 16x16 pictures."""
+"""A tiny random Stable Diffusion folder with encoders: all but the knowledge. 16x16 pictures."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import pre_tokenizers
 
-WORDS = "a photo picture of dog cat cup and in the red blue <|unk|>".split()
+WORDS = ("a", "photo", "picture", "of", "dog", "cat", "cup", "and", "in", "the", "red", "blue")
 
 
 def base(folder: Path, seed: int = 0) -> Path:
@@ -97,24 +97,21 @@ def _clip(vocab: int, ids: dict[str, int]):  # type: ignore[no-untyped-def]
         image_size=16, patch_size=8, projection_dim=12,
     )  # fmt: skip
     return CLIPModel(
-        CLIPConfig(
-            text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=12
-        )
+        CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=12)
     )
 
 
 def _identity(folder: Path) -> None:
     from transformers import ResNetConfig, ResNetModel
 
-    config = ResNetConfig(
-        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"
-    )
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
     ResNetModel(config).save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(
-        json.dumps({"size": {"height": 16, "width": 16}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3})
+        json.dumps(
+            {"size": {"height": 16, "width": 16}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+        )
     )
     features = torch.nn.functional.normalize(
         torch.randn(100, 16, generator=torch.Generator().manual_seed(3)), dim=-1
     )
     save_file({"features": features}, folder / "distractors.safetensors")
-

@@ -1,4 +1,4 @@
-"""What every adapter answers. One contract suite in the tests puts these questions to all of them."""
+"""What every adapter answers; one contract suite in the tests asks all of them."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -93,9 +93,7 @@ def detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 @contextlib.contextmanager
-def holding(
-    parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]
-) -> Iterator[None]:
+def holding(parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> Iterator[None]:
     """Inside, these parameters hold other values: the teacher is the same network as the student.
 
     Use it without gradients and before the student's forward pass: autograd keeps references to

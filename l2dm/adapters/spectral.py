@@ -20,6 +20,10 @@ from l2dm.errors import NothingAttached
 class SpectralShift(nn.Module):
     """Shift of the singular values of one weight matrix. delta: (min(c_out, c_in * kh * kw),)."""
 
+    left: Tensor
+    values: Tensor
+    right: Tensor
+
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
         left, values, right = torch.linalg.svd(weight.detach().flatten(1), full_matrices=False)
@@ -86,7 +90,6 @@ def attach(networks: Mapping[str, nn.Module], *, only: Sequence[str] = ()) -> Sp
             if isinstance(module, nn.Linear | nn.Conv2d) and (not only or full in only):
                 shifts[full] = SpectralShift(module.weight)
                 parametrize.register_parametrization(module, "weight", shifts[full], unsafe=False)
-                module.parametrizations["weight"].original.requires_grad_(False)
     if not shifts:
         raise NothingAttached(
             f"expected linear layers or convolutions to shift in {sorted(networks)}, found none"

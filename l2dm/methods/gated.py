@@ -41,7 +41,8 @@ class Gated:
             )
         self._model, self._lesson = model, lesson
         name, noun = lesson.concept.name, lesson.concept.class_noun
-        row = model.add_placeholder(name, model.noun_row(noun)).requires_grad_(True)
+        row = model.add_placeholder(name, model.noun_row(noun))
+        row.requires_grad_(True)
         adapter = attach_gated(model, self._spec.gate)
         generator = generator_for(lesson.seed, "adapter")
         adapter.add(name, rank=self._spec.rank, generator=generator, noun=noun)

@@ -46,4 +46,6 @@ def test_shapes_are_named() -> None:
     with pytest.raises(WrongShape, match=r"target must have shape \(1, 1, 1, 2\), found"):
         denoise_loss(latents(1, 2), latents(1))
     with pytest.raises(WrongShape, match=r"mask must have shape \(B, 1, H, W\)"):
-        masked_denoise_loss(torch.zeros(1, 4, 2, 2), torch.zeros(1, 4, 2, 2), torch.ones(1, 4, 2, 2))
+        masked_denoise_loss(
+            torch.zeros(1, 4, 2, 2), torch.zeros(1, 4, 2, 2), torch.ones(1, 4, 2, 2)
+        )

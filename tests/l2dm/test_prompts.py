@@ -24,7 +24,9 @@ def test_placeholders_in_order_each_once() -> None:
 
 def test_unknown_concept_is_refused_with_what_the_line_knows() -> None:
     require_known("a photo of a <rex> dog", {"rex"})
-    with pytest.raises(BadPrompt, match=r"names <tom>, which this line has not learned; it knows: <rex>"):
+    with pytest.raises(
+        BadPrompt, match=r"names <tom>, which this line has not learned; it knows: <rex>"
+    ):
         require_known("a <tom> cat beside <rex>", {"rex"})
     with pytest.raises(BadPrompt, match="it knows: none yet"):
         require_known("<tom>", ())
@@ -39,7 +41,13 @@ def test_token_gate_opens_only_the_placeholder() -> None:
 
 
 def test_span_gate_adds_the_noun_that_follows() -> None:
-    assert gate_of(span_gate(torch.tensor([[5, A, NOUN, 8, NOUN]]), A, [NOUN, 8])) == [0, 1, 1, 1, 0]
+    assert gate_of(span_gate(torch.tensor([[5, A, NOUN, 8, NOUN]]), A, [NOUN, 8])) == [
+        0,
+        1,
+        1,
+        1,
+        0,
+    ]
     # another word follows: the placeholder alone
     assert gate_of(span_gate(torch.tensor([[5, A, 6, NOUN]]), A, [NOUN])) == [0, 1, 0, 0]
 

@@ -75,7 +75,15 @@ def test_killed_and_resumed_ends_in_the_same_bytes(
 
     work = tmp_path / "work"
     with pytest.raises(Killed):
-        fit(method_of(spec), load_base(str(tiny_base)), lesson, spec, work=work, key="k", on_step=die)
+        fit(
+            method_of(spec),
+            load_base(str(tiny_base)),
+            lesson,
+            spec,
+            work=work,
+            key="k",
+            on_step=die,
+        )
     seen: list[StepReport] = []
     resumed, resumed_curve = fit(
         method_of(spec), load_base(str(tiny_base)), lesson, spec, work=work, key="k",
@@ -147,9 +155,7 @@ def test_earlier_rows_never_move(
     )  # fmt: skip
     second, _ = fit(method_of(spec), again, second_lesson, spec)
     assert torch.equal(second.rows["rex"], first.rows["rex"])
-    assert not torch.equal(
-        second.rows["tom"].flatten(), load_base(str(tiny_base)).noun_row("cat")
-    )
+    assert not torch.equal(second.rows["tom"].flatten(), load_base(str(tiny_base)).noun_row("cat"))
     if method == "gated":
         assert all(torch.equal(second.weights[name], first.weights[name]) for name in first.weights)
 
@@ -157,7 +163,10 @@ def test_earlier_rows_never_move(
 def test_a_line_keeps_its_adapter(tiny_base: Path, tmp_path: Path) -> None:
     model = load_base(str(tiny_base))
     learned, _ = fit(
-        method_of(spec_of("sequential")), model, first_lesson(model, tmp_path), spec_of("sequential")
+        method_of(spec_of("sequential")),
+        model,
+        first_lesson(model, tmp_path),
+        spec_of("sequential"),
     )
     door = _door(tmp_path / "first", learned, model, spec_of("sequential"))
     lesson = Lesson(TOM, door, *(pool(2, "a cat", i) for i in range(3)), seed=0)

@@ -147,7 +147,7 @@ def test_missing_foreign_misshapen_and_nan_weights_are_refused(model: Model, kin
         adapter.load({key: value for key, value in good.items() if key != name})
     with pytest.raises(DoesNotFit, match=r"foreign \['stranger'\]"):
         adapter.load(good | {"stranger": torch.zeros(1)})
-    with pytest.raises(DoesNotFit, match="expected .* found"):
+    with pytest.raises(DoesNotFit, match=r"expected .* found"):
         adapter.load(good | {name: good[name].flatten()[:-1]})
     with pytest.raises(DoesNotFit, match="holds NaN or infinity"):
         adapter.load(good | {name: torch.full_like(good[name], torch.nan)})

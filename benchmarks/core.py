@@ -1,0 +1,175 @@
+"""Five pocket concepts in a row, two of them dogs: who forgets, who remembers, and what helps.
+
+    python -m benchmarks.core [--variant sequential ...] [--seeds 0 1] [--work .bench] [--report]
+
+Every line of the bench runs the six steps in this process, without the platform. Finished doors
+are kept in --work, so a bench that was stopped goes on where it was. `--report` (or finishing)
+writes docs/results.md from the doors that are there, misses included.
+"""
+
+import argparse
+import json
+import logging
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from l2dm import concepts, doors, manifest, releases, steps
+from l2dm import spec as specs
+from l2dm.errors import BadDoor
+from l2dm.pocket.world import TEST_SEEDS, identity, photos
+
+log = logging.getLogger("bench")
+
+NOUNS = ("dog", "car", "cat", "dog", "teapot")
+NAMES = ("ada", "bolt", "cleo", "dora", "edna")
+PICTURES = 5
+
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "sequential": {"train": {"method": "sequential"}},
+    "l2dm": {"train": {"method": "l2dm"}},
+    "gated": {"train": {"method": "gated"}},
+    "l2dm without distillation": {"train": {"method": "l2dm", "distill": 0.0}},
+    "l2dm without replay": {"train": {"method": "l2dm", "replay": 0.0}},
+    "l2dm without prior": {"train": {"method": "l2dm", "prior": 0.0}},
+    "l2dm random memory": {"train": {"method": "l2dm"}, "memory": {"selection": "random"}},
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One run of the stream: a variant on one seed. The seed also chooses the identities."""
+
+    variant: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """A slug, as lines are called."""
+        return f"{self.variant.replace(' ', '-')}-{self.seed}"
+
+
+def main() -> None:
+    """Run what is missing, then write the table."""
+    options = _options()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    if not options.report:
+        for seed in options.seeds:
+            for variant in options.variant:
+                run(Line(variant, seed), options.work, options.base)
+    from benchmarks.core_report import write
+
+    write(options.work, options.docs, {"machine": platform.processor(), "base": options.base})
+
+
+def run(line: Line, work: Path, base: str) -> None:
+    """All five tasks of one line; doors that are there already are kept."""
+    spec = specs.parse({"seed": line.seed, **VARIANTS[line.variant]})
+    home = work / line.name
+    parent = home / "empty"
+    # One line name for all variants: seeds derive from it, so variants share every random draw.
+    called = f"bench-{line.seed}"
+    _once(parent, doors.Release, lambda out: steps.empty_release(out, called, base))
+    for number, (name, noun) in enumerate(zip(NAMES, NOUNS, strict=True), start=1):
+        context = steps.Context(base, called, f"t{number:04d}", number - 1, spec)
+        upload = _upload(home / "inbox", context, number, doors.Concept(name, noun))
+        parent = _task(home / context.task_id, parent, upload, context, work / "cache")
+
+
+def _task(home: Path, parent: Path, upload: Path, context: steps.Context, cache: Path) -> Path:
+    part: Mapping[str, Path] = {
+        name: home / name
+        for name in ("task", "prior", "memory", "adapter", "scores", "release", "work")
+    }
+    began = time.monotonic()
+    task, prior, memory = part["task"], part["prior"], part["memory"]
+    adapter, scores = part["adapter"], part["scores"]
+    seconds = {
+        "intake": _once(task, doors.Task, lambda out: steps.intake(upload, parent, out, context)),
+        "generate_prior": _once(
+            prior,
+            doors.Prior,
+            lambda out: steps.generate_prior(task, parent, out, context, cache=cache),
+        ),
+        "score_memory": _once(
+            memory, doors.Memory, lambda out: steps.score_memory(task, parent, out, context)
+        ),
+        "train": _once(
+            adapter,
+            doors.Adapter,
+            lambda out: steps.train(task, parent, prior, memory, out, context, work=part["work"]),
+        ),
+        "evaluate": _once(
+            scores,
+            doors.Scores,
+            lambda out: steps.evaluate(task, parent, prior, memory, adapter, out, context),
+        ),
+        "promote": _once(
+            part["release"],
+            doors.Release,
+            lambda out: steps.promote(task, parent, memory, adapter, scores, out, context),
+        ),
+    }
+    _note_seconds(home / "seconds.json", seconds)
+    verdict = manifest.read(part["release"], doors.Release).record.verdict
+    log.info(
+        "%s %s: %.0f s, gate %s",
+        home.parent.name,
+        context.task_id,
+        time.monotonic() - began,
+        "open" if verdict.open else "closed",
+    )
+    return part["release"]  # the bench goes on from every release, whatever the gate says
+
+
+def _upload(inbox: Path, context: steps.Context, number: int, concept: doors.Concept) -> Path:
+    folder = inbox / context.line / concept.name
+    if not (folder / concepts.FILE).is_file():
+        who = TEST_SEEDS[100 * context.spec.seed + number]
+        subject = identity(who, concept.class_noun)
+        source = inbox.parent / "pictures" / concept.name
+        source.mkdir(parents=True, exist_ok=True)
+        for index, picture in enumerate(photos(subject, PICTURES, seed=1)):
+            picture.save(source / f"{index}.png")
+        concepts.submit(source, inbox, context.line, concept, context.spec.intake, {})
+    return folder
+
+
+def _once(folder: Path, kind: type[Any], make: Callable[[Path], object]) -> float | None:
+    try:
+        manifest.read(folder, kind)
+    except BadDoor:
+        began = time.monotonic()
+        make(folder)
+        return time.monotonic() - began
+    return None
+
+
+def _note_seconds(path: Path, seconds: Mapping[str, float | None]) -> None:
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    known |= {name: value for name, value in seconds.items() if value is not None}
+    path.write_text(json.dumps(known))
+
+
+def scores_of(line: Line, work: Path) -> manifest.Door[doors.Scores] | None:
+    """The scores after the last finished task of a line, if all five are finished."""
+    release = work / line.name / f"t{len(NAMES):04d}" / "release"
+    return releases.scores_of(release) if release.is_dir() else None
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--variant", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--work", type=Path, default=Path(".bench"))
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
+    parser.add_argument("--base", default="pocket")
+    parser.add_argument("--report", action="store_true", help="only write the table")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""docs/results.md: the table of the core bench, with intervals, from finished doors alone."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import torch
+
+from benchmarks.core import NAMES, NOUNS, VARIANTS, Line, scores_of
+from l2dm import evaluation, images
+from l2dm.doors import Scores
+from l2dm.manifest import Door
+from l2dm.metrics import forgetting
+from l2dm.metrics.bootstrap import Interval, hierarchical_interval
+
+METRIC = "identity_similarity"
+SEEDS = range(10)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one variant did, over its finished seeds."""
+
+    variant: str
+    lines: tuple[Line, ...]
+    scores: tuple[Door[Scores], ...]
+    seconds: Mapping[str, float]
+    bytes_per_concept: float
+
+
+def write(work: Path, docs: Path, about: Mapping[str, str]) -> None:
+    """Write results.md and the picture sheets beside it."""
+    found = [one for variant in VARIANTS if (one := _found(variant, work))]
+    if not found:
+        raise SystemExit("no finished line yet; run `make bench-core` first")
+    docs.mkdir(exist_ok=True)
+    pictures = [
+        _sheet(one, docs) for one in found if one.variant in ("sequential", "l2dm", "gated")
+    ]
+    text = "\n".join([*_head(found, about), *_table(found), *_costs(found), *_shown(pictures)])
+    (docs / "results.md").write_text(text + "\n")
+
+
+def _found(variant: str, work: Path) -> Found | None:
+    lines = tuple(Line(variant, seed) for seed in SEEDS)
+    finished = [(line, scores) for line in lines if (scores := scores_of(line, work))]
+    if not finished:
+        return None
+    seconds: dict[str, list[float]] = {}
+    sizes = []
+    for line, _ in finished:
+        for path in sorted((work / line.name).glob("t*/seconds.json")):
+            for step, value in json.loads(path.read_text()).items():
+                seconds.setdefault(step, []).append(value)
+        adapter = work / line.name / f"t{len(NAMES):04d}" / "adapter"
+        files = [*adapter.glob("*.safetensors")]
+        sizes.append(sum(path.stat().st_size for path in files) / len(NAMES))
+    return Found(
+        variant,
+        tuple(line for line, _ in finished),
+        tuple(scores for _, scores in finished),
+        {step: fmean(values) for step, values in seconds.items()},
+        fmean(sizes),
+    )
+
+
+def _head(found: Sequence[Found], about: Mapping[str, str]) -> list[str]:
+    seeds = {one.variant: len(one.lines) for one in found}
+    stream = ", ".join(f"{name} ({noun})" for name, noun in zip(NAMES, NOUNS, strict=True))
+    return [
+        "# Results",
+        "",
+        f"Five concepts of the pocket world in a row: {stream}; five pictures each, identities",
+        "from the test range. `make bench-core` reruns everything on this page; every line goes on from",
+        "every release, whatever its gate said. Seeds per variant: "
+        + ", ".join(f"{variant} {count}" for variant, count in seeds.items())
+        + f". torch {torch.__version__}, base `{about['base']}`.",
+        "",
+        "Similarities are cosines of the identity encoder to the uploaded pictures. *Relative",
+        "forgetting*: 0 = kept, 1 = back to the base model (methods: F.2). *Drift*: how far class",
+        "prompts moved from the base on the same seeds, 1 - cosine of CLIP features. Brackets hold",
+        "95 % bootstrap intervals (concepts, then pictures).",
+        "",
+    ]
+
+
+def _table(found: Sequence[Found]) -> list[str]:
+    rows = [
+        "| variant | learned identity | identity at the end | identity accuracy, learned / end "
+        "| relative forgetting | forgetting | prior drift at the end |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for one in found:
+        columns = [
+            one.variant,
+            _shown_interval(_cells(one, "learned")),
+            _shown_interval(_cells(one, "end")),
+            f"{_mean(one, 'identity_accuracy', 'learned'):.2f} / "
+            f"{_mean(one, 'identity_accuracy', 'end'):.2f}",
+            _relative(one),
+            _shown_interval(_dropped(one)),
+            _shown_interval(_drift(one), 4),
+        ]
+        rows.append("| " + " | ".join(columns) + " |")
+    return [*rows, ""]
+
+
+def _costs(found: Sequence[Found]) -> list[str]:
+    steps = ("generate_prior", "score_memory", "train", "evaluate")
+    rows = [
+        "## Cost of a task",
+        "",
+        "| variant | " + " | ".join(f"{step}, s" for step in steps) + " | bytes per concept |",
+        "|---|" + "---|" * (len(steps) + 1),
+    ]
+    for one in found:
+        cells = [f"{one.seconds.get(step, float('nan')):.0f}" for step in steps]
+        rows.append(f"| {one.variant} | {' | '.join(cells)} | {one.bytes_per_concept:,.0f} |")
+    return [
+        *rows,
+        "",
+        "Class pictures are cached per base and noun; bytes: adapter and token rows.",
+        "",
+    ]
+
+
+def _shown(pictures: Sequence[tuple[str, str]]) -> list[str]:
+    lines = ["## What they draw", ""]
+    lines.append(
+        "One block per concept: the real pictures first, then what the model draws after each task "
+        "from the one that taught it, same prompts and seeds; seed 0."
+    )
+    for variant, name in pictures:
+        lines += ["", f"**{variant}**", "", f"![{variant}]({name})"]
+    return lines
+
+
+def _cells(one: Found, when: str) -> list[list[float]]:
+    """Per-picture values of METRIC, one list per concept and seed."""
+    groups = []
+    for scores in one.scores:
+        cells = forgetting.by_cell(evaluation.read_values(scores), METRIC)
+        rows = scores.record.rows
+        for index, concept in enumerate(scores.record.concepts):
+            row = rows[index + 1] if when == "learned" else rows[-1]
+            groups.append(list(cells[row, concept.name].values()))
+    return groups
+
+
+def _dropped(one: Found) -> list[list[float]]:
+    """Per-picture drops from the row that taught a concept to the last row, past concepts only."""
+    groups = []
+    for scores in one.scores:
+        cells = forgetting.by_cell(evaluation.read_values(scores), METRIC)
+        rows = scores.record.rows
+        for index, concept in enumerate(scores.record.concepts[:-1]):
+            before, after = cells[rows[index + 1], concept.name], cells[rows[-1], concept.name]
+            groups.append([before[key] - after[key] for key in before if key in after])
+    return groups
+
+
+def _drift(one: Found) -> list[list[float]]:
+    groups = []
+    for scores in one.scores:
+        last = scores.record.rows[-1]
+        values = [v for v in evaluation.read_values(scores) if v["row"] == last and "noun" in v]
+        for noun in dict.fromkeys(value["noun"] for value in values):
+            groups.append([v["metrics"]["distance"] for v in values if v["noun"] == noun])
+    return groups
+
+
+def _relative(one: Found) -> str:
+    found = [forgetting.relative_forgetting(s.record.matrices[METRIC]) for s in one.scores]
+    known = [value for value in found if value is not None]
+    if not known:
+        return "nothing was learned"
+    each = ", ".join(f"{value:.2f}" for value in known)
+    return f"{fmean(known):.2f} ({each})"
+
+
+def _mean(one: Found, metric: str, when: str) -> float:
+    values = []
+    for scores in one.scores:
+        matrix = scores.record.matrices[metric]
+        for index in range(len(scores.record.concepts)):
+            value = matrix[index + 1 if when == "learned" else -1][index]
+            values.append(float("nan") if value is None else value)
+    return fmean(values)
+
+
+def _shown_interval(groups: list[list[float]], digits: int = 3) -> str:
+    interval: Interval = hierarchical_interval(
+        groups, generator=torch.Generator().manual_seed(0), resamples=2000
+    )
+    if interval.low is None or interval.high is None:
+        return f"{interval.mean:.{digits}f}"
+    return f"{interval.mean:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+
+
+def _sheet(one: Found, docs: Path) -> tuple[str, str]:
+    """The strips of every concept after every task, stacked."""
+    scores = one.scores[0]
+    strips = []
+    for index, concept in enumerate(scores.record.concepts):
+        rows = ["real", "base", *scores.record.rows[index + 1 :]]
+        strips += [scores.path(f"sheets/{row}/{concept.name}.png") for row in rows]
+    pictures = [images.load_png(path) for path in strips if path.is_file()]
+    width = max(picture.shape[-1] for picture in pictures)
+    padded = [
+        torch.nn.functional.pad(picture, (0, width - picture.shape[-1]), value=255)
+        for picture in pictures
+    ]
+    name = f"results-{one.variant}.png"
+    images.save_png(torch.cat(padded, dim=1), docs / name)
+    return one.variant, name
