@@ -1,0 +1,200 @@
+"""The six steps on the tiny base: what they write, what they refuse, and that bytes repeat."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from l2dm import attaching, concepts, doors, manifest, prior, releases, sampling, steps
+from l2dm import spec as specs
+from l2dm.errors import BadDoor, BadUpload, DoesNotFit
+from l2dm.manifest import Door
+
+SPEC = specs.parse(
+    {
+        "intake": {"min_side": 16},
+        "prior": {"count": 3},
+        "memory": {"candidates": 2, "budget": 8},
+        "train": {"steps": 4, "batch": 2, "replay_batch": 2, "rank": 2, "checkpoint_every": 2},
+        "evaluate": {"pictures": 2, "distractors": 5, "resamples": 20},
+    }
+)
+REX, TOM = doors.Concept("rex", "dog"), doors.Concept("tom", "cat")
+
+
+def upload(root: Path, concept: doors.Concept, seed: int, line: str = "pets") -> Path:
+    folder = root / f"source-{concept.name}"
+    folder.mkdir(parents=True)
+    for index in range(3):
+        pixels = np.random.default_rng([seed, index]).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((40, 48), Image.Resampling.NEAREST).save(
+            folder / f"{index}.png"
+        )
+    concepts.submit(folder, root / "inbox", line, concept, SPEC.intake, {})
+    return root / "inbox" / line / concept.name
+
+
+class Run:
+    """One task through all six steps."""
+
+    def __init__(
+        self, home: Path, base: Path, uploaded: Path, parent: Path, number: int, spec: specs.Spec
+    ) -> None:
+        self.context = steps.Context(str(base), "pets", f"t{number:04d}", number - 1, spec)
+        self.home, self.parent = home, parent
+        self.task = steps.intake(uploaded, parent, home / "task", self.context)
+        self.prior = steps.generate_prior(self._task, parent, home / "prior", self.context)
+        self.memory = steps.score_memory(self._task, parent, home / "memory", self.context)
+        self.adapter = steps.train(
+            self._task, parent, home / "prior", home / "memory", home / "adapter", self.context
+        )
+        self.scores = steps.evaluate(
+            self._task, parent, home / "prior", home / "memory", home / "adapter",
+            home / "scores", self.context,
+        )  # fmt: skip
+        self.release = steps.promote(
+            self._task, parent, home / "memory", home / "adapter", home / "scores",
+            home / "release", self.context,
+        )  # fmt: skip
+
+    @property
+    def _task(self) -> Path:
+        return self.home / "task"
+
+
+@pytest.fixture(scope="module")
+def empty(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return steps.empty_release(tmp_path_factory.mktemp("line") / "e", "pets", str(tiny_base)).folder
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_base: Path, empty: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
+    root = tmp_path_factory.mktemp("runs")
+    first = Run(root / "1", tiny_base, upload(root, REX, 1), empty, 1, SPEC)
+    second = Run(root / "2", tiny_base, upload(root, TOM, 2), first.release.folder, 2, SPEC)
+    return first, second
+
+
+def test_two_tasks_grow_one_line(runs: tuple[Run, Run]) -> None:
+    first, second = runs
+    assert second.task.record.parent == first.release.digest
+    assert second.task.record.parent_version == 1
+    assert second.adapter.record.concepts == (REX, TOM)
+    assert second.adapter.record.parent == first.adapter.digest
+    assert second.prior.record.nouns == ("cat", "dog")
+    assert [one.concept for one in second.memory.record.long_term] == [REX, TOM]
+    assert {entry.concept for entry in second.memory.record.short_term} == {"rex"}
+    assert first.memory.record.short_term == ()
+    assert second.scores.record.rows == ("base", "t0001", "t0002")
+    assert set(second.adapter.path("curve.json").read_text().split('"')) >= {"new", "distill"}
+
+
+def test_a_release_holds_its_doors_and_no_generated_or_real_training_pictures(
+    runs: tuple[Run, Run],
+) -> None:
+    release = runs[1].release
+    assert releases.adapter_of(release.folder).digest == release.record.adapter
+    kept = releases.memory_of(release.folder)
+    assert kept.record.short_term == ()
+    assert not kept.path(releases.SHORT_TERM).exists()
+    assert kept.inputs["memory"] == release.record.memory
+    assert manifest.read(release.folder, doors.Release).digest == release.digest
+
+
+def test_same_inputs_and_seed_give_the_same_bytes(
+    runs: tuple[Run, Run], tiny_base: Path, tmp_path: Path
+) -> None:
+    first, second = runs
+    again = Run(tmp_path, tiny_base, upload(tmp_path, TOM, 2), first.release.folder, 2, SPEC)
+    assert again.release.digest == second.release.digest
+    other = specs.override(SPEC, ["seed=5"])
+    context = steps.Context(str(tiny_base), "pets", "t0002", 1, other)
+    task = steps.intake(tmp_path / "inbox/pets/tom", first.release.folder, tmp_path / "o", context)
+    assert task.digest != second.task.digest
+
+
+def test_a_release_draws_after_reload(runs: tuple[Run, Run], tiny_base: Path) -> None:
+    model = steps.load_release(runs[1].release.folder, str(tiny_base))
+    shots = [sampling.Shot("a photo of a <tom> cat", 3)]
+    drawn = sampling.draw(model, shots, SPEC.sampling)
+    again = steps.load_release(runs[1].release.folder, str(tiny_base))
+    assert (sampling.draw(again, shots, SPEC.sampling) == drawn).all()
+
+
+def test_fresh_seeds_on_a_release(runs: tuple[Run, Run]) -> None:
+    row = steps.check_champion(runs[1].release.folder, runs[1].context, seed=999)
+    assert set(row.means["identity_similarity"]) == {"rex", "tom"}
+
+
+def test_prior_comes_from_the_cache_and_a_damaged_cache_is_drawn_again(
+    runs: tuple[Run, Run], tmp_path: Path
+) -> None:
+    second, cache = runs[1], tmp_path / "cache"
+    seen: list[int] = []
+
+    def draw(out: str) -> Door[doors.Prior]:
+        return steps.generate_prior(
+            second.home / "task", second.parent, tmp_path / out, second.context,
+            cache=cache, on_progress=lambda done, _: seen.append(done),
+        )  # fmt: skip
+
+    digest = draw("one").digest
+    drawn = len(seen)
+    assert draw("two").digest == digest
+    assert len(seen) == drawn, "the second time nothing is drawn"
+    damaged = next(cache.glob("*/pictures/0/000.png"))
+    damaged.write_bytes(b"not a picture")
+    assert draw("three").digest == digest
+    assert len(seen) > drawn
+
+
+def test_steps_refuse_a_wrong_door_by_name(runs: tuple[Run, Run], tmp_path: Path) -> None:
+    first = runs[0]
+    with pytest.raises(BadDoor, match="expected a Task door of format 1, found a Prior"):
+        steps.score_memory(first.home / "prior", first.parent, tmp_path / "x", first.context)
+    with pytest.raises(BadDoor, match="expected a Memory door .* found a Scores"):
+        steps.train(
+            first.home / "task", first.parent, first.home / "prior", first.home / "scores",
+            tmp_path / "x", first.context,
+        )  # fmt: skip
+    with pytest.raises(BadDoor, match=r"found no manifest\.json"):
+        steps.intake(tmp_path, tmp_path, tmp_path / "x", first.context)
+    assert not (tmp_path / "x").exists()
+
+
+def test_intake_lists_every_problem(runs: tuple[Run, Run], tmp_path: Path) -> None:
+    second = runs[1]
+    uploaded = upload(tmp_path, REX, 9)
+    with pytest.raises(BadUpload, match="the line has learned it already"):
+        steps.intake(uploaded, second.release.folder, tmp_path / "x", second.context)
+    foreign = upload(tmp_path, doors.Concept("zoe", "dog"), 9, line="cars")
+    with pytest.raises(
+        BadUpload, match="expected one for line 'pets', its concept.json says 'cars'"
+    ):
+        steps.intake(foreign, second.release.folder, tmp_path / "x", second.context)
+    assert not (tmp_path / "x").exists()
+
+
+def test_another_base_is_refused_with_both_fingerprints(
+    runs: tuple[Run, Run], tmp_path: Path, tiny_base: Path
+) -> None:
+    import tiny
+
+    other = tiny.base(tmp_path / "other", seed=1)
+    with pytest.raises(DoesNotFit, match="was trained on base .* this run loads"):
+        steps.load_release(runs[0].release.folder, str(other))
+
+
+def test_rows_and_concepts_must_agree(runs: tuple[Run, Run], tiny_base: Path) -> None:
+    from l2dm.models import load_base
+
+    model = load_base(str(tiny_base))
+    with pytest.raises(DoesNotFit, match=r"lists concepts \['rex'\] but holds token rows \[\]"):
+        attaching.add_rows(model, (REX,), {})
+
+
+def test_nouns_are_bounded_and_the_new_one_comes_first() -> None:
+    past = [doors.Concept(f"c{i}", noun) for i, noun in enumerate(["dog", "cat", "dog", "car"])]
+    assert prior.nouns_for(TOM, past, 10) == ("cat", "car", "dog")
+    assert prior.nouns_for(TOM, past, 2) == ("cat", "car")
