@@ -47,13 +47,13 @@ def line(folder, concepts, *, fade=0.0, paint=None, reasons=("It is fine.",), he
 def scores(folder, known, fade, paint):
     rows = ("base", *(f"t{number:04d}" for number in range(1, len(known) + 1)))
     nouns = tuple(dict.fromkeys(one.class_noun for one in known))
-    values = [
-        _value(row, at, concept, number, fade)
+    cells = {
+        (at, column): [_value(row, at, concept, number, fade) for number in range(PICTURES)]
         for at, row in enumerate(rows)
         for column, concept in enumerate(known)
         if at == 0 or at > column
-        for number in range(PICTURES)
-    ]
+    }
+    values = [value for cell in cells.values() for value in cell]
     record = Scores(
         base="0123456789abcdef",
         rows=rows,
@@ -61,10 +61,10 @@ def scores(folder, known, fade, paint):
         matrices={
             metric: tuple(
                 tuple(
-                    _mean(values, metric, row, concept) if at == 0 or at > column else None
-                    for column, concept in enumerate(known)
+                    _mean(cells[at, column], metric) if (at, column) in cells else None
+                    for column in range(len(known))
                 )
-                for at, row in enumerate(rows)
+                for at in range(len(rows))
             )
             for metric in METRICS
         },
@@ -142,18 +142,13 @@ def _value(row, at, concept, number, fade):
     }
 
 
-def _mean(values, metric, row, concept):
-    found = [
-        value["metrics"][metric]
-        for value in values
-        if (value["row"], value["concept"]) == (row, concept.name)
-    ]
-    return round(sum(found) / len(found), 6)
+def _mean(found, metric):
+    return round(sum(value["metrics"][metric] for value in found) / len(found), 6)
 
 
 def _grey(at, what):
     """Another grey in every row."""
-    shade = 255 if at == "real" else 5 * at
+    shade = 255 if at == "real" else 2 * at
     return torch.full((PICTURES, 3, 8, 8), shade, dtype=torch.uint8)
 
 

@@ -70,16 +70,14 @@ def hierarchical_interval(
         raise WrongShape("expected values of at least one concept, found none")
     if len(groups) == 1:
         return mean_interval(concepts[0], generator=generator, resamples=resamples)
-    # One set of resampled means per time that a concept can be drawn, so that a concept drawn
-    # twice contributes two different sets of pictures.
-    count = len(groups)
+    count, sizes = len(groups), torch.tensor([len(group) for group in groups])
+    padded = torch.nn.utils.rnn.pad_sequence(groups, batch_first=True)  # (K, N)
     drawn = torch.randint(count, (resamples, count), generator=generator)  # (S, K)
-    totals = torch.zeros(resamples, dtype=torch.float64)
-    for slot in range(count):
-        for index, group in enumerate(groups):
-            chosen = drawn[:, slot] == index
-            totals[chosen] += _resampled_means(group, int(chosen.sum()), generator)
-    return _interval(means.mean(), totals / count)
+    chance = torch.rand((*drawn.shape, padded.shape[1]), generator=generator, dtype=torch.float64)
+    picks = (chance * sizes[drawn].unsqueeze(-1)).long()  # (S, K, N), below the group's size
+    wanted = torch.arange(padded.shape[1]) < sizes[drawn].unsqueeze(-1)
+    chosen = padded[drawn.unsqueeze(-1), picks] * wanted
+    return _interval(means.mean(), (chosen.sum(-1) / sizes[drawn]).mean(1))
 
 
 def _resampled_means(samples: Tensor, resamples: int, generator: torch.Generator) -> Tensor:

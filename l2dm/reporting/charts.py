@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from l2dm.metrics.bootstrap import Interval
 from l2dm.reporting.page import number, text
@@ -153,12 +154,12 @@ def _y(share: float) -> float:
 def _running_mean(values: Sequence[float | None]) -> list[float | None]:
     """Mean over the last twentieth of the run at every step; None where nothing is finite."""
     window = max(1, len(values) // 20)
+    finite = [value if value is not None and math.isfinite(value) else None for value in values]
+    sums = list(accumulate((value or 0.0 for value in finite), initial=0.0))
+    counts = list(accumulate((value is not None for value in finite), initial=0))
     found: list[float | None] = []
     for end in range(1, len(values) + 1):
-        part = [
-            value
-            for value in values[max(0, end - window) : end]
-            if value is not None and math.isfinite(value)
-        ]
-        found.append(sum(part) / len(part) if part else None)
+        start = max(0, end - window)
+        count = counts[end] - counts[start]
+        found.append((sums[end] - sums[start]) / count if count else None)
     return found

@@ -88,3 +88,14 @@ def test_a_hierarchical_interval_is_about_other_concepts_too():
 
 def test_a_hierarchical_mean_weighs_concepts_equally():
     assert hierarchical_interval([[1.0], [0.0, 0.0, 0.0]], generator=_seeded()).mean == 0.5
+
+
+def test_a_hierarchical_interval_of_one_concept_is_that_of_its_pictures():
+    # the same two values: 0, 0.5, 0.5 and 1 with equal chance
+    assert hierarchical_interval([[0.0, 1.0]], generator=_seeded()) == Interval(0.5, 0.0, 1.0)
+
+
+def test_a_small_concept_is_resampled_from_its_own_pictures_alone():
+    # the padding of a shorter concept would pull the mean towards 0
+    found = hierarchical_interval([[1.0], [1.0] * 5], generator=_seeded())
+    assert found == Interval(1.0, 1.0, 1.0)
