@@ -1,0 +1,1 @@
+"""What produces the tables in docs/; never imported by the packages."""

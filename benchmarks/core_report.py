@@ -73,8 +73,8 @@ def _head(found: Sequence[Found], about: Mapping[str, str]) -> list[str]:
         "# Results",
         "",
         f"Five concepts of the pocket world in a row: {stream}; five pictures each, identities",
-        "from the test range. `make bench-core` reruns everything on this page; every line goes on from",
-        "every release, whatever its gate said. Seeds per variant: "
+        "from the test range. `make bench-core` reruns everything on this page; every line goes on",
+        "from every release, whatever its gate said. Seeds per variant: "
         + ", ".join(f"{variant} {count}" for variant, count in seeds.items())
         + f". torch {torch.__version__}, base `{about['base']}`.",
         "",

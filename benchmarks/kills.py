@@ -82,10 +82,10 @@ def _submit(home: Path, name: str, noun: str) -> None:
 def _learn(home: Path, base: str) -> "subprocess.Popen[bytes]":
     settings = [part for setting in SETTINGS for part in ("--set", setting)]
     command = [sys.executable, "-c", CLI, "learn", "--line", LINE, "--home", str(home)]
-    log = open(home / "bench.log", "ab")
-    return subprocess.Popen(
-        [*command, "--base", base, *settings], stdout=log, stderr=log, start_new_session=True
-    )
+    with open(home / "bench.log", "ab") as log:
+        return subprocess.Popen(
+            [*command, "--base", base, *settings], stdout=log, stderr=log, start_new_session=True
+        )
 
 
 def _kill_during(step: str, home: Path, base: str, seconds: float) -> str:
