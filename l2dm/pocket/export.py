@@ -12,13 +12,18 @@ from typing import Any
 
 import torch
 from diffusers import DPMSolverMultistepScheduler
+from safetensors.torch import save_file
 from torch import nn
+from torch.nn.functional import normalize
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, ResNetModel
 
+from l2dm.pocket.batches import to_unit
 from l2dm.pocket.judge import Judge, save_judge
 from l2dm.pocket.train_identity import write_preprocessor
+from l2dm.pocket.world import distractors, photos, pixels
 
-STEPS, GUIDANCE = 15, 4.0  # what the base is measured with; written into pocket.json for its users
+STRANGERS, STRANGER_PHOTOS = 200, 5
+STEPS, GUIDANCE = 15, 4.0  # what the base is measured with; written into sampling.json for its users
 MODEL_INDEX = {
     "_class_name": "StableDiffusionPipeline",
     "_diffusers_version": "0.42.1",
@@ -64,14 +69,14 @@ def export_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:
 def export_frame(weights: Path) -> None:
     """What is no weight.
 
-    Model_index.json, the sampler, and pocket.json with the recommended steps and guidance.
+    model_index.json, the sampler, and sampling.json with the recommended steps and guidance.
     """
     sampler = DPMSolverMultistepScheduler(
         beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, steps_offset=1
     )
     sampler.save_pretrained(weights / "scheduler")
     _write(weights / "model_index.json", MODEL_INDEX)
-    _write(weights / "pocket.json", {"steps": STEPS, "guidance": GUIDANCE})
+    _write(weights / "sampling.json", {"steps": STEPS, "guidance": GUIDANCE})
 
 
 def export_clip(
@@ -86,9 +91,23 @@ def export_clip(
 
 
 def export_identity(encoder: ResNetModel, weights: Path) -> None:
-    """The identity encoder with its preprocessing."""
+    """The identity encoder with its preprocessing, and foreign identities to tell from."""
     export_part(encoder, weights / "identity")
     write_preprocessor(weights / "identity")
+    export_distractors(encoder, weights / "identity")
+
+
+@torch.no_grad()
+def export_distractors(encoder: ResNetModel, folder: Path) -> None:
+    """`distractors.safetensors`: the mean direction of a few photos of each stranger, (200, d)."""
+    directions = []
+    for stranger in distractors(STRANGERS):
+        shots = to_unit(torch.from_numpy(pixels(photos(stranger, STRANGER_PHOTOS, seed=0))))
+        features = normalize(encoder(shots).pooler_output.flatten(1).float(), dim=-1)
+        directions.append(normalize(features.mean(0), dim=0))
+    partial = folder / "distractors.partial"
+    save_file({"features": torch.stack(directions).half()}, partial)
+    os.replace(partial, folder / "distractors.safetensors")
 
 
 def export_judge(judge_model: Judge, weights: Path) -> None:

@@ -107,7 +107,7 @@ def encoder_rows(weights: Path, held_out: Renders) -> list[Row]:
 def drawing_rows(weights: Path) -> list[Row]:
     """What the base draws, and how fast."""
     pipeline, judge_model = m.load_pipeline(weights), load_judge(weights / "judge")
-    recommended = json.loads((weights / "pocket.json").read_text(encoding="utf-8"))
+    recommended = json.loads((weights / "sampling.json").read_text(encoding="utf-8"))
     steps, guidance = int(recommended["steps"]), float(recommended["guidance"])
     singles = m.single_prompts() * SINGLES_EACH
     drawn = m.paint(pipeline, [prompt for prompt, _, _ in singles], steps, guidance)
@@ -158,7 +158,7 @@ def lesson_rate(weights: Path, number: int) -> float:
     subject = identity(TUNING_SEEDS[1_000 + number], NOUNS[(number * 5) % len(NOUNS)])
     pipeline = m.load_pipeline(weights)
     teach(pipeline, photos(subject, 5, 0), "<subject>", subject.noun, LESSON_STEPS)
-    recommended = json.loads((weights / "pocket.json").read_text(encoding="utf-8"))
+    recommended = json.loads((weights / "sampling.json").read_text(encoding="utf-8"))
     prompts = [f"a photo of a <subject> {subject.noun}"] * LESSON_PICTURES
     drawn = m.paint(pipeline, prompts, int(recommended["steps"]), float(recommended["guidance"]))
     everyone = [subject, *distractors(100)]
@@ -173,7 +173,7 @@ def lesson_rate(weights: Path, number: int) -> float:
 
 def sample_sheet(weights: Path) -> Image.Image:
     """A row of pictures for each prompt of SHEET, fixed seeds."""
-    recommended = json.loads((weights / "pocket.json").read_text(encoding="utf-8"))
+    recommended = json.loads((weights / "sampling.json").read_text(encoding="utf-8"))
     prompts = [prompt for prompt in SHEET for _ in range(SHEET_COLUMNS)]
     drawn = m.paint(
         m.load_pipeline(weights), prompts, int(recommended["steps"]), float(recommended["guidance"])

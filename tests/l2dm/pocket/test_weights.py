@@ -47,7 +47,7 @@ def test_the_scaling_factor_was_measured(pipeline: StableDiffusionPipeline) -> N
 
 
 def paint(pipeline: StableDiffusionPipeline, prompts: list[str]) -> Tensor:
-    recommended = json.loads((WEIGHTS / "pocket.json").read_text(encoding="utf-8"))
+    recommended = json.loads((WEIGHTS / "sampling.json").read_text(encoding="utf-8"))
     return m.paint(pipeline, prompts, recommended["steps"], recommended["guidance"])
 
 
