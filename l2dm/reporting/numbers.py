@@ -87,6 +87,7 @@ def _forgetting_row(
     if one.drop:
         peak = f"{page.number(one.drop.peak, 3)} ({page.text(record.rows[one.drop.row])})"
     drop = f"{page.number(one.interval.mean, 3)}{bounds(one.interval)}" if one.interval else "–"
+    drop = f'<span class="name">{drop}</span>'
     return [
         page.concept(one.name, one.class_noun),
         page.number(finite(record.matrices[IDENTITY][0][column]), 3),

@@ -33,6 +33,7 @@ margin:22px 0 0}
 table{border-collapse:collapse;font-size:13.5px}
 th{font-weight:600;text-align:left;color:var(--soft);font-size:12.5px;vertical-align:bottom}
 th,td{padding:6px 16px 6px 0} .name{white-space:nowrap} td.n,th.n{text-align:right}
+td.n{white-space:nowrap}
 .lined{width:100%} .lined td{border-top:1px solid var(--rule);vertical-align:top}
 .lined svg{display:block}
 .wide{overflow-x:auto}
