@@ -264,7 +264,8 @@ def promote(
     parts = releases.Parts(
         manifest.read(adapter, doors.Adapter), manifest.read(memory_, doors.Memory), rows
     )
-    verdict = gate.judge(rows.record, lesson.concept, context.spec.gate)
+    values = evaluation.read_values(rows)  # a smaller budget per concept is no forgetting
+    verdict = gate.judge(rows.record, lesson.concept, context.spec.gate, values)
     return releases.write(
         out,
         parts,
