@@ -1,0 +1,53 @@
+# `make demo` and `make test` do everything on a fresh machine with Python 3.11 or newer.
+# Another build of torch, e.g. for CUDA:
+#   make demo TORCH=torch==2.13.0 TORCH_PIP='--index-url <where that build is>'
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+TORCH_PIP ?=
+PYTEST ?=
+DEMO_HOME ?= .l2dm
+
+BIN := .venv/bin
+READY := .venv/.ready
+PACKAGES := l2dm components pipelines
+
+.PHONY: demo test check pocket bench-core compile format clean
+
+demo: $(READY)
+	$(BIN)/l2dm demo --home $(DEMO_HOME)
+
+test: $(READY)
+	$(BIN)/python -m pytest $(PYTEST)
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest $(PYTEST)
+
+pocket: $(READY)
+	$(BIN)/python -m l2dm.pocket.make
+
+bench-core: $(READY)
+	$(BIN)/python -m benchmarks.core
+
+compile: $(READY)
+	$(BIN)/l2dm compile --out build/pipelines
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# torch first and alone, so that its build can be chosen; the rest then finds it installed.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "needs Python 3.11 or newer")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet $(TORCH_PIP) '$(TORCH)'
+	$(BIN)/python -m pip freeze | grep -i '^torch==' > .venv/torch.txt
+	grep -v -i '^torch==' constraints.txt > .venv/constraints.txt
+	$(BIN)/python -m pip install --quiet -c .venv/constraints.txt -c .venv/torch.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,45 @@
+"""The doors as pipeline artifacts: a wrong wiring does not compile."""
+
+from kfp import dsl
+
+
+class Task(dsl.Artifact):
+    """An accepted upload (`l2dm.doors.Task`)."""
+
+    schema_title = "system.L2dmTask"
+    schema_version = "0.0.1"
+
+
+class Prior(dsl.Artifact):
+    """Class pictures of the pretrained base (`l2dm.doors.Prior`)."""
+
+    schema_title = "system.L2dmPrior"
+    schema_version = "0.0.1"
+
+
+class Memory(dsl.Artifact):
+    """The rainbow-memory bank (`l2dm.doors.Memory`)."""
+
+    schema_title = "system.L2dmMemory"
+    schema_version = "0.0.1"
+
+
+class Adapter(dsl.Artifact):
+    """What a method learned (`l2dm.doors.Adapter`)."""
+
+    schema_title = "system.L2dmAdapter"
+    schema_version = "0.0.1"
+
+
+class Scores(dsl.Artifact):
+    """The task-by-task matrices (`l2dm.doors.Scores`)."""
+
+    schema_title = "system.L2dmScores"
+    schema_version = "0.0.1"
+
+
+class Release(dsl.Artifact):
+    """One registry version (`l2dm.doors.Release`)."""
+
+    schema_title = "system.L2dmRelease"
+    schema_version = "0.0.1"

@@ -1,0 +1,234 @@
+"""What a task's run, the records and the registry learn from a step: begun, scored, published."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from components.runtime import Step
+from components.services import projection
+from components.services.mlflow_store import MlflowRegistry
+from components.services.promotion import settle
+from components.services.records import ConceptState, Ending, Records, upload_digest
+from components.services.registry import Facts, Registry
+from l2dm import doors, manifest
+from l2dm.manifest import Door
+from l2dm.spec import to_dict
+
+REPORTED = 12  # latest versions in the report: its cost stays flat however long the line is
+MODEL_CODE = Path(__file__).parent / "serving.py"
+
+
+def begin(step: Step, parent: str, empty_release: Callable[..., Any]) -> Any:
+    """Fix task id and parent release; returns the `l2dm.steps.Context` of the task.
+
+    The parent is the champion, fetched to `parent`, or an empty release. A task that was begun
+    before a kill keeps its id and its parent, even when the champion moved meanwhile.
+    """
+    line, upload = step.subject.line, step.subject.upload
+    assert upload is not None
+    records = Records(step.home.records(line))
+    known, registry = records.concept(upload.name), _registry(step)
+    if known and known.state == "learning" and known.upload == upload_digest(upload):
+        task, version = known.task, known.parent_version
+    else:
+        task, version = records.next_task(), registry.aliases(line).get("champion", 0)
+    if version:
+        registry.fetch(line, version, Path(parent))
+    else:
+        empty_release(Path(parent), line, step.settings.base)
+    return step.context_for(task, version)
+
+
+def accept(step: Step, door: Door[doors.Task]) -> None:
+    """Record that a task has begun, once, and log its settings."""
+    task, upload = door.record, step.subject.upload
+    assert upload is not None
+    records, digest = Records(step.home.records(task.line)), upload_digest(upload)
+    known = records.concept(task.concept.name)
+    if not (known and known.state == "learning" and known.upload == digest):
+        records.append(
+            "begun",
+            concept=task.concept.name,
+            class_noun=task.concept.class_noun,
+            task=task.id,
+            parent_version=task.parent_version,
+            upload=digest,
+        )
+    step.subject = replace(step.subject, task=task)
+    step.tell({"pictures": len(task.pictures), "parent_version": task.parent_version})
+    step.tracking.params({"base": step.settings.base, **dict(_flat(to_dict(step.spec)))})
+    step.tracking.tags(
+        {
+            "l2dm.task_index": task.id,
+            "l2dm.concept": task.concept.name,
+            "l2dm.concept_sha256": digest,
+            "l2dm.parent_version": str(task.parent_version),
+            "mlflow.note.content": f"{task.concept.phrase}, from version {task.parent_version}",
+        }
+    )
+
+
+def record_scores(step: Step, door: Door[doors.Scores], summary: str) -> None:
+    """Log the new row and its pictures; write the row as a table in Markdown."""
+    scores, at = door.record, len(door.record.rows) - 1
+    row = scores.rows[-1]
+    step.tell(new_row(scores))
+    step.measure(dict(_points(scores)), at)
+    for sheet in sorted(door.path(f"sheets/{row}").glob("*.png")):
+        step.tracking.file(sheet, f"sheets/{row}")
+    Path(summary).write_text(table(scores))
+
+
+def publish(step: Step, door: Door[doors.Release], scores: str, report: str, summary: str) -> None:
+    """Register the release, move the aliases as its verdict says, and record how the task ended."""
+    release, line = door.record, door.record.line
+    assert release.concept is not None
+    row = manifest.read(Path(scores), doors.Scores).record
+    registry, records = _registry(step), Records(step.home.records(line))
+    facts = Facts(
+        task=release.task,
+        concept=release.concept.name,
+        class_noun=release.concept.class_noun,
+        parent_version=release.parent_version,
+        digest=door.digest,
+        open=release.verdict.open,
+        reasons=release.verdict.reasons,
+        scores=new_row(row),
+    )
+    projection.forget(step.home, line)
+    version = registry.register(line, door.folder, facts)
+    crowned = settle(registry, records, line, version)
+    _end(step, records, facts, version, "promoted" if crowned else "held")
+    projection.refresh(step.home, registry, line)
+    Path(summary).write_text(verdict_text(facts, version, crowned))
+    step.tell({"version": version, "champion": float(crowned)})
+    _report(step, registry, Path(report))
+    step.close()
+
+
+def new_row(scores: doors.Scores) -> dict[str, float]:
+    """The new concept's scores, mean prior drift and the worst drop of a past concept."""
+    found = {name: matrix[-1][-1] for name, matrix in scores.matrices.items()}
+    drift = [one.distance for one in scores.drift if one.row == scores.rows[-1]]
+    found["prior_drift"] = sum(drift) / len(drift) if drift else None
+    drops = [drop for _, drop in _drops(scores)]
+    found["forgetting"] = max(drops) if drops else None
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def table(scores: doors.Scores) -> str:
+    """The new row of every matrix, one concept per line, in Markdown."""
+    names = list(scores.matrices)
+    lines = [f"| concept | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for column, concept in enumerate(scores.concepts):
+        cells = [_cell(scores.matrices[name][-1][column]) for name in names]
+        lines.append(f"| {concept.phrase} | {' | '.join(cells)} |".replace("<", "&lt;"))
+    return "\n".join(lines) + "\n"
+
+
+def verdict_text(facts: Facts, version: int, crowned: bool) -> str:
+    """The verdict in Markdown."""
+    outcome = "is the champion now" if crowned else "is held as challenger"
+    reasons = "".join(f"* {reason}\n" for reason in facts.reasons)
+    return f"**Version {version}** ({facts.concept}, {facts.task}) {outcome}.\n\n{reasons}"
+
+
+def _registry(step: Step) -> MlflowRegistry:
+    return MlflowRegistry(step.home, step.settings.base, MODEL_CODE)
+
+
+def _end(step: Step, records: Records, facts: Facts, version: int, state: Ending) -> None:
+    upload = upload_digest(step.home.upload(step.subject.line, facts.concept))
+    known = records.concept(facts.concept)
+    if known is not None and known.task == facts.task:
+        upload = known.upload
+    ended = ConceptState(
+        facts.concept,
+        facts.class_noun,
+        state,
+        version=version,
+        reasons=facts.reasons,
+        task=facts.task,
+        upload=upload,
+    )
+    costs = {name: asdict(cost) for name, cost in step.costs().items()}
+    records.end(ended, scores=dict(facts.scores), costs=costs)
+
+
+def _report(step: Step, registry: Registry, html: Path) -> None:
+    """The report of the line: for the pipeline's page, for the run, and in the state folder."""
+    from l2dm.report import render
+
+    line = step.subject.line
+    with tempfile.TemporaryDirectory() as scratch:
+        history = list(_history(registry, line, Path(scratch)))
+        text = render(line, history, list(_step_costs(step)))
+    html.write_text(text)
+    target = step.home.report(line)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    manifest.write_text(target, text)
+    step.tracking.file(target, "")
+
+
+def _history(registry: Registry, line: str, scratch: Path) -> Iterator[Any]:
+    """The latest versions and those with an alias, as the report takes them, oldest first."""
+    from l2dm.report import ReportEntry
+
+    aliases, versions = registry.aliases(line), registry.versions(line)
+    latest = {version.number for version in versions[-REPORTED:]}
+    for number in sorted(latest | set(aliases.values())):
+        release = registry.fetch(line, number, scratch / str(number))
+        named = tuple(alias for alias, target in aliases.items() if target == number)
+        yield ReportEntry(number, manifest.read(release, doors.Release), named)
+
+
+def _step_costs(step: Step) -> Iterator[Any]:
+    """What the steps of the latest tasks took, from the records."""
+    from l2dm.report import StepCost
+
+    ended = [
+        e for e in Records(step.home.records(step.subject.line)).events() if "costs" in e.facts
+    ]
+    for event in ended[-REPORTED:]:
+        for name, cost in event.facts["costs"].items():
+            yield StepCost(event.facts["task"], name, cost["seconds"], int(cost["peak_mb"] * 1e6))
+
+
+def _drops(scores: doors.Scores) -> Iterator[tuple[str, float]]:
+    """How far each past concept fell below its best row, by identity similarity."""
+    from l2dm.metrics.forgetting import drop
+
+    matrix = scores.matrices["identity_similarity"]
+    for column, concept in enumerate(scores.concepts):
+        found = drop(matrix, column)
+        if found is not None:
+            yield concept.name, found.amount
+
+
+def _points(scores: doors.Scores) -> Iterator[tuple[str, float]]:
+    for metric, matrix in scores.matrices.items():
+        for column, concept in enumerate(scores.concepts):
+            value = matrix[-1][column]
+            if value is not None:
+                yield f"eval/{concept.name}/{metric}", value
+    for name, value in new_row(scores).items():
+        yield f"eval/{name}", value
+    for name, amount in _drops(scores):
+        yield f"forget/{name}/identity_similarity", amount
+    for one in scores.drift:
+        if one.row == scores.rows[-1]:
+            yield f"drift/{one.noun.replace(' ', '_')}/distance", one.distance
+
+
+def _flat(values: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{at}{name}.")
+        else:
+            yield f"{at}{name}", value
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

@@ -1,0 +1,191 @@
+"""What the six components share: time and memory of a step, its progress, its error, its run.
+
+A component's body is `with Step(...) as step: step.run(function, ...)`. Everything that fails
+inside is left in the run folder for the runner and raised again.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from components.services import journal, watch
+from components.services.home import Home
+from components.services.journal import Cost, Progress, say
+from components.services.tracking import MlflowTracking, Point, Tracking
+from l2dm import doors, manifest
+from l2dm.spec import Spec, from_json
+
+D = TypeVar("D")
+FLUSH_SECONDS = 5.0  # between batches of metric points
+SAY_SECONDS = 1.0  # between progress lines
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Parameters that every component has: load name of the base, spec as JSON, state folder."""
+
+    base: str
+    spec: str
+    home: str
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a step works on. Before intake has accepted an upload its task is None."""
+
+    line: str
+    concept: str
+    upload: Path | None = None
+    task: doors.Task | None = None
+
+
+def upload_of(line: str, upload: str) -> Subject:
+    """The upload that intake looks at."""
+    return Subject(line, Path(upload).name, upload=Path(upload))
+
+
+def task_of(folder: str) -> Subject:
+    """The accepted task that every later step works on. Raises BadDoor."""
+    task = manifest.read(Path(folder), doors.Task).record
+    return Subject(task.line, task.concept.name, task=task)
+
+
+class Step:
+    """One run of one step. Use as a context manager around the step's function."""
+
+    def __init__(self, name: str, subject: Subject, settings: Settings, metrics: Any) -> None:
+        self.name, self.subject, self.settings = name, subject, settings
+        self.home = Home.at(settings.home)
+        self.folder = self.home.run(subject.line, subject.concept)
+        self.last_terms: Mapping[str, float] = {}
+        self._metrics, self._told = metrics, dict[str, float]()
+        self._points: list[Point] = []
+        self._flushed = self._said = time.monotonic()
+        self._seconds = 0.0
+        self._tracking: Tracking | None = None
+
+    @cached_property
+    def spec(self) -> Spec:
+        """The parsed spec. Raises BadSpec."""
+        return from_json(self.settings.spec)
+
+    @cached_property
+    def context(self) -> Any:
+        """The `l2dm.steps.Context` of an accepted task."""
+        task = self.subject.task
+        assert task is not None
+        return self.context_for(task.id, task.parent_version)
+
+    def context_for(self, task_id: str, parent_version: int) -> Any:
+        """The `l2dm.steps.Context` of a task that is being named."""
+        from l2dm.steps import Context
+
+        return Context(
+            base=self.settings.base,
+            line=self.subject.line,
+            task_id=task_id,
+            parent_version=parent_version,
+            spec=self.spec,
+        )
+
+    @property
+    def tracking(self) -> Tracking:
+        """The run of this task; opened on first use, because it imports mlflow."""
+        if self._tracking is None:
+            task = self.subject.task
+            assert task is not None
+            self._tracking = MlflowTracking(self.home, self.subject.line, task.id)
+        return self._tracking
+
+    def __enter__(self) -> Self:
+        watch.follow_learner()
+        say(Progress(self.name, "begins"))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            journal.write_failure(self.folder, self.name, error)
+            return
+        cost = self.costs()[self.name]
+        journal.write_cost(self.folder, self.name, cost)
+        self._flush()
+        costs = {"seconds": cost.seconds, "peak_mb": cost.peak_mb}
+        self._write_metrics(costs)
+        say(Progress(self.name, f"{cost.seconds:.1f} s, peak {cost.peak_mb:.0f} MB", 1, 1))
+
+    def run(self, function: Callable[..., D], *args: Any, **options: Any) -> D:
+        """Call the step's function, paths as Path; its time is the step's own work."""
+        began = time.monotonic()
+        door = function(*(Path(arg) if isinstance(arg, str) else arg for arg in args), **options)
+        self._seconds += time.monotonic() - began
+        return door
+
+    def tell(self, values: Mapping[str, float]) -> None:
+        """Numbers for the pipeline's own page (`dsl.Metrics`)."""
+        self._told.update(values)
+
+    def measure(self, values: Mapping[str, float], at: int) -> None:
+        """Metric points of the task's run, under their full names."""
+        self._points += [(name, at, value) for name, value in values.items()]
+
+    def on_step(self, report: Any) -> None:
+        """Take a `l2dm.training.StepReport`: points for the run, a progress line once a second."""
+        self.last_terms = dict(report.terms)
+        self.measure({f"train/{name}": value for name, value in report.terms.items()}, report.step)
+        now = time.monotonic()
+        if now - self._flushed > FLUSH_SECONDS:
+            self._flush()
+        if now - self._said > SAY_SECONDS:
+            self._said = now
+            losses = "  ".join(f"{name} {value:.4f}" for name, value in report.terms.items())
+            say(Progress(self.name, losses, report.step, report.steps))
+
+    def on_progress(self, done: int, total: int) -> None:
+        """Take how many pictures are drawn: a progress line once a second."""
+        now = time.monotonic()
+        if now - self._said > SAY_SECONDS:
+            self._said = now
+            say(Progress(self.name, "pictures", done, total))
+
+    def scratch(self, inputs: Sequence[str]) -> Path:
+        """Where a killed run of this step with the same inputs finds its checkpoints."""
+        texts = [(Path(folder) / manifest.FILE).read_bytes() for folder in inputs]
+        key = hashlib.sha256(self.settings.spec.encode() + b"".join(texts)).hexdigest()[:16]
+        return self.home.work(self.subject.line, self.subject.concept) / key
+
+    def costs(self) -> dict[str, Cost]:
+        """What the steps of this task took, this one so far."""
+        so_far = Cost(round(self._seconds, 3), round(journal.peak_mb(), 1))
+        return {**journal.read_costs(self.folder), self.name: so_far}
+
+    def close(self) -> None:
+        """End the task's run in its last step, with the cost of every step in one request."""
+        for step, cost in self.costs().items():
+            values = {"seconds": cost.seconds, "peak_mb": cost.peak_mb}
+            self.measure({f"cost/{step}_{key}": value for key, value in values.items()}, 0)
+        self._flush()
+        self.tracking.finish("FINISHED")
+
+    def _flush(self) -> None:
+        if self._points and self.subject.task is not None:
+            self.tracking.metrics(self._points)
+            self._points = []
+        self._flushed = time.monotonic()
+
+    def _write_metrics(self, costs: Mapping[str, float]) -> None:
+        """Metadata for the page, and a file because a cached run needs one at `.path`."""
+        told = {**self._told, **costs}
+        for name, value in told.items():
+            self._metrics.log_metric(name, value)
+        Path(self._metrics.path).write_text(json.dumps(told, indent=1, sort_keys=True))

@@ -1,0 +1,1 @@
+"""The outside world: tracking, registry, records and locks. Nothing else imports mlflow."""

@@ -1,0 +1,218 @@
+"""MLflow on SQLite in the state folder (or the server in MLFLOW_TRACKING_URI): connection and registry.
+
+The file store of MLflow is in maintenance mode, so a state folder gets `mlflow.db`. Importing
+mlflow costs over a second: it happens in constructors only.
+"""
+
+import json
+import logging
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from components.services.home import Home
+from components.services.registry import (
+    ALIASES,
+    Alias,
+    Facts,
+    Version,
+    copy_release,
+    require_version,
+    same_release,
+)
+from l2dm import manifest
+
+T = TypeVar("T")
+PREFIX = "l2dm."
+
+
+def connect(home: Home) -> Any:
+    """Import mlflow, quiet, with its tracking and registry set to this home; returns the module."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    home.folder.mkdir(parents=True, exist_ok=True)
+    _ignore_foreign_warnings()
+    import mlflow
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    uri = _server() or f"sqlite:///{home.database}"
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    return mlflow
+
+
+def _server() -> str | None:
+    """The tracking server that the environment names.
+
+    A SQLite address is not one: `set_tracking_uri` leaves ours in the environment.
+    """
+    given = os.environ.get("MLFLOW_TRACKING_URI", "")
+    return given if given.startswith(("http://", "https://")) else None
+
+
+def _ignore_foreign_warnings() -> None:
+    """What MLflow and its libraries warn about is not for the user of this project to mend."""
+    for module in ("mlflow", "sqlalchemy", "alembic", "pydantic"):
+        warnings.filterwarnings("ignore", module=module)
+    warnings.filterwarnings("ignore", message=".*type hint")
+
+
+def experiment(mlflow: Any, home: Home, line: str) -> str:
+    """Id of the experiment `l2dm/<line>`; made once, artifacts in the state folder."""
+    name = f"l2dm/{line}"
+    client = mlflow.MlflowClient()
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    place = None if _server() else (home.artifacts / line).as_uri()
+    try:
+        return str(client.create_experiment(name, artifact_location=place))
+    except mlflow.exceptions.MlflowException:  # another process made it meanwhile
+        return str(client.get_experiment_by_name(name).experiment_id)
+
+
+class MlflowRegistry:
+    """Registered model `l2dm.<line>`; one logged pyfunc model per version holds the release.
+
+    `model_code` is the file that mlflow executes to serve a version (models from code).
+    """
+
+    def __init__(self, home: Home, base: str, model_code: Path) -> None:
+        self.home, self.base, self.model_code = home, base, model_code
+        self._mlflow = connect(home)
+        self._client = self._mlflow.MlflowClient()
+
+    def lines(self) -> tuple[str, ...]:
+        """See Registry."""
+        names = (model.name for model in self._client.search_registered_models())
+        return tuple(sorted(n.removeprefix(PREFIX) for n in names if n.startswith(PREFIX)))
+
+    def register(self, line: str, release: Path, facts: Facts) -> int:
+        """See Registry. Tags are set in the call that creates the version: no half version."""
+        known = same_release(self.versions(line), facts)
+        if known is not None:
+            return known
+        model = self._logged(line, facts) or self._log(line, release, facts)
+        self._ensure_model(line)
+        made = self._client.create_model_version(
+            PREFIX + line,
+            source=f"models:/{model}",
+            model_id=model,
+            tags={"l2dm.facts": json.dumps(manifest.to_data(facts)), "l2dm.task": facts.task},
+            description=_description(facts),
+        )
+        return int(made.version)
+
+    def versions(self, line: str) -> tuple[Version, ...]:
+        """See Registry."""
+        found = self._client.search_model_versions(f"name = '{PREFIX}{line}'")
+        versions = [
+            Version(int(v.version), manifest.from_data(Facts, json.loads(v.tags["l2dm.facts"])))
+            for v in found
+            if "l2dm.facts" in v.tags
+        ]
+        return tuple(sorted(versions, key=lambda version: version.number))
+
+    def aliases(self, line: str) -> Mapping[Alias, int]:
+        """See Registry. `search_model_versions` returns no aliases, so the model is asked."""
+        models = self._client.search_registered_models(f"name = '{PREFIX}{line}'")
+        if not models:
+            return {}
+        found = self._client.get_registered_model(PREFIX + line).aliases
+        return {alias: int(found[alias]) for alias in ALIASES if alias in found}
+
+    def set_alias(self, line: str, alias: Alias, version: int) -> None:
+        """See Registry. The first creation of an alias can race in the store and is tried again."""
+        require_version(self, line, version)
+        self._retry(
+            lambda: self._client.set_registered_model_alias(PREFIX + line, alias, str(version))
+        )
+
+    def drop_alias(self, line: str, alias: Alias) -> None:
+        """See Registry."""
+        if alias in self.aliases(line):
+            self._client.delete_registered_model_alias(PREFIX + line, alias)
+
+    def fetch(self, line: str, version: int, to: Path) -> Path:
+        """See Registry."""
+        require_version(self, line, version)
+        found = self._client.get_model_version(PREFIX + line, str(version))
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = self._mlflow.artifacts.download_artifacts(found.source, dst_path=scratch)
+            return copy_release(Path(folder) / "artifacts" / "release", to)
+
+    def _ensure_model(self, line: str) -> None:
+        try:
+            self._client.create_registered_model(PREFIX + line)
+        except self._mlflow.exceptions.MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _logged(self, line: str, facts: Facts) -> str | None:
+        """A model that was logged whole before a kill, not yet registered."""
+        found = self._client.search_logged_models(
+            [experiment(self._mlflow, self.home, line)],
+            filter_string=f"tags.`l2dm.digest` = '{facts.digest}'",
+        )
+        ready = (m for m in found if str(m.status) == "READY" and m.tags["l2dm.task"] == facts.task)
+        return next((str(model.model_id) for model in ready), None)
+
+    def _log(self, line: str, release: Path, facts: Facts) -> str:
+        from mlflow.models import ModelSignature
+        from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+
+        signature = ModelSignature(
+            inputs=Schema([ColSpec(DataType.string, "prompt")]),
+            outputs=Schema([ColSpec(DataType.binary, "image")]),
+            params=ParamSchema(
+                [ParamSpec("seed", DataType.long, 0), ParamSpec("steps", DataType.long, 0)]
+            ),
+        )
+        with tempfile.TemporaryDirectory() as scratch, self._run(line, facts.task):
+            # a file keeps its folder's name inside the logged model, so the folder gets one first
+            named = copy_release(release, Path(scratch) / "release")
+            info = self._mlflow.pyfunc.log_model(
+                name="release",
+                python_model=str(self.model_code),
+                artifacts={"release": str(named)},
+                model_config={"base": self.base},
+                signature=signature,
+                pip_requirements=["l2dm"],
+                tags={"l2dm.digest": facts.digest, "l2dm.task": facts.task},
+            )
+        return str(info.model_id)
+
+    def _run(self, line: str, task: str) -> Any:
+        from components.services.tracking import run_of
+
+        return self._mlflow.start_run(run_of(self._mlflow, self.home, line, task))
+
+    def _retry(self, call: Callable[[], T], attempts: int = 5) -> T:
+        for attempt in range(attempts):
+            try:
+                return call()
+            except self._mlflow.exceptions.MlflowException as error:
+                if attempt == attempts - 1 or error.error_code not in (
+                    "BAD_REQUEST",
+                    "INTERNAL_ERROR",
+                    "TEMPORARILY_UNAVAILABLE",
+                ):
+                    raise
+                time.sleep(0.05 * 2**attempt)
+        raise AssertionError("unreachable")
+
+
+def _description(facts: Facts) -> str:
+    lines = [
+        f"**{facts.concept}** ({facts.class_noun}), task {facts.task}, "
+        f"learned from version {facts.parent_version}. Gate: {facts.verdict}.",
+        "",
+        *(f"* {reason}" for reason in facts.reasons),
+    ]
+    return "\n".join(lines)[:4900]  # the column of MLflow's database holds 5000

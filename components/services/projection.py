@@ -1,0 +1,119 @@
+"""`lines/<line>.json`: what `l2dm status` shows, without opening the registry.
+
+Importing mlflow costs over a second, so versions and aliases are copied here whenever they
+change. The copy is removed before a change and written after it: a kill in between leaves no
+copy, and the next reader asks the registry and writes it again.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from components.services.home import Home
+from components.services.records import ENDINGS, ConceptState, Records, upload_digest
+from components.services.registry import Registry, Version
+from l2dm import manifest
+
+
+@dataclass(frozen=True)
+class Index:
+    """Versions and aliases of a line."""
+
+    aliases: Mapping[str, int] = field(default_factory=dict)
+    versions: tuple[Version, ...] = ()
+
+    def descent(self) -> tuple[Version, ...]:
+        """The champion and the versions it was learned from, newest first."""
+        by_number = {version.number: version for version in self.versions}
+        number, found = self.aliases.get("champion", 0), []
+        while number in by_number:
+            found.append(by_number[number])
+            number = by_number[number].facts.parent_version
+        return tuple(found)
+
+
+def forget(home: Home, line: str) -> None:
+    """Remove the copy: call before anything changes."""
+    home.projection(line).unlink(missing_ok=True)
+
+
+def refresh(home: Home, registry: Registry, line: str) -> Index:
+    """Write the copy anew from the registry."""
+    index = Index({str(a): n for a, n in registry.aliases(line).items()}, registry.versions(line))
+    path = home.projection(line)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    manifest.write_text(path, json.dumps(manifest.to_data(index), indent=1))
+    return index
+
+
+def read(home: Home, line: str, registry: Callable[[], Registry]) -> Index:
+    """The copy; written anew when it is missing and the home has a registry."""
+    path = home.projection(line)
+    if path.exists():
+        index: Index = manifest.from_data(Index, json.loads(path.read_text()))
+        return index
+    if not home.database.exists():
+        return Index()
+    return refresh(home, registry(), line)
+
+
+def concepts(home: Home, line: str) -> tuple[ConceptState, ...]:
+    """Every concept of a line: those with records, then uploads that nobody looked at yet."""
+    states = {state.name: state for state in Records(home.records(line)).concepts()}
+    for path in sorted((home.inbox / line).glob("*/concept.json")):
+        name, known = path.parent.name, states.get(path.parent.name)
+        renewed = known and known.state in ENDINGS and known.upload != upload_digest(path.parent)
+        if known is None or renewed:
+            states[name] = ConceptState(name, _class_noun(path), "waiting")
+    return tuple(states.values())
+
+
+def status(home: Home, line: str, index: Index) -> dict[str, Any]:
+    """One line as `l2dm status --json` prints it."""
+    return {
+        "name": line,
+        **{alias: index.aliases.get(alias) for alias in ("champion", "challenger", "previous")},
+        "versions": [
+            {
+                "version": version.number,
+                "task": version.facts.task,
+                "concept": version.facts.concept,
+                "verdict": version.facts.verdict,
+                "reasons": list(version.facts.reasons),
+                "scores": dict(version.facts.scores),
+            }
+            for version in index.versions
+        ],
+        "concepts": [
+            {
+                "name": state.name,
+                "class_noun": state.class_noun,
+                "state": state.state,
+                "version": state.version,
+                "reasons": list(state.reasons),
+            }
+            for state in concepts(home, line)
+        ],
+    }
+
+
+def taken(home: Home, line: str, index: Index) -> dict[str, str]:
+    """Concept names that cannot be submitted, each with the reason.
+
+    A name is free again when its upload ended without reaching the champion, or when a rollback
+    took the champion back to before it.
+    """
+    known = {v.facts.concept: f"learned in version {v.number}" for v in index.descent()}
+    open_states = ("waiting", "learning")
+    busy = {
+        s.name: f"its upload is {s.state}" for s in concepts(home, line) if s.state in open_states
+    }
+    return {**known, **busy}
+
+
+def _class_noun(path: Any) -> str:
+    try:
+        return str(json.loads(path.read_text())["concept"]["class_noun"])
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
+        return ""

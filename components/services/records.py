@@ -1,0 +1,167 @@
+"""What happened to a line, append-only: one JSON file per event, numbered, never rewritten.
+
+A concept's state is read off its events. `submitted` opens it, `begun` fixes task id and parent,
+`ended` closes it in exactly one of four states; a later `submitted` opens it again.
+"""
+
+import getpass
+import json
+import os
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from l2dm.manifest import sha256_of
+
+Kind = Literal["submitted", "begun", "ended", "promotion", "rollback"]
+Ending = Literal["promoted", "held", "refused", "failed"]
+State = Literal["waiting", "learning", "promoted", "held", "refused", "failed"]
+ENDINGS: tuple[Ending, ...] = ("promoted", "held", "refused", "failed")
+
+
+@dataclass(frozen=True)
+class Event:
+    """One record: its number in the line, what it is, and its facts."""
+
+    number: int
+    kind: Kind
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ConceptState:
+    """Where one upload stands. `version` is None unless it became one.
+
+    `upload` is the sha256 of its concept.json: other pictures are another upload.
+    """
+
+    name: str
+    class_noun: str
+    state: State
+    version: int | None = None
+    reasons: tuple[str, ...] = ()
+    task: str = ""
+    parent_version: int = 0
+    upload: str = ""
+
+
+class Records:
+    """The events of one line, in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def append(self, kind: Kind, **facts: Any) -> Event:
+        """Write the next event. Two writers never share a number: creation is exclusive."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        facts = {"kind": kind, "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "by": _user(), **facts}
+        draft = self.folder / f".draft-{uuid.uuid4().hex}"
+        with open(draft, "w") as file:
+            json.dump(facts, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            return Event(self._link(draft), kind, facts)
+        finally:
+            draft.unlink()
+
+    def events(self) -> tuple[Event, ...]:
+        """Every event, oldest first."""
+        found = []
+        for path in sorted(self.folder.glob("*.json")):
+            facts = json.loads(path.read_text())
+            found.append(Event(int(path.stem), facts["kind"], facts))
+        return tuple(found)
+
+    def concepts(self) -> tuple[ConceptState, ...]:
+        """The state of every concept that has an event, in order of first appearance."""
+        states: dict[str, ConceptState] = {}
+        for event in self.events():
+            name = event.facts.get("concept")
+            if name:
+                states[name] = _after(states.get(name), event)
+        return tuple(states.values())
+
+    def concept(self, name: str) -> ConceptState | None:
+        """The state of one concept; None when nothing is recorded of it."""
+        return next((state for state in self.concepts() if state.name == name), None)
+
+    def next_task(self) -> str:
+        """The id of the next accepted upload: t0001, t0002, ..."""
+        begun = {event.facts["task"] for event in self.events() if event.kind == "begun"}
+        return f"t{len(begun) + 1:04d}"
+
+    def end(self, ended: ConceptState, **facts: Any) -> None:
+        """Record a terminal state once: a second, equal ending is the same event."""
+        if ended.state not in ENDINGS:
+            raise ValueError(f"expected one of {ENDINGS}, found {ended.state!r}")
+        now = self.concept(ended.name)
+        if now is not None and now.state in ENDINGS and now.task == ended.task != "":
+            return
+        self.append(
+            "ended",
+            concept=ended.name,
+            class_noun=ended.class_noun,
+            task=ended.task,
+            state=ended.state,
+            version=ended.version,
+            reasons=list(ended.reasons),
+            upload=ended.upload,
+            **facts,
+        )
+
+    def _link(self, draft: Path) -> int:
+        while True:
+            number = 1 + max((int(path.stem) for path in self.folder.glob("*.json")), default=0)
+            try:
+                os.link(draft, self.folder / f"{number:06d}.json")
+            except FileExistsError:  # another writer took the number
+                continue
+            return number
+
+
+def waiting(uploads: Sequence[Path], records: Records) -> tuple[Path, ...]:
+    """Uploads without a terminal state, in the given order."""
+    ended = {state.name: state.upload for state in records.concepts() if state.state in ENDINGS}
+    return tuple(folder for folder in uploads if ended.get(folder.name) != upload_digest(folder))
+
+
+def upload_digest(folder: Path) -> str:
+    """What tells one upload from another: sha256 of its concept.json, "" when there is none."""
+    path = folder / "concept.json"
+    return sha256_of(path) if path.is_file() else ""
+
+
+def _after(before: ConceptState | None, event: Event) -> ConceptState:
+    facts = event.facts
+    now = before or ConceptState(facts["concept"], "", "waiting")
+    if event.kind == "submitted":
+        return ConceptState(now.name, facts["class_noun"], "waiting")
+    if event.kind == "begun":
+        return replace(
+            ConceptState(now.name, facts["class_noun"], "learning"),
+            task=facts["task"],
+            parent_version=facts["parent_version"],
+            upload=facts["upload"],
+        )
+    if event.kind == "ended":
+        return replace(
+            now,
+            class_noun=facts["class_noun"] or now.class_noun,
+            state=facts["state"],
+            version=facts["version"],
+            reasons=tuple(facts["reasons"]),
+            task=facts["task"] or now.task,
+            upload=facts["upload"],
+        )
+    return now
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a user id without a name
+        return f"uid {os.getuid()}"

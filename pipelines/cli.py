@@ -1,0 +1,241 @@
+"""The `l2dm` command. `--help`, `status` and `submit` answer at once: heavy imports are inside.
+
+Exit codes: 0 done (a version that the gate holds back is a result, too), 1 something failed,
+2 bad input: every problem is listed and nothing was written.
+"""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from pipelines.options import (
+    BAD_INPUT,
+    BASE,
+    FAILED,
+    HOME,
+    BaseOption,
+    Commands,
+    HomeOption,
+    JsonOption,
+    LineOption,
+    SetOption,
+)
+
+if TYPE_CHECKING:
+    from pipelines.submit import Listener
+
+app = typer.Typer(
+    cls=Commands,
+    help="Text-to-image models that keep learning concepts and are checked for forgetting.",
+    epilog="Exit codes: 0 done, 1 something failed, 2 bad input.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+def demo(
+    home: HomeOption = HOME,
+    base: BaseOption = BASE,
+    settings: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Learn three pocket concepts, then print the report's path."""
+    from pipelines.demo import LINE, write_uploads
+
+    write_uploads(home)
+    _learn(home, LINE, base, settings, json)
+
+
+@app.command()
+def submit(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of pictures.")],
+    line: LineOption,
+    concept: Annotated[str, typer.Option("--concept", help="Name of the concept, a slug.")],
+    class_noun: Annotated[str, typer.Option("--class-noun", help='What it is, e.g. "dog".')],
+    home: HomeOption = HOME,
+    settings: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Check the pictures and write the upload, concept.json last."""
+    from l2dm.doors import Concept
+    from l2dm.spec import Spec, override
+    from pipelines import console, operations
+
+    spec = override(Spec(), settings or []).intake
+    upload = operations.submit(home, folder, line, Concept(concept, class_noun), spec)
+    if json:
+        console.out_json(upload)
+    else:
+        console.out(f"{line}/{concept}: {len(upload['pictures'])} pictures wait to be learned")
+
+
+@app.command()
+def learn(
+    line: LineOption,
+    method: Annotated[
+        Literal["l2dm", "gated", "sequential"] | None,
+        typer.Option("--method", help="Short for --set train.method=..."),
+    ] = None,
+    home: HomeOption = HOME,
+    base: BaseOption = BASE,
+    settings: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Learn every waiting upload of a line, oldest first."""
+    chosen = [f"train.method={method}"] if method else []
+    _learn(home, line, base, [*chosen, *(settings or [])], json)
+
+
+@app.command()
+def status(
+    line: Annotated[str | None, typer.Option("--line", help="Only this line.")] = None,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Ask the registry again.")] = False,
+    home: HomeOption = HOME,
+    json: JsonOption = False,
+) -> None:
+    """Show lines, versions, aliases and concepts with state and reasons."""
+    from pipelines import console, operations
+
+    lines = operations.status(home, line, refresh=refresh)
+    if json:
+        console.out_json({"lines": lines})
+    else:
+        console.tell_status(lines, operations.busy(home))
+
+
+@app.command()
+def generate(  # noqa: PLR0913 - one parameter per option
+    prompt: Annotated[str, typer.Argument(help='e.g. "a photo of <rex> dog"')],
+    line: LineOption,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the PNG files.")],
+    version: Annotated[str, typer.Option("--version", help="Alias or number.")] = "champion",
+    count: Annotated[int, typer.Option("-n", min=1, help="How many pictures.")] = 4,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the first.")] = 0,
+    home: HomeOption = HOME,
+    base: BaseOption = BASE,
+    settings: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Draw a prompt with a version of a line; the same seed gives the same bytes."""
+    from pipelines import console, operations
+
+    where = operations.Place(home, line, base, tuple(settings or ()))
+    seeds = range(seed, seed + count)
+    with console.watching(line) as listener:
+        files = operations.generate(where, version, prompt, seeds, out, listener)
+    if json:
+        console.out_json({"files": [str(path) for path in files]})
+    else:
+        console.out("\n".join(str(path) for path in files))
+
+
+@app.command()
+def evaluate(
+    line: LineOption,
+    seed: Annotated[int | None, typer.Option("--seed", help="Default: a fresh one.")] = None,
+    home: HomeOption = HOME,
+    base: BaseOption = BASE,
+    settings: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Evaluate the champion again, with fresh seeds."""
+    from pipelines import console, operations
+
+    where = operations.Place(home, line, base, tuple(settings or ()))
+    found = operations.evaluate(where, seed)
+    if json:
+        console.out_json(found)
+    else:
+        console.tell_evaluation(found)
+
+
+@app.command()
+def rollback(
+    line: LineOption,
+    to: Annotated[str, typer.Option("--to", help="Alias or number.")] = "previous",
+    home: HomeOption = HOME,
+    base: BaseOption = BASE,
+    json: JsonOption = False,
+) -> None:
+    """Make an older version the champion again, after loading it once."""
+    from pipelines import console, operations
+
+    before, now = operations.rollback(operations.Place(home, line, base), to)
+    if json:
+        console.out_json({"line": line, "champion": now, "previous": before})
+    else:
+        console.out(f"{line}: version {now} is the champion again, version {before} is previous")
+
+
+@app.command()
+def export(
+    line: LineOption,
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
+    version: Annotated[str, typer.Option("--version", help="Alias or number.")] = "champion",
+    home: HomeOption = HOME,
+    base: BaseOption = BASE,
+    json: JsonOption = False,
+) -> None:
+    """Write a version as plain diffusers / ComfyUI-readable files."""
+    from pipelines import console, operations
+
+    operations.export(operations.Place(home, line, base), version, out)
+    files = sorted(str(path) for path in out.rglob("*") if path.is_file())
+    if json:
+        console.out_json({"files": files})
+    else:
+        console.out("\n".join(files))
+
+
+@app.command("compile")
+def compile_(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the YAML.")],
+    json: JsonOption = False,
+) -> None:
+    """Write the pipeline as YAML for Kubeflow Pipelines."""
+    from pipelines import console
+    from pipelines.submit import compile_pipelines
+
+    path = compile_pipelines(out)
+    if json:
+        console.out_json({"files": [str(path)]})
+    else:
+        console.out(str(path))
+
+
+def _learn(home: Path, line: str, base: str, settings: list[str] | None, json: bool) -> None:
+    from pipelines import console, operations
+
+    ended = []
+    place = operations.Place(home, line, base, tuple(settings or ()))
+
+    def watch(upload: Path) -> "AbstractContextManager[Listener]":
+        return console.watching(f"{line}/{upload.name}")
+
+    for learned in operations.learn(place, watch):
+        ended.append(learned)
+        if not json:
+            console.tell_learned(line, learned)
+    report = operations.report(home, line)
+    if json:
+        data = [console.learned_data(learned) for learned in ended]
+        console.out_json({"line": line, "concepts": data, "report": report})
+    elif not ended:
+        console.out(f"{line}: nothing waits to be learned")
+    elif report:
+        console.out(f"report: {report}")
+    states = {learned.concept.state for learned in ended}
+    if "failed" in states:
+        raise typer.Exit(FAILED)
+    if "refused" in states:
+        raise typer.Exit(BAD_INPUT)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

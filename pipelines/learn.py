@@ -1,0 +1,125 @@
+"""The loop behind `l2dm learn`: every waiting upload of a line, oldest first, under its lock."""
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.services import locks, projection
+from components.services.home import Home
+from components.services.journal import Cost
+from components.services.records import ENDINGS, ConceptState, Records, upload_digest, waiting
+from components.services.registry import Registry
+from l2dm import concepts
+from l2dm.errors import L2dmError
+from pipelines.submit import Job, Listener, Outcome, RunFailed, run_local
+
+Runner = Callable[[Job, Listener], Outcome]
+Watch = Callable[[Path], AbstractContextManager[Listener]]
+ATTEMPTS = 2  # a step whose process was ended from outside is tried once more
+USERS_OWN = ("BadBase", "BadSpec", "BadPrompt")  # the upload is not to blame: it stays waiting
+
+
+@dataclass(frozen=True)
+class Learned:
+    """How one upload ended, and what it cost; no costs when it did not become a version."""
+
+    concept: ConceptState
+    wall: float = 0.0
+    overhead: float = 0.0
+    costs: Mapping[str, Cost] | None = None
+
+
+@dataclass(frozen=True)
+class Learner:
+    """One line on one machine. `registry` is opened when the loop begins: it imports mlflow."""
+
+    home: Home
+    line: str
+    base: str
+    spec: str
+    registry: Callable[[], Registry]
+    run: Runner = run_local
+
+    def waiting(self) -> tuple[Path, ...]:
+        """Uploads without a terminal state, oldest first."""
+        uploads = concepts.waiting(self.home.inbox, self.line)
+        return waiting(uploads, Records(self.home.records(self.line)))
+
+    def learn(self, watch: Watch) -> Iterator[Learned]:
+        """Learn every waiting upload; `watch(upload)` listens to its progress.
+
+        Raises LineBusy when another learner holds the line, and what the user has to mend (base,
+        spec) as L2dmError, with the upload still waiting.
+        """
+        with locks.held(self.home.lock(self.line), self.line):
+            if self.home.database.exists():
+                projection.forget(self.home, self.line)
+                projection.refresh(self.home, self.registry(), self.line)
+            while uploads := self.waiting():
+                with watch(uploads[0]) as listener:
+                    learned = self._learn_one(uploads[0], listener)
+                yield learned
+
+    def _learn_one(self, upload: Path, listener: Listener) -> Learned:
+        job = Job(self.line, upload, self.base, self.spec, self.home)
+        for attempt in range(ATTEMPTS):
+            try:
+                outcome = self.run(job, listener)
+            except RunFailed as error:
+                if error.failure is None and attempt + 1 < ATTEMPTS:
+                    continue
+                return Learned(self._end_badly(upload, error))
+            state = self._require_end(upload.name)
+            self._sweep(upload, job)
+            return Learned(state, outcome.wall, outcome.overhead, outcome.costs)
+        raise AssertionError("unreachable")
+
+    def _end_badly(self, upload: Path, error: RunFailed) -> ConceptState:
+        """Record `refused` with the reasons, or `failed` with step and error."""
+        failure = error.failure
+        if failure and failure.kind in USERS_OWN:
+            raise L2dmError("\n".join(failure.problems)) from error
+        refused = failure is not None and failure.kind == "BadUpload"
+        reasons = failure.problems if failure else (str(error),)
+        if failure and not refused:
+            reasons = tuple(f"step {failure.step}: {failure.kind}: {one}" for one in reasons)
+        records = Records(self.home.records(self.line))
+        known = records.concept(upload.name)
+        if known and known.state in ENDINGS and known.upload == upload_digest(upload):
+            raise L2dmError(
+                f"concept {upload.name!r} was {known.state} as version {known.version}, but "
+                f"what comes after failed: {'; '.join(reasons)}"
+            ) from error
+        ended = ConceptState(
+            upload.name,
+            _class_noun(upload),
+            "refused" if refused else "failed",
+            reasons=reasons,
+            task=known.task if known and known.state == "learning" else "",
+            upload=upload_digest(upload),
+        )
+        records.end(ended, step=failure.step if failure else None)
+        return ended
+
+    def _require_end(self, concept: str) -> ConceptState:
+        state = Records(self.home.records(self.line)).concept(concept)
+        if state is None or state.version is None:
+            raise L2dmError(
+                f"expected concept {concept!r} of line {self.line!r} to be promoted or held after "
+                f"its run, found {state}; run `l2dm learn` again"
+            )
+        return state
+
+    def _sweep(self, upload: Path, job: Job) -> None:
+        """Checkpoints and the doors of a finished run: the release is in the registry."""
+        shutil.rmtree(self.home.work(self.line, upload.name), ignore_errors=True)
+        shutil.rmtree(job.folder / "pipeline", ignore_errors=True)
+
+
+def _class_noun(upload: Path) -> str:
+    try:
+        return concepts.read_upload(upload).concept.class_noun
+    except L2dmError:
+        return ""

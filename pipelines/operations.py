@@ -1,0 +1,221 @@
+"""What the commands do, without how they look: each returns plain data or raises L2dmError."""
+
+import secrets
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.services import locks, projection
+from components.services.home import Home
+from components.services.journal import Progress
+from components.services.promotion import roll_back
+from components.services.records import Records
+from components.services.registry import Registry, resolve
+from l2dm import concepts, manifest
+from l2dm.doors import Concept
+from l2dm.errors import BadUpload, UnknownLine
+from l2dm.spec import IntakeSpec, Spec, override, to_json
+from pipelines.learn import Learned, Learner, Watch
+from pipelines.submit import Listener
+
+
+@dataclass(frozen=True)
+class Place:
+    """A line in a state folder, the base it is loaded on, and settings of the spec."""
+
+    folder: Path
+    line: str
+    base: str
+    settings: tuple[str, ...] = ()
+
+    @property
+    def home(self) -> Home:
+        """The state folder."""
+        return Home.at(self.folder)
+
+    @property
+    def base_name(self) -> str:
+        """Load name of the base that means the same in every process."""
+        return str(Path(self.base).resolve()) if Path(self.base).is_dir() else self.base
+
+    @property
+    def spec(self) -> Spec:
+        """The spec with its settings applied. Raises BadSpec."""
+        return override(Spec(), self.settings)
+
+    def registry(self) -> Registry:
+        """The registry of this state folder; imports mlflow."""
+        return _registry(self.home, self.base_name)
+
+
+def submit(
+    folder: Path, pictures: Path, line: str, concept: Concept, spec: IntakeSpec
+) -> dict[str, Any]:
+    """Check and commit an upload; an upload of this name that has ended is replaced.
+
+    Raises BadUpload with every problem; nothing was written then.
+    """
+    home = Home.at(folder)
+    index = projection.read(home, line, lambda: _registry(home, ""))
+    taken = projection.taken(home, line, index)
+    old = home.upload(line, concept.name)
+    if concept.name not in taken and (old / concepts.FILE).exists():
+        problems = concepts.check(pictures, line, concept, spec, taken)
+        if problems:
+            raise BadUpload(problems)
+        (old / concepts.FILE).unlink()  # it has ended: without it, there is no upload
+    upload = concepts.submit(pictures, home.inbox, line, concept, spec, taken)
+    records = Records(home.records(line))
+    records.append("submitted", concept=concept.name, class_noun=concept.class_noun)
+    data: dict[str, Any] = manifest.to_data(upload)
+    return data
+
+
+def learn(place: Place, watch: Watch) -> Iterator[Learned]:
+    """Learn every waiting upload of a line. Raises UnknownLine, LineBusy, BadSpec, BadBase."""
+    spec, base = to_json(place.spec), place.base_name
+    _require_line(place.home, place.line)
+    _require_base(base)
+    learner = Learner(place.home, place.line, base, spec, place.registry)
+    yield from learner.learn(watch)
+
+
+def status(folder: Path, line: str | None, *, refresh: bool) -> list[dict[str, Any]]:
+    """Every line, or one, as `l2dm status --json` prints it. Raises UnknownLine."""
+    home = Home.at(folder)
+    if line is not None:
+        _require_line(home, line)
+    lines = home.lines() if line is None else (line,)
+    if refresh:
+        for name in lines:
+            projection.forget(home, name)
+    return [
+        projection.status(home, name, projection.read(home, name, lambda: _registry(home, "")))
+        for name in lines
+    ]
+
+
+def busy(folder: Path) -> dict[str, str]:
+    """Who learns which line now."""
+    home = Home.at(folder)
+    holders = {line: locks.holder(home.lock(line)) for line in home.lines()}
+    return {line: holder for line, holder in holders.items() if holder}
+
+
+def generate(
+    place: Place,
+    version: str,
+    prompt: str,
+    seeds: Sequence[int],
+    out: Path,
+    listener: Listener,
+) -> list[Path]:
+    """Draw one picture per seed into `out`. Raises UnknownLine, BadPrompt, BadBase, DoesNotFit."""
+    from l2dm.images import save_png
+    from l2dm.painting import open_release
+
+    _require_line(place.home, place.line)
+    with _fetched(place, version) as release:
+        painter = open_release(release, place.base_name)
+
+    def on_progress(done: int, total: int) -> None:
+        listener(Progress("generate", "pictures", done, total))
+
+    pictures = painter.paint(prompt, seeds, place.spec.sampling, on_progress=on_progress)
+    out.mkdir(parents=True, exist_ok=True)
+    paths = [out / f"{place.line}-{seed:05d}.png" for seed in seeds]
+    for picture, path in zip(pictures, paths, strict=True):
+        save_png(picture, path)
+    return paths
+
+
+def evaluate(place: Place, seed: int | None) -> dict[str, Any]:
+    """The champion's scores with fresh seeds. Raises UnknownLine, BadBase, DoesNotFit."""
+    from l2dm.steps import Context, check_champion
+
+    _require_line(place.home, place.line)
+    fresh = secrets.randbelow(2**31) if seed is None else seed
+    number = resolve(place.registry(), place.line, "champion")
+    context = Context(place.base_name, place.line, "", number, place.spec)
+    with _fetched(place, str(number)) as release:
+        row = check_champion(release, context, seed=fresh)
+    return {"line": place.line, "version": number, "seed": fresh, "row": manifest.to_data(row)}
+
+
+def rollback(place: Place, to: str) -> tuple[int, int]:
+    """Make another version the champion; returns the one before and the one now."""
+    from l2dm.painting import open_release
+
+    _require_line(place.home, place.line)
+    home, line, registry = place.home, place.line, place.registry()
+    version = resolve(registry, line, to)
+
+    def check(number: int, release: Path) -> None:
+        open_release(release, place.base_name)
+
+    with locks.held(home.lock(line), line), tempfile.TemporaryDirectory() as scratch:
+        projection.forget(home, line)
+        records = Records(home.records(line))
+        try:
+            before = roll_back(registry, records, line, version, check, Path(scratch) / "release")
+        finally:
+            projection.refresh(home, registry, line)
+    return before, version
+
+
+def export(place: Place, version: str, out: Path) -> None:
+    """Write a version as plain files that diffusers and ComfyUI read."""
+    from l2dm.export import export as write
+
+    _require_line(place.home, place.line)
+    with _fetched(place, version) as release:
+        write(release, place.base_name, out)
+
+
+def report(folder: Path, line: str) -> str | None:
+    """Path of the latest report of a line."""
+    path = Home.at(folder).report(line)
+    return str(path) if path.exists() else None
+
+
+def _registry(home: Home, base: str) -> Registry:
+    from components.milestones import MODEL_CODE
+    from components.services.mlflow_store import MlflowRegistry
+
+    return MlflowRegistry(home, base, MODEL_CODE)
+
+
+class _fetched:
+    """A version's Release folder for as long as the `with` lasts."""
+
+    def __init__(self, place: Place, version: str) -> None:
+        self._place, self._version = place, version
+        self._scratch = tempfile.TemporaryDirectory()
+
+    def __enter__(self) -> Path:
+        registry = self._place.registry()
+        number = resolve(registry, self._place.line, self._version)
+        return registry.fetch(self._place.line, number, Path(self._scratch.name) / "release")
+
+    def __exit__(self, *error: object) -> None:
+        self._scratch.cleanup()
+
+
+def _require_line(home: Home, line: str) -> None:
+    known = home.lines()
+    if line not in known:
+        raise UnknownLine(
+            f"expected a line of {home.folder}, found {line!r}; there are {list(known) or 'none'}, "
+            "begin one with `l2dm submit DIR --line LINE --concept NAME --class-noun NOUN`"
+        )
+
+
+def _require_base(base: str) -> None:
+    """Refuse a wrong base before a step is started. Hub names are looked up by the steps."""
+    from l2dm import basefolder
+
+    on_hub = base.count("/") == 1 and not base.startswith((".", "/")) and not Path(base).is_dir()
+    if not on_hub:
+        basefolder.locate(base)

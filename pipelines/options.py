@@ -1,0 +1,39 @@
+"""Options that several commands share, and how an error leaves the program."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from l2dm.errors import BadInput, L2dmError
+
+FAILED, BAD_INPUT = 1, 2
+
+HomeOption = Annotated[
+    Path, typer.Option("--home", envvar="L2DM_HOME", help="State folder.", show_default=True)
+]
+BaseOption = Annotated[
+    str,
+    typer.Option("--base", envvar="L2DM_BASE", help='Base model: "pocket", a folder, "org/name".'),
+]
+LineOption = Annotated[str, typer.Option("--line", help="Name of the line.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="One setting of the spec, section.key=value; may be repeated."),
+]
+HOME, BASE = Path(".l2dm"), "pocket"
+
+
+class Commands(TyperGroup):
+    """The command group: an error that we raise on purpose is one message, not a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; bad input exits with 2, any other refusal with 1."""
+        try:
+            return super().invoke(ctx)
+        except L2dmError as error:
+            sys.stderr.write(f"error: {error}\n")
+            raise typer.Exit(BAD_INPUT if isinstance(error, BadInput) else FAILED) from error

@@ -1,0 +1,171 @@
+"""Run the compiled pipeline: on this machine, under kfp.local's subprocess runner.
+
+What is compiled is what runs. The runner deletes its workspace folder after each pipeline, so none
+is passed; it may report success without outputs, so the declared one is required; and it tells
+only that a step failed, so the step's own error file is read.
+"""
+
+import contextlib
+import io
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.services import journal, watch
+from components.services.home import Home
+from components.services.journal import Cost, Failure, Progress
+from l2dm.errors import StepFailed
+
+Listener = Callable[[Progress], None]
+STEPS = ("intake", "generate_prior", "score_memory", "train", "evaluate", "promote")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of the pipeline: which upload of which line, with which base and spec (JSON)."""
+
+    line: str
+    upload: Path
+    base: str
+    spec: str
+    home: Home
+
+    @property
+    def arguments(self) -> dict[str, str]:
+        """The pipeline's parameters."""
+        return {
+            "line": self.line,
+            "upload": str(self.upload),
+            "base": self.base,
+            "spec": self.spec,
+            "home": str(self.home.folder),
+        }
+
+    @property
+    def folder(self) -> Path:
+        """Where the run leaves its log, costs and error."""
+        return self.home.run(self.line, self.upload.name)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run that ended well: seconds on the wall, cost per step, folder of the release."""
+
+    wall: float
+    costs: Mapping[str, Cost]
+    release: Path
+
+    @property
+    def overhead(self) -> float:
+        """Seconds that the platform took: the wall minus the steps' own work."""
+        return self.wall - sum(cost.seconds for cost in self.costs.values())
+
+
+class RunFailed(StepFailed):
+    """A run that ended without its outputs; `failure` is what the step said, if it could."""
+
+    def __init__(self, failure: Failure | None, log: Path) -> None:
+        self.failure = failure
+        where = f"step {failure.step}" if failure else "a step that could not say why"
+        problems = "; ".join(failure.problems) if failure else "its process was ended from outside"
+        super().__init__(
+            f"expected the pipeline to end with a release, found {where} failed: {problems} "
+            f"(log: {log}); run `l2dm learn` again to continue where it stopped"
+        )
+
+
+def compile_pipelines(folder: Path) -> Path:
+    """Write `learn_concept.yaml` into a folder; the same code gives the same bytes."""
+    from kfp import compiler
+
+    from pipelines.learn_concept import learn_concept
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "learn_concept.yaml"
+    with _quiet():
+        compiler.Compiler().compile(learn_concept, str(path))
+    return path
+
+
+def run_local(job: Job, listener: Listener) -> Outcome:
+    """Run one upload through the six steps on this machine. Raises RunFailed."""
+    with _quiet():
+        from kfp import components, local
+
+    began = time.monotonic()
+    shutil.rmtree(job.folder, ignore_errors=True)
+    package, root = compile_pipelines(job.folder), job.folder / "pipeline"
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
+    log = job.folder / "log.txt"
+    with _quiet(), _step_environment(), open(log, "w") as file:
+        pipeline = components.load_component_from_file(str(package))
+        with contextlib.redirect_stdout(_Lines(file, listener)):
+            release = _outputs(pipeline, job, log)
+    outcome = Outcome(time.monotonic() - began, journal.read_costs(job.folder), release)
+    missing = [step for step in STEPS if step not in outcome.costs]
+    if missing or not (release / "manifest.json").is_file():
+        raise RunFailed(journal.read_failure(job.folder), log)
+    return outcome
+
+
+def _outputs(pipeline: Callable[..., Any], job: Job, log: Path) -> Path:
+    try:
+        task = pipeline(**job.arguments)
+    except RuntimeError as error:  # all that the runner raises for a step that failed
+        raise RunFailed(journal.read_failure(job.folder), log) from error
+    return Path(task.output.path)
+
+
+class _Lines(io.TextIOBase):
+    """Standard output while the runner works: everything to the log, progress to a listener."""
+
+    def __init__(self, log: io.TextIOBase | Any, listener: Listener) -> None:
+        self._log, self._listener, self._rest = log, listener, ""
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._log.write(line + "\n")
+            progress = journal.heard(line)
+            if progress:
+                self._listener(progress)
+        self._log.flush()
+        return len(text)
+
+    def writable(self) -> bool:
+        return True
+
+
+@contextlib.contextmanager
+def _step_environment() -> Iterator[None]:
+    """Steps inherit these: whom to follow into death, and no progress bars in a log."""
+    given = {
+        watch.VARIABLE: str(os.getpid()),
+        "PYTHONUNBUFFERED": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TQDM_DISABLE": "1",
+    }
+    before = {name: os.environ.get(name) for name in given}
+    os.environ.update(given)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what kfp warns about: image names without "python", its own deprecations."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"kfp\..*")
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        yield

@@ -1,0 +1,1 @@
+from mlflow_home import home, template  # noqa: F401

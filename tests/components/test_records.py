@@ -1,0 +1,147 @@
+"""States are read off events; the projection is never wrong, at worst absent."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from components.services import projection
+from components.services.home import Home
+from components.services.records import ConceptState, Records, waiting
+from components.services.registry import Facts, FolderRegistry
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Records:
+    return Records(tmp_path / "records")
+
+
+def upload(folder: Path, name: str, noun: str = "dog") -> Path:
+    path = folder / name / "concept.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"concept": {"name": name, "class_noun": noun}}))
+    return path.parent
+
+
+def test_a_concept_goes_from_submitted_over_begun_to_one_end(records: Records) -> None:
+    records.append("submitted", concept="rex", class_noun="dog")
+    assert [state.state for state in records.concepts()] == ["waiting"]
+    records.append(
+        "begun", concept="rex", class_noun="dog", task="t0001", parent_version=4, upload="u"
+    )
+    (now,) = records.concepts()
+    assert (now.state, now.task, now.parent_version, now.upload) == ("learning", "t0001", 4, "u")
+    assert records.next_task() == "t0002"
+    records.end(replace(now, state="held", version=5, reasons=("drift 0.4 over 0.3",)))
+    assert records.concept("rex") == replace(
+        now, state="held", version=5, reasons=("drift 0.4 over 0.3",)
+    )
+    records.append("submitted", concept="rex", class_noun="dog")
+    assert records.concepts()[0].state == "waiting"
+
+
+def test_an_end_is_recorded_once_per_task(records: Records) -> None:
+    records.append(
+        "begun", concept="rex", class_noun="dog", task="t0001", parent_version=0, upload="u"
+    )
+    ended = ConceptState("rex", "dog", "promoted", version=1, task="t0001", upload="u")
+    records.end(ended)
+    records.end(ended)
+    assert [event.kind for event in records.events()] == ["begun", "ended"]
+    with pytest.raises(ValueError, match=r"expected one of .*found 'waiting'"):
+        records.end(replace(ended, state="waiting"))
+
+
+def test_writers_at_once_never_share_a_number(records: Records) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = list(
+            pool.map(
+                lambda i: records.append("submitted", concept=f"c{i}", class_noun="dog"), range(40)
+            )
+        )
+    assert sorted(event.number for event in made) == list(range(1, 41))
+    assert len(records.concepts()) == 40
+
+
+def test_an_upload_waits_until_it_has_ended_and_again_when_its_pictures_change(
+    records: Records, tmp_path: Path
+) -> None:
+    folder = upload(tmp_path, "rex")
+    assert waiting([folder], records) == (folder,)
+    digest = __import__("hashlib").sha256((folder / "concept.json").read_bytes()).hexdigest()
+    records.end(ConceptState("rex", "dog", "refused", reasons=("blurred",), upload=digest))
+    assert waiting([folder], records) == ()
+    (folder / "concept.json").write_text('{"concept": {"name": "rex", "class_noun": "puppy"}}')
+    assert waiting([folder], records) == (folder,)
+
+
+def facts(number: int, parent: int, concept: str) -> Facts:
+    return Facts(f"t{number:04d}", concept, "dog", parent, f"digest-{number}", True)
+
+
+def test_the_status_of_a_line_has_the_documented_keys(tmp_path: Path) -> None:
+    home = Home.at(tmp_path)
+    release = tmp_path / "release"
+    release.mkdir()
+    registry = FolderRegistry(tmp_path / "registry")
+    registry.register("pets", release, facts(1, 0, "rex"))
+    registry.set_alias("pets", "champion", 1)
+    upload(home.inbox / "pets", "mimi", "cat")
+    index = projection.refresh(home, registry, "pets")
+    assert projection.read(home, "pets", lambda: registry) == index
+    assert projection.status(home, "pets", index) == {
+        "name": "pets",
+        "champion": 1,
+        "challenger": None,
+        "previous": None,
+        "versions": [
+            {
+                "version": 1,
+                "task": "t0001",
+                "concept": "rex",
+                "verdict": "open",
+                "reasons": [],
+                "scores": {},
+            }
+        ],
+        "concepts": [
+            {
+                "name": "mimi",
+                "class_noun": "cat",
+                "state": "waiting",
+                "version": None,
+                "reasons": [],
+            }
+        ],
+    }
+
+
+def test_a_kill_between_change_and_copy_leaves_no_wrong_copy(home: Home, tmp_path: Path) -> None:
+    release = tmp_path / "release"
+    release.mkdir()
+    registry = FolderRegistry(tmp_path / "registry")
+    registry.register("pets", release, facts(1, 0, "rex"))
+    projection.refresh(home, registry, "pets")
+    projection.forget(home, "pets")
+    registry.set_alias("pets", "champion", 1)  # killed here, before the copy is written
+    assert projection.read(home, "pets", lambda: registry).aliases == {"champion": 1}
+
+
+def test_names_of_the_champions_descent_are_taken_and_rolled_back_ones_are_free(
+    tmp_path: Path,
+) -> None:
+    home, release = Home.at(tmp_path), tmp_path / "release"
+    release.mkdir()
+    registry = FolderRegistry(tmp_path / "registry")
+    for number, parent, concept in ((1, 0, "rex"), (2, 1, "mimi"), (3, 2, "bo")):
+        registry.register("pets", release, facts(number, parent, concept))
+    registry.set_alias("pets", "champion", 2)
+    upload(home.inbox / "pets", "kim")
+    index = projection.refresh(home, registry, "pets")
+    assert projection.taken(home, "pets", index) == {
+        "rex": "learned in version 1",
+        "mimi": "learned in version 2",
+        "kim": "its upload is waiting",
+    }

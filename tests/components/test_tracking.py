@@ -1,0 +1,104 @@
+"""One contract suite for both trackings: what is told twice is kept once."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.services.home import Home
+from components.services.tracking import MemoryTracking, MlflowTracking, Point, Tracking
+
+
+@pytest.fixture(params=["memory", "mlflow"])
+def opened(request: pytest.FixtureRequest, home: Home) -> Any:
+    """A function that opens the tracking of one task; again after a crash."""
+    if request.param == "mlflow":
+        return lambda: MlflowTracking(home, "pets", "t0001")
+    kept = MemoryTracking()
+    return lambda: kept
+
+
+def points(tracking: Tracking) -> list[Point]:
+    """Every point, doubled ones included, in order."""
+    if isinstance(tracking, MemoryTracking):
+        return sorted((name, step, value) for (name, step), value in tracking.seen_points.items())
+    assert isinstance(tracking, MlflowTracking)
+    client = tracking._client
+    names = client.get_run(tracking.run_id).data.metrics
+    return sorted(
+        (name, point.step, point.value)
+        for name in names
+        for point in client.get_metric_history(tracking.run_id, name)
+    )
+
+
+def params(tracking: Tracking) -> dict[str, str]:
+    if isinstance(tracking, MemoryTracking):
+        return tracking.seen_params
+    assert isinstance(tracking, MlflowTracking)
+    return dict(tracking._client.get_run(tracking.run_id).data.params)
+
+
+def test_a_step_that_is_tried_again_doubles_no_point(opened: Any) -> None:
+    opened().metrics([("train/loss", step, 1.0 / step) for step in (1, 2, 3)])
+    again = opened()
+    again.metrics([("train/loss", step, 9.0) for step in (2, 3, 4)])
+    again.metrics([("train/loss", 4, 8.0), ("cost/train_seconds", 0, 2.5)])
+    assert points(again) == [
+        ("cost/train_seconds", 0, 2.5),
+        ("train/loss", 1, 1.0),
+        ("train/loss", 2, 0.5),
+        ("train/loss", 3, 1.0 / 3),
+        ("train/loss", 4, 9.0),
+    ]
+
+
+def test_the_first_value_of_a_parameter_stays_and_a_retry_does_not_fail(opened: Any) -> None:
+    opened().params({f"train.p{number}": number for number in range(130)})
+    again = opened()
+    again.params({"train.p0": 99, "train.new": "x"})
+    found = params(again)
+    assert (found["train.p0"], found["train.new"], len(found)) == ("0", "x", 131)
+
+
+def test_more_points_than_one_request_holds(opened: Any) -> None:
+    tracking = opened()
+    tracking.metrics([("train/loss", step, float(step)) for step in range(1500)])
+    assert len(points(tracking)) == 1500
+
+
+def test_files_and_tags_belong_to_the_run_and_it_can_be_finished(
+    opened: Any, tmp_path: Path
+) -> None:
+    tracking = opened()
+    (tmp_path / "report.html").write_text("<p>")
+    tracking.file(tmp_path / "report.html", "")
+    tracking.file(tmp_path / "report.html", "sheets/t0001")
+    tracking.tags({"l2dm.concept": "rex"})
+    tracking.finish("FINISHED")
+    if isinstance(tracking, MemoryTracking):
+        assert set(tracking.files) == {"report.html", "sheets/t0001/report.html"}
+        assert (tracking.seen_tags, tracking.state) == ({"l2dm.concept": "rex"}, "FINISHED")
+        return
+    client = tracking._client
+    run = client.get_run(tracking.run_id)
+    assert (run.data.tags["l2dm.concept"], run.info.status) == ("rex", "FINISHED")
+    assert {entry.path for entry in client.list_artifacts(tracking.run_id)} == {
+        "report.html",
+        "sheets",
+    }
+
+
+def test_one_run_per_task_and_one_experiment_per_line(home: Home) -> None:
+    runs = [MlflowTracking(home, "pets", task).run_id for task in ("t0001", "t0001", "t0002")]
+    assert runs[0] == runs[1] != runs[2]
+    other = MlflowTracking(home, "cars", "t0001")
+    assert other.run_id not in runs
+    names = {found.name for found in other._client.search_experiments()}
+    assert {"l2dm/pets", "l2dm/cars"} <= names
+
+
+def test_a_run_that_the_platform_made_is_used(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = MlflowTracking(home, "pets", "t0009").run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", given)
+    assert MlflowTracking(home, "pets", "t0001").run_id == given
