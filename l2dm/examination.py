@@ -15,7 +15,7 @@ from l2dm.manifest import Door
 from l2dm.metrics import alignment
 from l2dm.models import Model
 from l2dm.prompts import EVALUATION_TEMPLATES, without_placeholders
-from l2dm.sampling import Shot, draw
+from l2dm.sampling import Progress, Shot, draw
 from l2dm.spec import SamplingSpec, Spec
 
 METRICS = ("image_alignment", "text_alignment", "identity_similarity", "identity_accuracy")
@@ -116,6 +116,30 @@ def value_of(row: str, shot: Shot, metrics: Mapping[str, float]) -> dict[str, An
     """One entry of values.json, without what it shows."""
     rounded = {metric: round(found, DIGITS) for metric, found in metrics.items()}
     return {"row": row, "prompt": shot.prompt, "seed": shot.seed, "metrics": rounded}
+
+
+def planned(spec: Spec, concepts: int, nouns: int) -> int:
+    """Pictures that a row costs at most: every concept, the new one on the base, class prompts."""
+    share = share_of(spec, concepts)
+    return share * (concepts + 1) + share_of(spec, nouns) * nouns
+
+
+def counted(total: int, on_progress: Progress | None) -> Draw:
+    """`draw`, telling how many of the planned pictures are done."""
+    done = 0
+
+    def drawing(model: Model, shots: Sequence[Shot], spec: SamplingSpec) -> Tensor:
+        nonlocal done
+        before = done
+        done += len(shots)
+
+        def tell(drawn: int, _: int) -> None:
+            if on_progress:
+                on_progress(min(before + drawn, total), total)
+
+        return draw(model, shots, spec, on_progress=tell)
+
+    return drawing
 
 
 def share_of(spec: Spec, shares: int) -> int:

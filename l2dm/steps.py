@@ -226,6 +226,8 @@ def evaluate(
     adapter: Path,
     out: Path,
     context: Context,
+    *,
+    on_progress: Progress | None = None,
 ) -> Door[doors.Scores]:
     """The new row of every matrix: all known concepts and classes, fixed prompts and seeds."""
     lesson = manifest.read(task, doors.Task)
@@ -234,7 +236,9 @@ def evaluate(
     before = releases.scores_of(parent)
     model = load_base(context.base)
     attaching.attach_door(model, learned)
-    subject = evaluation.Subject(model, load_encoders(context.base), context.spec)
+    cost = evaluation.planned(context.spec, len(learned.record.concepts), len(classes.record.nouns))
+    draw = evaluation.counted(cost, on_progress)
+    subject = evaluation.Subject(model, load_encoders(context.base), context.spec, draw)
     found = evaluation.new_row(subject, task=lesson, parent=before, prior=classes, memory=bank)
     inputs = {
         "task": lesson.digest,
@@ -285,10 +289,14 @@ def load_release(release: Path, base: str) -> Model:
     return model
 
 
-def check_champion(release: Path, context: Context, *, seed: int) -> evaluation.FreshRow:
+def check_champion(
+    release: Path, context: Context, *, seed: int, on_progress: Progress | None = None
+) -> evaluation.FreshRow:
     """A release evaluated again on everything it knows, with other seeds than at its release."""
     model = load_release(release, context.base)
-    subject = evaluation.Subject(model, load_encoders(context.base), context.spec)
+    known = releases.adapter_of(release).record.concepts
+    draw = evaluation.counted(evaluation.planned(context.spec, len(known), 0), on_progress)
+    subject = evaluation.Subject(model, load_encoders(context.base), context.spec, draw)
     return evaluation.fresh_row(subject, memory=releases.memory_of(release), seed=seed)
 
 
