@@ -83,11 +83,7 @@ def kohya(weights: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:
 
 
 def text_model_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A text encoder's weights under the names that every reader knows.
-
-    transformers 5.6 dropped `text_model.` from them; ComfyUI, A1111 and transformers 4 ask for it,
-    and transformers 5 reads both.
-    """
+    """A text encoder's weights with the prefix that transformers 5.6 dropped and others ask for."""
     return {f"text_model.{name.removeprefix('text_model.')}": t for name, t in weights.items()}
 
 
@@ -128,8 +124,7 @@ def _save_embeddings(folder: Path, rows: Mapping[str, Tensor]) -> None:
 
 
 def _save_lora(folder: Path, line: str, weights: Mapping[str, Tensor], rank: int) -> None:
-    """alpha is the rank, and the file says so: diffusers takes the rank where alpha is missing,
-    other readers may not."""
+    """Write both spellings. Alpha is the rank, and both say so: not every reader assumes it."""
     layers = sorted({name.rpartition(".lora_")[0] for name in weights})
     config = {"unet.r": rank, "unet.lora_alpha": rank, "unet.target_modules": layers}
     save_file(
@@ -173,7 +168,8 @@ def _save_merged(folder: Path, model: Model) -> None:
                 parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
         network.save_pretrained(folder / name, safe_serialization=True, max_shard_size="100GB")
         _forget_folder(folder / name / "config.json")
-    _rename_text_encoder(folder / "text_encoder" / "model.safetensors")
+    path = folder / "text_encoder" / "model.safetensors"
+    save_file(text_model_names(load_file(path)), path, metadata={"format": "pt"})
     index = json.loads((model.folder / "model_index.json").read_text(encoding="utf-8"))
     for part, entry in index.items():
         if isinstance(entry, list) and entry[0] and part not in _SAVED:
@@ -186,10 +182,6 @@ def _forget_folder(config: Path) -> None:
     content = json.loads(config.read_text(encoding="utf-8"))
     content.pop("_name_or_path", None)
     _write_json(config, content)
-
-
-def _rename_text_encoder(path: Path) -> None:
-    save_file(text_model_names(load_file(path)), path, metadata={"format": "pt"})
 
 
 def _write_texts(
@@ -232,7 +224,8 @@ def _write_texts(
 
 def _public_name(model: Model) -> str:
     """How somebody else would find the base: its name on a hub, or its folder's name, no path."""
-    return model.folder.name if Path(model.name).is_dir() else model.name
+    is_path = model.name != "pocket" and Path(model.name).is_dir()
+    return model.folder.name if is_path else model.name
 
 
 def _require_free(out: Path) -> None:

@@ -70,12 +70,20 @@ def _body(facts: Facts) -> str:
     program = f"```python\n{snippet(facts)}```\n"
     match facts.kind:
         case "lowrank":
-            return _LOWRANK.format(program=program, base=facts.base, line=facts.line)
+            return _LOWRANK.format(program=program, base=_place(facts), line=facts.line)
         case "gated":
             others = _GATED_LORA if facts.gate == "prompt" else _GATED_ONLY
-            return _GATED.format(program=program, base=facts.base) + others.format(gate=facts.gate)
+            return _GATED.format(program=program, base=_place(facts)) + others.format(
+                gate=facts.gate
+            )
         case _:
             return _MERGED.format(program=program)
+
+
+def _place(facts: Facts) -> str:
+    if facts.base == "pocket":
+        return "the project's folder `l2dm/pocket/weights`"
+    return f"`{facts.base}`" if "/" in facts.base else f"the folder of `{facts.base}`"
 
 
 def _load_lora(facts: Facts, variant: str) -> str:
@@ -86,7 +94,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 base = sys.argv[1]  # "org/name" or a folder
-pipe = StableDiffusionPipeline.from_pretrained(base{variant}, torch_dtype=torch.float32)
+pipe = StableDiffusionPipeline.from_pretrained(base{variant}, dtype=torch.float32)
 pipe.load_lora_weights(".", weight_name="{_LORA}", adapter_name="l2dm_line_{facts.line}")
 pipe.load_textual_inversion(sorted(map(str, Path("embeddings").glob("*.safetensors"))))"""
 
@@ -99,7 +107,7 @@ from diffusers import DiffusionPipeline
 
 base = sys.argv[1]  # "org/name" or a folder
 pipe = DiffusionPipeline.from_pretrained(
-    base, custom_pipeline=".", trust_remote_code=True{variant}, torch_dtype=torch.float32
+    base, custom_pipeline=".", trust_remote_code=True{variant}, dtype=torch.float32
 )
 pipe.load_gated(".")"""
 
@@ -110,7 +118,7 @@ def _load_merged(facts: Facts, variant: str) -> str:
 import torch
 from diffusers import StableDiffusionPipeline
 
-pipe = StableDiffusionPipeline.from_pretrained(".", torch_dtype=torch.float32)
+pipe = StableDiffusionPipeline.from_pretrained(".", dtype=torch.float32)
 pipe.load_textual_inversion(sorted(map(str, Path("embeddings").glob("*.safetensors"))))"""
 
 
@@ -122,9 +130,11 @@ and noise differ from diffusers', so their pictures show the same thing but are 
 _LOWRANK = (
     """## diffusers
 
-Save as `draw.py` in this folder, then `python draw.py BASE` with `{base}` or its folder as BASE.
+Save as `draw.py` in this folder, then `python draw.py BASE`, where BASE is {base}.
 
 {program}
+diffusers notes that the file has no text encoder part; so it is.
+
 ## ComfyUI and A1111
 
 Copy `{line}.kohya.safetensors` to the LoRA folder and `embeddings/*.safetensors` to the embeddings
@@ -135,11 +145,11 @@ folder. Load the LoRA at strength 1, for the model only (it has no text encoder 
 
 _GATED = """## diffusers
 
-Save as `draw.py` in this folder, then `python draw.py BASE` with `{base}` or its folder as BASE.
+Save as `draw.py` in this folder, then `python draw.py BASE`, where BASE is {base}.
 
 {program}
-`trust_remote_code=True` lets diffusers run `pipeline.py` of this folder; read it first, it is short.
-diffusers copies that one file and knows nothing of the weights beside it, hence `load_gated`.
+`trust_remote_code=True` lets diffusers run `pipeline.py` of this folder; read it first. diffusers
+copies that one file and knows nothing of the weights beside it, hence `load_gated`.
 Every concept acts only where a prompt names it. A prompt that names none draws what the base draws.
 
 ## ComfyUI and A1111
@@ -159,9 +169,9 @@ does to the empty prompt. Two of them loaded together disturb each other, which 
 )
 
 _GATED_ONLY = """They read plain LoRA files only, and this line cannot be one: its gate is
-`{gate}`, so each concept acts on the rows of its own words alone, while a LoRA acts on every word of
-every prompt. As a LoRA these weights would draw something that was never learned. A line that was
-learned with the gate `prompt` exports one LoRA file per concept.
+`{gate}`, so each concept acts on the rows of its own words alone, while a LoRA acts on every word
+of every prompt. As a LoRA these weights would draw something that was never learned. A line that
+was learned with the gate `prompt` exports one LoRA file per concept.
 """
 
 _MERGED = (

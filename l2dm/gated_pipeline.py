@@ -140,18 +140,12 @@ class GatedStableDiffusionPipeline(StableDiffusionPipeline):  # type: ignore[mis
             **options,
         )
         if gates.drawing and gates.concepts:
-            ids = self._ids(prompt)
+            texts = [prompt]
             if do_classifier_free_guidance:  # the order in which the pipeline stacks the two
-                empty = [""] * len(ids) if negative_prompt is None else negative_prompt
-                ids = torch.cat(
-                    [
-                        self._ids(empty).repeat_interleave(num_images_per_prompt, 0),
-                        ids.repeat_interleave(num_images_per_prompt, 0),
-                    ]
-                )
-            else:
-                ids = ids.repeat_interleave(num_images_per_prompt, 0)
-            gates.open(ids, encoded[0])
+                empty = "" if isinstance(prompt, str) else [""] * len(prompt)
+                texts.insert(0, empty if negative_prompt is None else negative_prompt)
+            ids = torch.cat([self._ids(text) for text in texts])
+            gates.open(ids.repeat_interleave(num_images_per_prompt, 0), encoded[0])
         return encoded
 
     def _ids(self, prompts: str | list[str]) -> Tensor:

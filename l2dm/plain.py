@@ -106,7 +106,7 @@ def _pipeline(kind: Any, folder: Path) -> Any:
         feature_extractor=None,
         requires_safety_checker=False,
         use_safetensors=True,
-        torch_dtype=torch.float32,
+        dtype=torch.float32,
         **half,
     )
     pipe.set_progress_bar_config(disable=True)
@@ -114,8 +114,10 @@ def _pipeline(kind: Any, folder: Path) -> Any:
 
 
 def _written(path: Path) -> ModuleType:
-    """The module in a file, not this library's copy of it. diffusers' own way needs a home folder
-    that can be written; the tests take that way."""
+    """The module in a file, not this library's copy of it.
+
+    `custom_pipeline=` needs a home folder that can be written; the tests go that way.
+    """
     spec = importlib.util.spec_from_file_location("l2dm_exported_pipeline", path)
     if spec is None or spec.loader is None:
         raise DoesNotFit(f"expected a Python file at {path}, found none; export again")
@@ -156,13 +158,15 @@ def _picture_problems(pipe: Any, wanted: Reference) -> list[str]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without diffusers' loading bar."""
+    """Without diffusers' loading bar and its notice that a LoRA has no text encoder part."""
     from diffusers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
