@@ -88,7 +88,8 @@ def to_bytes(unit: Tensor) -> Tensor:
             "expected finite pixels, found NaN or infinity in a drawn picture; the weights "
             "diverged, so learn again with a smaller train.rate"
         )
-    return (unit.float() * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
+    # In diffusers' own order of operations, so that both give the same byte at rounding ties.
+    return ((unit.float() * 0.5 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def sheet(pictures: Tensor, columns: int) -> Tensor:

@@ -1,6 +1,7 @@
 """Load a base model, read prompts, predict noise, encode and decode pictures.
 
-This module and `encoders.py` are the only ones that import diffusers and transformers (besides
+This module, `encoders.py` and the export (`plain.py`, `gated_pipeline.py`) are the only ones that
+import diffusers and transformers (besides
 `pocket/`, which makes a base). Everything that differs between bases (sizes, attention width,
 prediction type, scaling factor, context length) is read from the base's configs.
 """

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from l2dm import basefolder, doors
 from l2dm.errors import DoesNotFit
-from l2dm.images import to_bytes
 from l2dm.models import Model
 from l2dm.prompts import EVALUATION_TEMPLATES
 from l2dm.sampling import Shot, draw_latents
@@ -151,9 +150,9 @@ def _picture_problems(pipe: Any, wanted: Reference) -> list[str]:
         callback_on_step_end=look,
     ).images[0]
     difference = (seen["latents"] - wanted.latents).abs().max().item()
-    levels = (to_bytes(unit * 2 - 1).int() - wanted.picture.int()).abs().max().item()
+    levels = ((unit * 255).round().int() - wanted.picture.int()).abs().max().item()
     problems = [] if difference == 0 else [f"latents that differ by {difference:.2g}"]
-    return problems + ([] if levels <= 1 else [f"pixels that differ by {levels} of 255"])
+    return problems + ([] if levels == 0 else [f"pixels that differ by {levels} of 255"])
 
 
 @contextlib.contextmanager
