@@ -1,9 +1,8 @@
 """Load a base model, read prompts, predict noise, encode and decode pictures.
 
-This module, `encoders.py` and the export (`plain.py`, `gated_pipeline.py`) are the only ones that
-import diffusers and transformers (besides
-`pocket/`, which makes a base). Everything that differs between bases (sizes, attention width,
-prediction type, scaling factor, context length) is read from the base's configs.
+Only this module, `encoders.py`, the export (`plain.py`, `gated_pipeline.py`) and `pocket/`, which
+makes a base, import diffusers and transformers. Everything that differs between bases (sizes,
+attention width, prediction type, scaling factor, context length) is read from the base's configs.
 """
 
 import contextlib
