@@ -162,5 +162,17 @@ def tell_status(lines: Sequence[Mapping[str, Any]], busy: Mapping[str, str]) -> 
             out(f"being learned by {busy[line['name']]}")
 
 
+def tell_evaluation(found: Mapping[str, Any]) -> None:
+    """The champion's fresh means, one concept per line."""
+    means: Mapping[str, Mapping[str, float]] = found["row"]["means"]
+    table = Table(title=f"{found['line']}: version {found['version']}, seed {found['seed']}")
+    concepts = list(next(iter(means.values()), {}))
+    for column in ("concept", *means):
+        table.add_column(column)
+    for concept in concepts:
+        table.add_row(concept, *(f"{of[concept]:.3f}" for of in means.values()))
+    Console().print(table)
+
+
 def _cost(cost: Cost) -> dict[str, float]:
     return {"seconds": cost.seconds, "peak_mb": cost.peak_mb}

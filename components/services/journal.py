@@ -75,11 +75,10 @@ def write_cost(folder: Path, step: str, cost: Cost) -> None:
 
 
 def read_costs(folder: Path) -> dict[str, Cost]:
-    """Costs of the steps that ended well, by step."""
-    return {
-        path.stem.removeprefix("cost-"): Cost(**json.loads(path.read_text()))
-        for path in sorted(folder.glob("cost-*.json"))
-    }
+    """Costs of the steps that ended well, by step, in the order in which they ended."""
+    paths = sorted(folder.glob("cost-*.json"), key=lambda path: path.stat().st_mtime_ns)
+    found = {path.stem.removeprefix("cost-"): json.loads(path.read_text()) for path in paths}
+    return {step: Cost(**cost) for step, cost in found.items()}
 
 
 def write_failure(folder: Path, step: str, error: BaseException) -> None:

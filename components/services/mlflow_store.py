@@ -1,4 +1,4 @@
-"""MLflow on SQLite in the state folder (or the server in MLFLOW_TRACKING_URI): connection and registry.
+"""MLflow in the state folder, or the server in MLFLOW_TRACKING_URI: connection and registry.
 
 The file store of MLflow is in maintenance mode, so a state folder gets `mlflow.db`. Importing
 mlflow costs over a second: it happens in constructors only.

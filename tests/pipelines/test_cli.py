@@ -1,0 +1,194 @@
+"""The command line: quick, clean errors, documented exit codes and schema."""
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from components.services import projection
+from components.services.home import Home
+from components.services.records import ConceptState, Records, upload_digest
+from components.services.registry import Facts, FolderRegistry
+from pipelines.cli import app
+
+COMMANDS = (
+    "demo submit learn status generate evaluate rollback export compile".split()  # noqa: SIM905
+)
+
+
+def run(home: Path, *words: str) -> Any:
+    return CliRunner().invoke(app, [*words], env={"L2DM_HOME": str(home), "COLUMNS": "200"})
+
+
+def pictures(folder: Path, count: int = 4, side: int = 64) -> Path:
+    """Different pictures: each has its own random pattern."""
+    import random
+
+    folder.mkdir()
+    for number in range(count):
+        rng = random.Random(number)
+        small = Image.frombytes("RGB", (8, 8), rng.randbytes(192))
+        small.resize((side, side), Image.Resampling.NEAREST).save(folder / f"{number}.png")
+    return folder
+
+
+def submit(home: Path, folder: Path, concept: str = "rex", *more: str) -> Any:
+    names = ["--line", "pets", "--concept", concept, "--class-noun", "dog"]
+    return run(home, "submit", str(folder), *names, *more)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["status", "--json"]])
+def test_light_commands_load_nothing_heavy_and_answer_at_once(
+    words: list[str], tmp_path: Path
+) -> None:
+    code = (
+        "import sys; from pipelines.cli import app\n"
+        "try: app(sys.argv[1:])\n"
+        "finally: print('heavy', {'torch', 'mlflow', 'kfp', 'numpy'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", code, *words]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert "heavy set()" in done.stdout
+    # processor time, because a busy machine makes the clock on the wall no measure
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+
+
+def test_submit_loads_nothing_heavy(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "in")
+    code = (
+        "import sys; from pipelines.cli import app\n"
+        "try: app(sys.argv[1:])\n"
+        "finally: print('heavy', {'torch', 'mlflow', 'kfp'} & set(sys.modules))"
+    )
+    words = ["submit", str(folder), "--line", "pets", "--concept", "rex", "--class-noun", "dog"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert (done.returncode, "heavy set()" in done.stdout) == (0, True), done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, tmp_path: Path) -> None:
+    done = run(tmp_path, command, "--help")
+    assert done.exit_code == 0
+    assert "--json" in done.stdout
+
+
+def test_a_submitted_upload_waits_and_cannot_be_submitted_twice(tmp_path: Path) -> None:
+    folder, home = pictures(tmp_path / "in"), tmp_path / "home"
+    assert submit(home, folder).exit_code == 0
+    again = submit(home, folder)
+    assert again.exit_code == 2
+    assert "found it taken (its upload is waiting)" in again.stderr
+    done = run(home, "status", "--json")
+    assert json.loads(done.stdout) == {
+        "lines": [
+            {
+                "name": "pets",
+                "champion": None,
+                "challenger": None,
+                "previous": None,
+                "versions": [],
+                "concepts": [
+                    {
+                        "name": "rex",
+                        "class_noun": "dog",
+                        "state": "waiting",
+                        "version": None,
+                        "reasons": [],
+                    }
+                ],
+            }
+        ]
+    }
+
+
+def test_bad_pictures_are_refused_with_every_problem_and_nothing_is_written(tmp_path: Path) -> None:
+    folder, home = pictures(tmp_path / "in", side=8), tmp_path / "home"
+    (folder / "torn.png").write_bytes(b"\x89PNG")
+    done = submit(home, folder, "No Slug!")
+    assert done.exit_code == 2
+    assert "Traceback" not in done.stderr
+    for problem in ("No Slug!", "0.png", "3.png", "torn.png"):
+        assert problem in done.stderr
+    assert not (home / "inbox").exists()
+
+
+def test_an_upload_that_ended_without_success_can_be_submitted_again(tmp_path: Path) -> None:
+    folder, home = pictures(tmp_path / "in"), tmp_path / "home"
+    submit(home, folder)
+    digest = upload_digest(home / "inbox" / "pets" / "rex")
+    reasons = ("step train: out of memory",)
+    ended = ConceptState("rex", "dog", "failed", reasons=reasons, upload=digest)
+    Records(Home.at(home).records("pets")).end(ended)
+    assert "out of memory" in run(home, "status").stdout
+    assert submit(home, folder).exit_code == 0
+    (line,) = json.loads(run(home, "status", "--json").stdout)["lines"]
+    assert [concept["state"] for concept in line["concepts"]] == ["waiting"]
+
+
+def test_an_unknown_setting_names_the_nearest(tmp_path: Path) -> None:
+    submit(tmp_path / "home", pictures(tmp_path / "in"))
+    done = run(tmp_path / "home", "learn", "--line", "pets", "--set", "train.step=3")
+    assert done.exit_code == 2
+    assert "spec has no key 'train.step'; nearest known key: train.steps" in done.stderr
+
+
+def test_an_unknown_line_names_the_known_ones(tmp_path: Path) -> None:
+    submit(tmp_path / "home", pictures(tmp_path / "in"))
+    for words in (["learn"], ["status"], ["generate", "a dog", "--out", "x"], ["rollback"]):
+        done = run(tmp_path / "home", *words, "--line", "cars")
+        assert done.exit_code == 2
+        assert "found 'cars'; there are ['pets']" in done.stderr
+
+
+def test_a_base_that_is_missing_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    submit(tmp_path / "home", pictures(tmp_path / "in"))
+    done = run(tmp_path / "home", "learn", "--line", "pets", "--base", str(tmp_path / "nowhere"))
+    assert done.exit_code == 2
+    assert "found no such folder" in done.stderr
+    assert not (tmp_path / "home" / "runs").exists()
+
+
+def test_status_shows_versions_aliases_and_reasons(tmp_path: Path) -> None:
+    home, release = Home.at(tmp_path / "home"), tmp_path / "release"
+    release.mkdir()
+    registry = FolderRegistry(tmp_path / "registry")
+    reasons = ("drift 0.40 is over the limit of 0.35",)
+    facts = Facts("t0001", "rex", "dog", 0, "digest", False, reasons, {"prior_drift": 0.4})
+    registry.register("pets", release, facts)
+    registry.set_alias("pets", "challenger", 1)
+    Records(home.records("pets")).end(
+        ConceptState("rex", "dog", "held", version=1, reasons=reasons, task="t0001")
+    )
+    projection.refresh(home, registry, "pets")
+    (line,) = json.loads(run(home.folder, "status", "--line", "pets", "--json").stdout)["lines"]
+    assert (line["champion"], line["challenger"]) == (None, 1)
+    assert line["versions"] == [
+        {
+            "version": 1,
+            "task": "t0001",
+            "concept": "rex",
+            "verdict": "closed",
+            "reasons": list(reasons),
+            "scores": {"prior_drift": 0.4},
+        }
+    ]
+    assert line["concepts"][0]["state"] == "held"
+    table = run(home.folder, "status").stdout
+    assert "challenger 1" in table and "drift 0.40" in table
+
+
+def test_compile_writes_the_golden_pipeline(tmp_path: Path) -> None:
+    done = run(tmp_path, "compile", "--out", str(tmp_path / "out"), "--json")
+    (path,) = json.loads(done.stdout)["files"]
+    golden = Path(__file__).parent / "golden" / "learn_concept.yaml"
+    assert Path(path).read_text() == golden.read_text()

@@ -1,0 +1,228 @@
+"""Two uploads in a row through the subprocess runner on a tiny base; then a stale parent.
+
+The champion moves once, is then held by a closed gate, and a task that was begun from an older
+champion is refused. Slow: each run starts six processes that load the libraries.
+"""
+
+import os
+import signal
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from components.milestones import MODEL_CODE
+from components.promote import promote
+from components.services import projection
+from components.services.home import Home
+from components.services.journal import Progress
+from components.services.mlflow_store import MlflowRegistry
+from components.services.records import Records
+from l2dm import concepts, doors, manifest
+from l2dm.doors import Concept
+from l2dm.errors import StaleParent
+from l2dm.spec import Spec, override, to_json
+from pipelines.learn import Learned, Learner
+from pipelines.submit import STEPS, Job, Listener, run_local
+
+pytestmark = pytest.mark.slow
+
+TINY = (
+    *("intake.min_side=8", "prior.count=2", "memory.candidates=1", "memory.budget=4"),
+    *("train.steps=4", "train.batch=2", "train.replay_batch=1", "train.checkpoint_every=1"),
+    *("evaluate.pictures=2", "evaluate.distractors=4", "evaluate.resamples=20"),
+    *("gate.min_identity=0", "gate.max_forgetting=2", "gate.max_drift=2"),
+)
+CLOSED = (*TINY, "gate.min_identity=1.5")  # no share of pictures is that high
+
+
+def upload(home: Home, name: str, noun: str, scratch: Path) -> Path:
+    import random
+
+    folder = scratch / name
+    folder.mkdir()
+    for number in range(3):
+        rng = random.Random(f"{name} {number}")
+        small = Image.frombytes("RGB", (8, 8), rng.randbytes(192))
+        small.resize((32, 32), Image.Resampling.NEAREST).save(folder / f"{number}.png")
+    spec = override(Spec(), TINY).intake
+    concepts.submit(folder, home.inbox, "pets", Concept(name, noun), spec, {})
+    return home.upload("pets", name)
+
+
+@dataclass
+class Line:
+    home: Home
+    base: str
+
+    def registry(self) -> MlflowRegistry:
+        return MlflowRegistry(self.home, self.base, MODEL_CODE)
+
+    def learn(self, settings: tuple[str, ...], listen: Listener = lambda progress: None) -> Learned:
+        spec = to_json(override(Spec(), settings))
+        learner = Learner(self.home, "pets", self.base, spec, self.registry)
+
+        def watch(upload: Path) -> AbstractContextManager[Listener]:
+            return nullcontext(listen)
+
+        (learned,) = learner.learn(watch)
+        return learned
+
+    def digest(self, version: int) -> str:
+        return self.registry().versions("pets")[version - 1].facts.digest
+
+
+@pytest.fixture
+def line(home: Home, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> Line:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return Line(home, str(tiny_base))
+
+
+def test_champion_moves_once_then_is_held_and_a_stale_parent_is_refused(
+    line: Line, tmp_path: Path
+) -> None:
+    upload(line.home, "rex", "dog", tmp_path)
+    heard: list[Progress] = []
+    first = line.learn(TINY, heard.append)
+    assert (first.concept.state, first.concept.version) == ("promoted", 1)
+    assert first.costs is not None
+    assert set(first.costs) == set(STEPS)
+    assert first.overhead < first.wall
+    assert sorted(one.step for one in heard if one.text == "begins") == sorted(STEPS)
+    assert line.home.report("pets").read_text().lower().startswith("<!doctype html")
+
+    folder = upload(line.home, "mimi", "cat", tmp_path)
+    spec = to_json(override(Spec(), CLOSED))
+    job = Job("pets", folder, line.base, spec, line.home)
+    outcome = run_local(job, lambda progress: None)
+    registry = line.registry()
+    assert registry.aliases("pets") == {"champion": 1, "challenger": 2}
+    state = Records(line.home.records("pets")).concept("mimi")
+    assert state is not None
+    assert (state.state, state.version) == ("held", 2)
+    assert any("1.5" in reason for reason in state.reasons)
+    release = manifest.read(outcome.release, doors.Release)
+    assert release.record.parent_version == 1
+    assert line.digest(2) == release.digest
+
+    check_tracking(line)
+    check_status(line)
+    check_serving(line)
+    check_stale_parent(line, job, outcome.release)
+
+
+def check_tracking(line: Line) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name("l2dm/pets")
+    runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
+    assert [run.data.tags["l2dm.task_key"] for run in runs] == ["pets/t0001", "pets/t0002"]
+    run = runs[0]
+    assert run.info.status == "FINISHED"
+    assert run.data.params["train.steps"] == "4"
+    losses = [name for name in run.data.metrics if name.startswith("train/")]
+    assert losses
+    steps = [point.step for point in client.get_metric_history(run.info.run_id, losses[0])]
+    assert steps == [1, 2, 3, 4]
+    for step in STEPS:
+        assert run.data.metrics[f"cost/{step}_peak_mb"] > 0
+    assert "eval/rex/identity_similarity" in run.data.metrics
+    found = {entry.path for entry in client.list_artifacts(run.info.run_id)}
+    assert {"pets.html", "sheets"} <= found
+
+
+def check_status(line: Line) -> None:
+    index = projection.read(line.home, "pets", line.registry)
+    shown = projection.status(line.home, "pets", index)
+    assert (shown["champion"], shown["challenger"], shown["previous"]) == (1, 2, None)
+    assert [version["verdict"] for version in shown["versions"]] == ["open", "closed"]
+    assert [concept["state"] for concept in shown["concepts"]] == ["promoted", "held"]
+    assert "identity_accuracy" in shown["versions"][0]["scores"]
+
+
+def check_serving(line: Line) -> None:
+    import mlflow
+
+    model = mlflow.pyfunc.load_model("models:/l2dm.pets@champion")
+    prompt = {"prompt": ["a photo of <rex> dog"]}
+    one, again, other = (
+        model.predict(prompt, params={"seed": seed, "steps": 2})[0] for seed in (3, 3, 4)
+    )
+    assert one.startswith(b"\x89PNG")
+    assert one == again != other
+
+
+def check_stale_parent(line: Line, job: Job, release: Path) -> None:
+    """The doors of the held task once more, after somebody else promoted another version."""
+    registry = line.registry()
+    other = registry.versions("pets")[0].facts
+    foreign = registry.register("pets", release, replace(other, task="t0009", digest="other"))
+    registry.set_alias("pets", "champion", foreign)
+    root = release.parents[1]
+
+    class At:
+        metadata: dict[str, Any] = {}  # noqa: RUF012
+
+        def __init__(self, path: Path) -> None:
+            self.path = str(path)
+
+        def log_metric(self, name: str, value: float) -> None:
+            pass
+
+    again = root / "again"
+    again.mkdir()
+    given = {
+        "task": root / "intake" / "task",
+        "parent": root / "intake" / "parent",
+        "memory": root / "score-memory" / "memory",
+        "adapter": root / "train" / "adapter",
+        "scores": root / "evaluate" / "scores",
+    }
+    made = {name: again / name for name in ("release", "metrics", "report", "summary")}
+    doors_ = {name: At(path) for name, path in (given | made).items()}
+    with pytest.raises(StaleParent, match="to be version 1, from which task t0002 was learned"):
+        promote.python_func(**doors_, base=job.base, spec=job.spec, home=str(line.home.folder))
+    assert registry.aliases("pets")["champion"] == foreign
+
+
+@pytest.mark.parametrize("step", ["train", "promote"])
+def test_a_killed_step_ends_in_the_same_digest_without_doubles(
+    step: str, line: Line, template: Path, tmp_path: Path
+) -> None:
+    upload(line.home, "rex", "dog", tmp_path)
+    killed: list[int] = []
+
+    def listen(progress: Progress) -> None:
+        wanted = progress.text != "begins" if step == "train" else True
+        if progress.step == step and wanted and not killed:
+            killed.extend(kill_step())
+
+    learned = line.learn((*TINY, "train.steps=40"), listen)
+    assert killed
+    assert (learned.concept.state, learned.concept.version) == ("promoted", 1)
+    assert len(line.registry().versions("pets")) == 1
+
+    calm = Line(Home.at(tmp_path / "calm"), line.base)
+    upload(calm.home, "rex", "dog", tmp_path / "calm")
+    calm.learn((*TINY, "train.steps=40"))
+    assert calm.digest(1) == line.digest(1)
+
+
+def kill_step() -> list[int]:
+    """End the step that runs now: the process whose command is kfp's executor and ours to end."""
+    mine = f"L2DM_LEARNER={os.getpid()}".encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (process / "environ").read_bytes()
+            command = (process / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if mine in environment and command.split(b"\0")[1:3] == [b"-m", b"kfp.dsl.executor_main"]:
+            os.kill(int(process.name), signal.SIGKILL)
+            found.append(int(process.name))
+    return found
