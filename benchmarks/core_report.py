@@ -121,9 +121,9 @@ def _costs(found: Sequence[Found]) -> list[str]:
     return [
         *rows,
         "",
-        "Class pictures are cached per base and noun. Bytes are those of the adapter and token rows,",
-        "divided by the concepts: a shared adapter does not grow. A `gated` concept on an",
-        f"SD-1.5-sized UNet takes {sd15_bytes(8):,} bytes at rank 8 and {sd15_bytes(4):,} at rank 4",
+        "Class pictures are cached per base and noun. Bytes are those of the adapter and token",
+        "rows, divided by the concepts: a shared adapter does not grow. A `gated` concept on an",
+        f"SD-1.5-sized UNet takes {sd15_bytes(8):,} bytes at rank 8, {sd15_bytes(4):,} at rank 4",
         "(fp16, counted on that architecture; keys and values of its cross-attention).",
         "",
     ]
