@@ -32,7 +32,9 @@ class PromptToPng(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         given = params or {}
         sampling = SamplingSpec(steps=int(given.get("steps", 0)))
         seeds = [int(given.get("seed", 0))]
-        prompts = [str(prompt) for prompt in model_input["prompt"]]
+        prompts: list[str] = []
+        for cell in model_input["prompt"]:  # a dict of lists arrives as one cell with a list
+            prompts += [cell] if isinstance(cell, str) else list(cell)
         return [png_bytes(self.painter.paint(text, seeds, sampling)[0]) for text in prompts]
 
 

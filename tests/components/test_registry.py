@@ -193,7 +193,7 @@ def test_a_registered_version_is_served_by_pyfunc_with_its_params(
     import mlflow
 
     model = mlflow.pyfunc.load_model("models:/l2dm.pets@champion")
-    assert model.predict({"prompt": ["a dog"]}, params={"seed": 3}) == [b"a-base a dog 3 0 True"]
+    assert model.predict([{"prompt": "a dog"}], params={"seed": 3}) == [b"a-base a dog 3 0 True"]
 
 
 def test_a_model_logged_before_a_kill_is_registered_not_logged_again(
