@@ -48,12 +48,12 @@ def refresh(home: Home, registry: Registry, line: str) -> Index:
 
 
 def read(home: Home, line: str, registry: Callable[[], Registry]) -> Index:
-    """The copy; written anew when it is missing and the home has a registry."""
+    """The copy; written anew from the registry when it is missing and a task was ever begun."""
     path = home.projection(line)
     if path.exists():
         index: Index = manifest.from_data(Index, json.loads(path.read_text()))
         return index
-    if not home.database.exists():
+    if not any(event.kind == "begun" for event in Records(home.records(line)).events()):
         return Index()
     return refresh(home, registry(), line)
 

@@ -118,7 +118,10 @@ def test_the_status_of_a_line_has_the_documented_keys(tmp_path: Path) -> None:
     }
 
 
-def test_a_kill_between_change_and_copy_leaves_no_wrong_copy(home: Home, tmp_path: Path) -> None:
+def test_a_kill_between_change_and_copy_leaves_no_wrong_copy(tmp_path: Path) -> None:
+    home = Home.at(tmp_path)
+    begun = {"concept": "rex", "class_noun": "dog", "task": "t0001"}
+    Records(home.records("pets")).append("begun", **begun, parent_version=0, upload="u")
     release = tmp_path / "release"
     release.mkdir()
     registry = FolderRegistry(tmp_path / "registry")
@@ -127,6 +130,16 @@ def test_a_kill_between_change_and_copy_leaves_no_wrong_copy(home: Home, tmp_pat
     projection.forget(home, "pets")
     registry.set_alias("pets", "champion", 1)  # killed here, before the copy is written
     assert projection.read(home, "pets", lambda: registry).aliases == {"champion": 1}
+
+
+def test_a_line_that_never_began_a_task_does_not_open_the_registry(tmp_path: Path) -> None:
+    home = Home.at(tmp_path)
+    upload(home.inbox / "pets", "rex")
+
+    def never() -> FolderRegistry:
+        raise AssertionError("opened")
+
+    assert projection.read(home, "pets", never) == projection.Index()
 
 
 def test_names_of_the_champions_descent_are_taken_and_rolled_back_ones_are_free(
