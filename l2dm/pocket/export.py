@@ -23,7 +23,10 @@ from l2dm.pocket.train_identity import write_preprocessor
 from l2dm.pocket.world import distractors, photos, pixels
 
 STRANGERS, STRANGER_PHOTOS = 200, 5
-STEPS, GUIDANCE = 15, 4.0  # what the base is measured with; written into sampling.json for its users
+STEPS, GUIDANCE = (
+    15,
+    4.0,
+)  # what the base is measured with; written into sampling.json for its users
 MODEL_INDEX = {
     "_class_name": "StableDiffusionPipeline",
     "_diffusers_version": "0.42.1",
@@ -126,5 +129,6 @@ def _write(path: Path, content: object) -> None:
 def _move_files(partial: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for file in partial.iterdir():
+        file.chmod(0o644)  # safetensors writes for its owner alone
         os.replace(file, folder / file.name)
     partial.rmdir()

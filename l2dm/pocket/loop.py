@@ -77,16 +77,9 @@ def train(
         seconds += time.monotonic() - before
         sums = {key: sums.get(key, 0.0) + value for key, value in values.items()}
         if step % 100 == 0 or step == plan.steps:
-            log.info(
-                "%s",
-                _line(
-                    name,
-                    step,
-                    plan,
-                    sums,
-                    (time.monotonic() - reported) / ((step - first - 1) % 100 + 1),
-                ),
-            )
+            pace = (time.monotonic() - reported) / (step - first)
+            means = {key: value / (step - first) for key, value in sums.items()}
+            log.info("%s", _line(name, step, plan, means, pace))
             sums, reported, first = {}, time.monotonic(), step
         if step == plan.steps or time.monotonic() - saved > plan.save_every:
             _save(checkpoint, module, average, optimiser, (step, seconds))
@@ -111,7 +104,7 @@ def _step(
     generator = torch.Generator().manual_seed(plan.seed * 1_000_003 + step)
     value, values = loss(generator)
     optimiser.zero_grad(set_to_none=True)
-    value.backward()  # type: ignore[no-untyped-call]
+    value.backward()
     torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
     optimiser.step()
     return values
@@ -124,9 +117,8 @@ def _follow_(average: nn.Module, module: nn.Module, decay: float) -> None:
         kept.copy_(new)
 
 
-def _line(name: str, step: int, plan: Plan, sums: dict[str, float], pace: float) -> str:
-    count = (step - 1) % 100 + 1
-    values = "  ".join(f"{key} {total / count:.4f}" for key, total in sums.items())
+def _line(name: str, step: int, plan: Plan, means: dict[str, float], pace: float) -> str:
+    values = "  ".join(f"{key} {value:.4f}" for key, value in means.items())
     left = pace * (plan.steps - step) / 60
     return f"{name}: step {step} of {plan.steps}  {values}  {pace:.2f} s a step, {left:.0f} min"
 
