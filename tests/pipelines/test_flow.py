@@ -5,6 +5,7 @@ champion is refused. Slow: each run starts six processes that load the libraries
 """
 
 import os
+import shutil
 import signal
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -206,6 +207,8 @@ def test_a_killed_step_ends_in_the_same_digest_without_doubles(
     assert (learned.concept.state, learned.concept.version) == ("promoted", 1)
     assert len(line.registry().versions("pets")) == 1
 
+    (tmp_path / "calm").mkdir()
+    shutil.copy(template, tmp_path / "calm" / "mlflow.db")
     calm = Line(Home.at(tmp_path / "calm"), line.base)
     upload(calm.home, "rex", "dog", tmp_path / "calm")
     calm.learn((*TINY, "train.steps=40"))
