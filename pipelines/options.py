@@ -31,9 +31,18 @@ class Commands(TyperGroup):
     """The command group: an error that we raise on purpose is one message, not a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; bad input exits with 2, any other refusal with 1."""
+        """Run a command; bad input exits with 2, any other refusal or a full disk with 1."""
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:  # whoever read our output has seen enough
+            raise typer.Exit(FAILED) from None
+        except OSError as error:
+            where = f" at {error.filename}" if error.filename else ""
+            sys.stderr.write(
+                f"error: the file system refused{where}: {error.strerror or error}; nothing is "
+                "half written: free some space or mend the permissions and run it again\n"
+            )
+            raise typer.Exit(FAILED) from error
         except L2dmError as error:
             sys.stderr.write(f"error: {error}\n")
             raise typer.Exit(BAD_INPUT if isinstance(error, BadInput) else FAILED) from error

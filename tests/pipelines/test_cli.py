@@ -192,3 +192,23 @@ def test_compile_writes_the_golden_pipeline(tmp_path: Path) -> None:
     (path,) = json.loads(done.stdout)["files"]
     golden = Path(__file__).parent / "golden" / "learn_concept.yaml"
     assert Path(path).read_text() == golden.read_text()
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+    import os
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    folder = pictures(tmp_path / "pictures")
+    monkeypatch.setattr(os, "fsync", full)
+    result = run(
+        tmp_path / "home", "submit", str(folder),
+        "--line", "pets", "--concept", "rex", "--class-noun", "dog",
+    )  # fmt: skip
+    assert result.exit_code == 1
+    assert "the file system refused: No space left on device" in result.stderr
+    assert not (tmp_path / "home/inbox/pets/rex").exists()
