@@ -20,7 +20,7 @@ from typing import Any
 from l2dm import concepts, doors, manifest, releases, steps
 from l2dm import spec as specs
 from l2dm.errors import BadDoor
-from l2dm.pocket.world import TEST_SEEDS, identity, photos
+from l2dm.pocket.world import TEST_SEEDS, Identity, identity, photos
 
 log = logging.getLogger("bench")
 
@@ -41,15 +41,27 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Line:
-    """One run of the stream: a variant on one seed. The seed also chooses the identities."""
+    """One run of the stream: settings on one seed, which also chooses among the identities."""
 
     variant: str
     seed: int
+    settings: Mapping[str, Any]
+    identities: range = TEST_SEEDS
 
     @property
     def name(self) -> str:
-        """A slug, as lines are called."""
+        """Name of its folder."""
         return f"{self.variant.replace(' ', '-')}-{self.seed}"
+
+    @property
+    def spec(self) -> specs.Spec:
+        """The spec with the variant's settings."""
+        return specs.parse({"seed": self.seed, **self.settings})
+
+
+def line_of(variant: str, seed: int) -> Line:
+    """A line of this bench."""
+    return Line(variant, seed, VARIANTS[variant])
 
 
 def main() -> None:
@@ -59,7 +71,7 @@ def main() -> None:
     if not options.report:
         for seed in options.seeds:
             for variant in options.variant:
-                run(Line(variant, seed), options.work, options.base)
+                run(line_of(variant, seed), options.work, options.base)
     from benchmarks.core_report import write
 
     write(options.work, options.docs, {"machine": platform.processor(), "base": options.base})
@@ -67,15 +79,15 @@ def main() -> None:
 
 def run(line: Line, work: Path, base: str) -> None:
     """All five tasks of one line; doors that are there already are kept."""
-    spec = specs.parse({"seed": line.seed, **VARIANTS[line.variant]})
     home = work / line.name
     parent = home / "empty"
     # One line name for all variants: seeds derive from it, so variants share every random draw.
     called = f"bench-{line.seed}"
     _once(parent, doors.Release, lambda out: steps.empty_release(out, called, base))
     for number, (name, noun) in enumerate(zip(NAMES, NOUNS, strict=True), start=1):
-        context = steps.Context(base, called, f"t{number:04d}", number - 1, spec)
-        upload = _upload(home / "inbox", context, number, doors.Concept(name, noun))
+        context = steps.Context(base, called, f"t{number:04d}", number - 1, line.spec)
+        who = identity(line.identities[100 * line.seed + number], noun)
+        upload = _upload(home / "inbox", context, who, doors.Concept(name, noun))
         parent = _task(home / context.task_id, parent, upload, context, work / "cache")
 
 
@@ -125,14 +137,12 @@ def _task(home: Path, parent: Path, upload: Path, context: steps.Context, cache:
     return part["release"]  # the bench goes on from every release, whatever the gate says
 
 
-def _upload(inbox: Path, context: steps.Context, number: int, concept: doors.Concept) -> Path:
+def _upload(inbox: Path, context: steps.Context, who: Identity, concept: doors.Concept) -> Path:
     folder = inbox / context.line / concept.name
     if not (folder / concepts.FILE).is_file():
-        who = TEST_SEEDS[100 * context.spec.seed + number]
-        subject = identity(who, concept.class_noun)
         source = inbox.parent / "pictures" / concept.name
         source.mkdir(parents=True, exist_ok=True)
-        for index, picture in enumerate(photos(subject, PICTURES, seed=1)):
+        for index, picture in enumerate(photos(who, PICTURES, seed=1)):
             picture.save(source / f"{index}.png")
         concepts.submit(source, inbox, context.line, concept, context.spec.intake, {})
     return folder

@@ -8,7 +8,7 @@ from statistics import fmean
 
 import torch
 
-from benchmarks.core import NAMES, NOUNS, VARIANTS, Line, scores_of
+from benchmarks.core import NAMES, NOUNS, VARIANTS, Line, line_of, scores_of
 from l2dm import evaluation, images
 from l2dm.doors import Scores
 from l2dm.manifest import Door
@@ -44,7 +44,7 @@ def write(work: Path, docs: Path, about: Mapping[str, str]) -> None:
 
 
 def _found(variant: str, work: Path) -> Found | None:
-    lines = tuple(Line(variant, seed) for seed in SEEDS)
+    lines = tuple(line_of(variant, seed) for seed in SEEDS)
     finished = [(line, scores) for line in lines if (scores := scores_of(line, work))]
     if not finished:
         return None
