@@ -50,8 +50,8 @@ def _write(work: Path, docs: Path, seed: int) -> None:
     rows = [
         "# Weights of L2DM's terms",
         "",
-        "`python -m benchmarks.sweep`: the core bench's stream with identities of the tuning range,",
-        f"seed {seed}. Similarities are cosines of the identity encoder.",
+        "`python -m benchmarks.sweep`: the core bench's stream with identities of the tuning",
+        f"range, seed {seed}. Similarities are cosines of the identity encoder.",
         "",
         "| alpha (replay) | beta (prior) | gamma (distillation) | learned | at the end "
         "| relative forgetting | prior drift |",
