@@ -20,7 +20,7 @@ from l2dm.pocket.train_vae import encoded
 
 log = logging.getLogger(__name__)
 
-PLAN = Plan(steps=5_400, rate=1e-3, warm=300, cool=0.3, weight_decay=0.01, ema=0.999, seed=5)
+PLAN = Plan(steps=6_000, rate=1e-3, warm=300, cool=0.5, weight_decay=0.01, ema=0.999, seed=5)
 BATCH = 64
 EMPTY_PROMPTS = 0.1  # share trained without a prompt, for classifier-free guidance
 SNR_CAP = 5.0  # Hang et al. (2023), min-SNR-5
