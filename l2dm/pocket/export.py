@@ -25,6 +25,27 @@ from l2dm.pocket.world import distractors, photos, pixels
 STRANGERS, STRANGER_PHOTOS = 200, 5
 # What the base is measured with, and its users should sample with.
 STEPS, GUIDANCE = 15, 7.0
+MODEL_INDEX = {
+    "_class_name": "StableDiffusionPipeline",
+    "_diffusers_version": "0.42.1",
+    "feature_extractor": [None, None],
+    "image_encoder": [None, None],
+    "requires_safety_checker": False,
+    "safety_checker": [None, None],
+    "scheduler": ["diffusers", "DPMSolverMultistepScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
+
+
+def export_part(part: nn.Module, folder: Path) -> None:
+    """Save a copy in fp16.
+
+    Its config asks for fp32, because transformers would otherwise load the stored type.
+    """
+    partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     half: Any = copy.deepcopy(part).cpu().half()
     half.to(memory_format=torch.contiguous_format)
