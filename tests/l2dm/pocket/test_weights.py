@@ -55,8 +55,9 @@ def test_it_draws_what_is_asked_and_the_same_again(pipeline: StableDiffusionPipe
     asked = m.single_prompts()[::6]
     drawn = paint(pipeline, [prompt for prompt, _, _ in asked])
     noun, colour = m.single_rates(judge(load_judge(WEIGHTS / "judge"), drawn), asked)
-    assert noun >= 0.8
-    assert colour >= 0.7
+    # Thirty pictures only: this catches broken weights; docs/pocket.md holds the measured rates.
+    assert noun >= 0.65
+    assert colour >= 0.6
     assert torch.equal(drawn[:2], paint(pipeline, [prompt for prompt, _, _ in asked[:2]]))
 
 
