@@ -1,4 +1,4 @@
-"""Shared fixtures. `tiny_base` is a random Stable Diffusion folder; `world` tests use the pocket."""
+"""Shared fixtures. `tiny_base` is a random Stable Diffusion folder, one for the session."""
 
 import sys
 from pathlib import Path

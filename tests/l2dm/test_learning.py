@@ -82,7 +82,7 @@ def test_careless_learning_forgets_and_careful_learning_does_not(
 ) -> None:
     careless = learn_both(tmp_path / "sequential", "sequential", cache)
     careful = learn_both(tmp_path / "l2dm", "l2dm", cache)
-    base, learned, after = first_dog(careless)
+    base, learned, _ = first_dog(careless)
     assert learned - base > 0.1, "the first dog was not learned at all"
     forgot, kept = (
         relative_drop(releases.scores_of(one[-1]).record.matrices[METRIC], 0)

@@ -142,7 +142,7 @@ def test_another_architecture_is_named(copy: Path) -> None:
 def test_pickled_weights_are_refused_by_name(copy: Path) -> None:
     weights = next((copy / "unet").glob("*.safetensors"))
     weights.rename(weights.with_suffix(".bin"))
-    with pytest.raises(BadBase, match="holds only pickled weights .*convert them to safetensors"):
+    with pytest.raises(BadBase, match=r"holds only pickled weights .*convert them to safetensors"):
         load_base(str(copy))
 
 

@@ -153,7 +153,7 @@ def test_steps_refuse_a_wrong_door_by_name(runs: tuple[Run, Run], tmp_path: Path
     first = runs[0]
     with pytest.raises(BadDoor, match="expected a Task door of format 1, found a Prior"):
         steps.score_memory(first.home / "prior", first.parent, tmp_path / "x", first.context)
-    with pytest.raises(BadDoor, match="expected a Memory door .* found a Scores"):
+    with pytest.raises(BadDoor, match=r"expected a Memory door .* found a Scores"):
         steps.train(
             first.home / "task", first.parent, first.home / "prior", first.home / "scores",
             tmp_path / "x", first.context,
@@ -170,7 +170,7 @@ def test_intake_lists_every_problem(runs: tuple[Run, Run], tmp_path: Path) -> No
         steps.intake(uploaded, second.release.folder, tmp_path / "x", second.context)
     foreign = upload(tmp_path, doors.Concept("zoe", "dog"), 9, line="cars")
     with pytest.raises(
-        BadUpload, match="expected one for line 'pets', its concept.json says 'cars'"
+        BadUpload, match=r"expected one for line 'pets', its concept.json says 'cars'"
     ):
         steps.intake(foreign, second.release.folder, tmp_path / "x", second.context)
     assert not (tmp_path / "x").exists()
@@ -182,7 +182,7 @@ def test_another_base_is_refused_with_both_fingerprints(
     import tiny
 
     other = tiny.base(tmp_path / "other", seed=1)
-    with pytest.raises(DoesNotFit, match="was trained on base .* this run loads"):
+    with pytest.raises(DoesNotFit, match=r"was trained on base .* this run loads"):
         steps.load_release(runs[0].release.folder, str(other))
 
 
