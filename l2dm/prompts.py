@@ -1,7 +1,7 @@
 """Prompts: templates, placeholders, and which token positions mean which concept."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -72,11 +72,6 @@ def prompt_gate(ids: Tensor, own: int, all_placeholders: Collection[int]) -> Ten
         elif own in present:
             gate[row] = torch.tensor(_owned(tokens, own, all_placeholders))
     return gate
-
-
-def placeholder_words(names: Collection[str]) -> Mapping[str, str]:
-    """From concept name to the word in a prompt."""
-    return {name: f"<{name}>" for name in names}
 
 
 def _owned(tokens: Sequence[int], own: int, placeholders: Collection[int]) -> list[bool]:

@@ -149,7 +149,7 @@ def score_memory(
     lesson = manifest.read(task, doors.Task)
     old = releases.memory_of(parent)
     features = load_file(old.path(releases.LONG_TERM))
-    model = _parent_model(parent, context)
+    model = load_release(parent, context.base)
     encoders = load_encoders(context.base)
     short = memory.refresh(
         model,
@@ -334,12 +334,6 @@ def _lesson(
         ),
         seed=task.record.seed,
     )
-
-
-def _parent_model(parent: Path, context: Context) -> Model:
-    model = load_base(context.base)
-    attaching.attach_door(model, releases.adapter_of(parent))
-    return model
 
 
 def _pictures(task: Door[doors.Task]) -> Tensor:

@@ -51,6 +51,7 @@ def export_part(part: nn.Module, folder: Path) -> None:
     half.to(memory_format=torch.contiguous_format)
     half.save_pretrained(partial, safe_serialization=True)
     config = json.loads((partial / "config.json").read_text(encoding="utf-8"))
+    config.pop("_name_or_path", None)  # diffusers notes where a part was loaded from
     for section in (config, config.get("text_config"), config.get("vision_config")):
         if section is not None and "dtype" in section:
             section["dtype"] = "float32"

@@ -92,3 +92,9 @@ def test_the_identity_encoder_tells_strangers_of_one_noun_apart() -> None:
 
 def test_captions_find_their_pictures() -> None:
     assert m.retrieval_rate(WEIGHTS, render("retrieval", range(100))) >= 0.85
+
+
+def test_no_config_names_the_place_where_it_was_made() -> None:
+    configs = sorted(WEIGHTS.rglob("*.json"))
+    assert len(configs) > 8
+    assert not [path for path in configs if "_name_or_path" in path.read_text(encoding="utf-8")]
