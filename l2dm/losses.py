@@ -23,17 +23,3 @@ def distill_loss(student: Tensor, teacher: Tensor) -> Tensor:
     teacher's carry no gradient. Returns (B,). L2DM Eq. 6 (quoted second-hand in methods.md A.4).
     """
     return denoise_loss(student, teacher.detach())
-
-
-def masked_denoise_loss(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Mean squared error inside a mask, one value per sample.
-
-    predicted, target: (B, C, H, W). mask: (B, 1, H, W) in [0, 1]. Returns (B,), averaged over
-    channels and masked pixels, so a full mask gives the plain mean; an empty mask gives 0.
-    Source: Custom Diffusion, training script; theirs sums over channels, C times ours.
-    """
-    expect_shape(predicted, "B C H W", name="predicted")
-    expect_shape(mask, "B 1 H W", name="mask")
-    squared = (predicted - target).square().mean(1, keepdim=True) * mask
-    weight = mask.flatten(1).sum(1).clamp(min=1e-8)
-    return squared.flatten(1).sum(1) / weight

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from l2dm import doors, manifest
-from l2dm.attaching import attach_door
-from l2dm.models import Model, load_base
-from l2dm.prompts import placeholders_in, require_known
+from l2dm import doors
+from l2dm.models import Model
+from l2dm.prompts import require_known
+from l2dm.releases import adapter_of
 from l2dm.sampling import Progress, Shot, draw
 from l2dm.spec import SamplingSpec
+from l2dm.steps import load_release
 
 
 class Painter:
@@ -32,8 +33,7 @@ class Painter:
 
         Raises BadPrompt when the prompt names a concept that this release does not know.
         """
-        if placeholders_in(prompt):
-            require_known(prompt, [concept.name for concept in self.concepts])
+        require_known(prompt, [concept.name for concept in self.concepts])
         shots = [Shot(prompt, seed) for seed in seeds]
         alone = replace(sampling, batch=1)
         return draw(self.model, shots, alone, on_progress=on_progress)
@@ -41,8 +41,4 @@ class Painter:
 
 def open_release(folder: Path, base: str) -> Painter:
     """The release in a folder on its base. Raises BadDoor, BadBase, DoesNotFit."""
-    manifest.read(folder, doors.Release)
-    adapter = manifest.read(folder / "adapter", doors.Adapter)
-    model = load_base(base)
-    attach_door(model, adapter)
-    return Painter(model, adapter.record.concepts)
+    return Painter(load_release(folder, base), adapter_of(folder).record.concepts)

@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from l2dm.errors import BadSpec
@@ -187,8 +187,7 @@ def _build(kind: type[Any], data: Mapping[str, Any], at: str, problems: list[str
     for key, value in data.items():
         where = f"{at}{key}"
         if key not in known:
-            near = get_close_matches(key, known, n=1, cutoff=0.0)
-            problems.append(f"spec has no key {where!r}; nearest known key: {at}{near[0]!s}")
+            problems.append(f"spec has no key {where!r}; nearest known key: {_nearest(where)}")
         elif is_dataclass(hints[key]):
             if isinstance(value, Mapping):
                 values[key] = _build(hints[key], value, f"{where}.", problems)
@@ -205,6 +204,27 @@ def _build(kind: type[Any], data: Mapping[str, Any], at: str, problems: list[str
     except BadSpec as error:
         problems.extend(error.problems)
         return None
+
+
+def _nearest(where: str) -> str:
+    """The known key most like this one; of equally like ones, one of the same section."""
+    section, _, key = where.rpartition(".")
+
+    def likeness(known: str) -> tuple[float, bool]:
+        home, _, name = known.rpartition(".")
+        return SequenceMatcher(None, key, name).ratio(), home == section
+
+    return max(_keys(Spec), key=likeness)
+
+
+def _keys(kind: type[Any], at: str = "") -> list[str]:
+    hints = get_type_hints(kind)
+    found: list[str] = []
+    for name in (f.name for f in fields(kind)):
+        found.append(f"{at}{name}")
+        if isinstance(nested := hints[name], type) and is_dataclass(nested):
+            found += _keys(nested, f"{at}{name}.")
+    return found
 
 
 def _checked(hint: Any, value: Any) -> tuple[Any, str]:

@@ -143,8 +143,8 @@ def score_memory(
 ) -> Door[doors.Memory]:
     """The rainbow-memory bank for this task: Algorithm 1 of L2DM.
 
-    Short-term memory is drawn with the parent model and chosen by Eq. 5; then long-term memory
-    takes the features and prompts of the new pictures, never their pixels.
+    Short-term memory is drawn with the parent model and chosen by Eq. 5, if the method replays it;
+    then long-term memory takes the features and prompts of the new pictures, never their pixels.
     """
     lesson = manifest.read(task, doors.Task)
     old = releases.memory_of(parent)
@@ -154,7 +154,7 @@ def score_memory(
     short = memory.refresh(
         model,
         encoders,
-        old.record.long_term,
+        old.record.long_term if _method(context.spec.train).replays else (),
         {one.concept.name: features[f"{one.concept.name}/image"] for one in old.record.long_term},
         context.spec.memory,
         context.spec.sampling,

@@ -115,9 +115,13 @@ def generate(
     """Draw one picture per seed into `out`. Raises UnknownLine, BadPrompt, BadBase, DoesNotFit."""
     from l2dm.images import save_png
     from l2dm.painting import open_release
+    from l2dm.prompts import require_known
+    from l2dm.releases import adapter_of
 
     _require_line(place.home, place.line)
     with _fetched(place, version) as release:
+        known = adapter_of(release).record.concepts
+        require_known(prompt, [concept.name for concept in known])  # before the model is loaded
         painter = open_release(release, place.base_name)
 
     def on_progress(done: int, total: int) -> None:

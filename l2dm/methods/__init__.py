@@ -38,6 +38,10 @@ class Trainable:
 class Method(Protocol):
     """A way to learn one more concept without losing the others."""
 
+    @property
+    def replays(self) -> bool:
+        """Whether batches need short-term memory; where not, none is drawn for it."""
+
     def begin(self, model: Model, lesson: Lesson) -> Trainable:
         """Attach what may change and fix what the teacher is."""
 

@@ -26,6 +26,11 @@ class Gated:
     def __init__(self, spec: TrainSpec) -> None:
         self._spec = spec
 
+    @property
+    def replays(self) -> bool:
+        """No: nothing that is learned now can reach a past concept."""
+        return False
+
     def begin(self, model: Model, lesson: Lesson) -> Trainable:
         """Attach the new concept's paths alone; what the line knows is carried over as it is."""
         record = lesson.parent.record

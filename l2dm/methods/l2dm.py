@@ -29,6 +29,11 @@ class L2DM:
     def __init__(self, spec: TrainSpec) -> None:
         self._spec = spec
 
+    @property
+    def replays(self) -> bool:
+        """Yes, unless both weights on past concepts are 0."""
+        return self._spec.replay > 0 or self._spec.distill > 0
+
     def begin(self, model: Model, lesson: Lesson) -> Trainable:
         """Attach the line's adapter; the teacher is the same network with the parent's weights."""
         row = begin_shared(model, lesson.parent, lesson.concept, self._spec, lesson.seed)

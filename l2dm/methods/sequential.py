@@ -19,6 +19,11 @@ class Sequential:
     def __init__(self, spec: TrainSpec) -> None:
         self._spec = spec
 
+    @property
+    def replays(self) -> bool:
+        """No: that is why it forgets."""
+        return False
+
     def begin(self, model: Model, lesson: Lesson) -> Trainable:
         """Attach the line's adapter with the parent's weights and a row for the new concept."""
         row = begin_shared(model, lesson.parent, lesson.concept, self._spec, lesson.seed)

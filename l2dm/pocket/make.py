@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -23,7 +23,7 @@ from l2dm.pocket.tokenizer import build_tokenizer
 from l2dm.pocket.train_clip import text_half, train_clip
 from l2dm.pocket.train_identity import train_identity
 from l2dm.pocket.train_judge import train_judge
-from l2dm.pocket.train_unet import train_unet
+from l2dm.pocket.train_unet import train_unet, train_unet_again
 from l2dm.pocket.train_vae import refine_decoder, train_vae
 
 log = logging.getLogger(__name__)
@@ -90,18 +90,41 @@ def make_unet(bench: Bench) -> None:
 
     The average so far is exported at every checkpoint.
     """
-    parts = (
+    export.export_frame(bench.weights)
+    snapshot = _unet_export(bench)
+    snapshot(
+        train_unet(
+            bench.training(), _frozen_parts(bench), bench.work, bench.device, snapshot=snapshot
+        )
+    )
+
+
+def make_unet_again(bench: Bench) -> None:
+    """Train the exported noise predictor for a second cycle."""
+    unet = UNet2DConditionModel.from_pretrained(bench.weights / "unet")
+    snapshot = _unet_export(bench)
+    snapshot(
+        train_unet_again(
+            unet,
+            bench.training(),
+            _frozen_parts(bench),
+            bench.work,
+            bench.device,
+            snapshot=snapshot,
+        )
+    )
+
+
+def _frozen_parts(bench: Bench) -> tuple[AutoencoderKL, CLIPTextModel, CLIPTokenizer]:
+    return (
         AutoencoderKL.from_pretrained(bench.weights / "vae").eval(),
         CLIPTextModel.from_pretrained(bench.weights / "text_encoder").eval(),
         CLIPTokenizer.from_pretrained(bench.weights / "tokenizer"),
     )
-    export.export_frame(bench.weights)
 
-    def snapshot(average: nn.Module) -> None:
-        export.export_part(average, bench.weights / "unet")
 
-    unet = train_unet(bench.training(), parts, bench.work, bench.device, snapshot=snapshot)
-    export.export_part(unet, bench.weights / "unet")
+def _unet_export(bench: Bench) -> Callable[[nn.Module], None]:
+    return lambda average: export.export_part(average, bench.weights / "unet")
 
 
 def make_table(bench: Bench) -> None:
@@ -117,6 +140,7 @@ STAGES: dict[str, Callable[[Bench], None]] = {
     "identity": make_identity,
     "judge": make_judge,
     "unet": make_unet,
+    "unet-second": make_unet_again,
     "measure": make_table,
 }
 

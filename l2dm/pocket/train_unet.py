@@ -12,7 +12,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from l2dm.pocket.data import Renders
+from l2dm.pocket.data import NOTHING, Renders
 from l2dm.pocket.loop import Plan, Snapshot, train
 from l2dm.pocket.tokenizer import token_ids
 from l2dm.pocket.train_clip import WIDTH, caption_ids
@@ -21,6 +21,11 @@ from l2dm.pocket.train_vae import encoded
 log = logging.getLogger(__name__)
 
 PLAN = Plan(steps=6_000, rate=1e-3, warm=300, cool=0.5, weight_decay=0.01, ema=0.999, seed=5)
+# A warm restart (Loshchilov & Hutter, 2017) on the weights that the first cycle shipped.
+SECOND_PLAN = Plan(
+    steps=4_500, rate=1e-3, warm=300, cool=0.75, weight_decay=0.01, ema=0.999, seed=7
+)
+SECOND_PAIRS = 0.4  # share of scenes with two things in it; their smaller shapes are learned last
 BATCH = 64
 EMPTY_PROMPTS = 0.1  # share trained without a prompt, for classifier-free guidance
 SNR_CAP = 5.0  # Hang et al. (2023), min-SNR-5
@@ -76,24 +81,52 @@ def train_unet(
 ) -> UNet2DConditionModel:
     """Noise prediction with min-SNR weights and averaged weights; returns the average."""
     torch.manual_seed(plan.seed)
-    vae, text_encoder, tokenizer = parts
     unet = build().to(device, memory_format=torch.channels_last)
-    trained = train(
-        "unet",
-        unet,
-        denoising(
-            unet,
-            (latents_of(renders, vae, work, device), caption_ids(renders, tokenizer, work)),
-            text_encoder,
-            tokenizer,
-            device,
-        ),
-        plan,
-        work,
-        snapshot,
+    return _trained("unet", unet, (renders, parts, work, device), plan, snapshot)
+
+
+def train_unet_again(
+    unet: UNet2DConditionModel,
+    renders: Renders,
+    parts: tuple[AutoencoderKL, CLIPTextModel, CLIPTokenizer],
+    work: Path,
+    device: torch.device,
+    plan: Plan = SECOND_PLAN,
+    snapshot: Snapshot | None = None,
+) -> UNet2DConditionModel:
+    """A second cycle on the first one's average, with more scenes of two things."""
+    unet = unet.to(device, memory_format=torch.channels_last)
+    return _trained(
+        "unet-second", unet, (renders, parts, work, device), plan, snapshot, pairs=SECOND_PAIRS
     )
+
+
+def _trained(
+    name: str,
+    unet: UNet2DConditionModel,
+    data: tuple[Renders, tuple[AutoencoderKL, CLIPTextModel, CLIPTokenizer], Path, torch.device],
+    plan: Plan,
+    snapshot: Snapshot | None,
+    pairs: float | None = None,
+) -> UNet2DConditionModel:
+    renders, (vae, text_encoder, tokenizer), work, device = data
+    loss = denoising(
+        unet,
+        (latents_of(renders, vae, work, device), caption_ids(renders, tokenizer, work)),
+        text_encoder,
+        tokenizer,
+        device,
+        shares=None if pairs is None else pair_shares(renders, pairs),
+    )
+    trained = train(name, unet, loss, plan, work, snapshot)
     assert isinstance(trained, UNet2DConditionModel)
     return trained.eval()
+
+
+def pair_shares(renders: Renders, pairs: float) -> Tensor:
+    """Probability of each scene, (N,), such that scenes of two things come up in `pairs` of all."""
+    two = torch.from_numpy(renders.labels[:, 2] != NOTHING)
+    return torch.where(two, pairs / two.sum(), (1 - pairs) / (~two).sum()).double()
 
 
 def denoising(
@@ -102,10 +135,12 @@ def denoising(
     text_encoder: CLIPTextModel,
     tokenizer: CLIPTokenizer,
     device: torch.device,
+    shares: Tensor | None = None,
 ) -> Callable[[torch.Generator], tuple[Tensor, dict[str, float]]]:
-    """The loss of one random batch, as a function of its generator. data.
+    """The loss of one random batch, as a function of its generator.
 
-    Latents (N, 4, 16, 16), ids (N, captions, 32).
+    data: latents (N, 4, 16, 16) and ids (N, captions, 32); shares: probability of each scene (N,),
+    None for even ones.
     """
     latents, ids = data
     noise, empty = schedule(), torch.tensor(token_ids(tokenizer, [""]))[0]
@@ -118,7 +153,10 @@ def denoising(
     )  # a fifth faster on a CPU, same weights
 
     def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        index = torch.randint(len(latents), (BATCH,), generator=generator)
+        if shares is None:
+            index = torch.randint(len(latents), (BATCH,), generator=generator)
+        else:
+            index = torch.multinomial(shares, BATCH, replacement=True, generator=generator)
         column = torch.randint(ids.shape[1], (BATCH,), generator=generator)
         tokens = ids[index, column].long()
         tokens[torch.rand(BATCH, generator=generator) < EMPTY_PROMPTS] = empty

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from l2dm.errors import WrongShape
-from l2dm.losses import denoise_loss, distill_loss, masked_denoise_loss
+from l2dm.losses import denoise_loss, distill_loss
 
 
 def latents(*values: float) -> torch.Tensor:
@@ -28,24 +28,6 @@ def test_distill_loss_sends_no_gradient_to_the_teacher() -> None:
     assert student.grad.flatten().tolist() == [1.0, 2.0]  # 2 (s - t) / 2
 
 
-def test_a_full_mask_gives_the_plain_mean() -> None:
-    generator = torch.Generator().manual_seed(0)
-    predicted = torch.randn(3, 4, 5, 6, generator=generator)
-    target = torch.randn(3, 4, 5, 6, generator=generator)
-    masked = masked_denoise_loss(predicted, target, torch.ones(3, 1, 5, 6))
-    assert torch.allclose(masked, denoise_loss(predicted, target))
-
-
-def test_masked_pixels_do_not_count() -> None:
-    # only the first pixel counts: (3 - 1)^2 = 4
-    mask = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2)
-    assert masked_denoise_loss(latents(3, 100), latents(1, 0), mask).tolist() == [4.0]
-
-
 def test_shapes_are_named() -> None:
     with pytest.raises(WrongShape, match=r"target must have shape \(1, 1, 1, 2\), found"):
         denoise_loss(latents(1, 2), latents(1))
-    with pytest.raises(WrongShape, match=r"mask must have shape \(B, 1, H, W\)"):
-        masked_denoise_loss(
-            torch.zeros(1, 4, 2, 2), torch.zeros(1, 4, 2, 2), torch.ones(1, 4, 2, 2)
-        )

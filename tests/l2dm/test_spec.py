@@ -30,6 +30,8 @@ def test_a_whole_number_is_a_float_where_a_float_is_meant():
     [
         ({"train": {"stepz": 3}}, r"no key 'train.stepz'; nearest known key: train.steps"),
         ({"tran": {"steps": 3}}, r"no key 'tran'; nearest known key: train"),
+        ({"rank": 3}, r"no key 'rank'; nearest known key: train.rank"),
+        ({"train": {"bugdet": 3}}, r"no key 'train.bugdet'; nearest known key: memory.budget"),
         ({"train": {"method": "l2d"}}, r"train.method: expected one of \('l2dm', .*found 'l2d'"),
         ({"train": {"steps": "3"}}, r"train.steps: expected int, found '3'"),
         ({"train": {"steps": 3.0}}, r"train.steps: expected int, found 3.0"),
