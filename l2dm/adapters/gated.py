@@ -66,13 +66,13 @@ class Gated:
         self.learning: str | None = None
 
     def add(self, concept: str, *, rank: int, generator: torch.Generator, noun: str) -> None:
-        """Give a concept its own paths. down ~ N(0, 1/r), up = 0: at first nothing changes."""
+        """Give a concept its own paths. down within 1/sqrt(d_in), up = 0: at first no change."""
         if concept in self._concepts:
             raise DoesNotFit(f"concept {concept!r} has a gated adapter already")
         for layer in self._layers.values():
             width, height = layer.inner.in_features, layer.inner.out_features
             device = layer.inner.weight.device
-            down = torch.randn(width, rank, generator=generator) / rank
+            down = (2 * torch.rand(width, rank, generator=generator) - 1) * width**-0.5
             layer.down[concept] = nn.Parameter(down.to(device), requires_grad=False)
             layer.up[concept] = nn.Parameter(
                 torch.zeros(rank, height, device=device), requires_grad=False

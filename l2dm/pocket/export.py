@@ -24,7 +24,7 @@ from l2dm.pocket.world import distractors, photos, pixels
 
 STRANGERS, STRANGER_PHOTOS = 200, 5
 # What the base is measured with, and its users should sample with.
-STEPS, GUIDANCE = 15, 7.0
+STEPS, GUIDANCE = 15, 4.0
 MODEL_INDEX = {
     "_class_name": "StableDiffusionPipeline",
     "_diffusers_version": "0.42.1",
