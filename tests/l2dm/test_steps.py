@@ -90,6 +90,25 @@ def test_two_tasks_grow_one_line(runs: tuple[Run, Run]) -> None:
     assert set(second.adapter.path("curve.json").read_text().split('"')) >= {"new", "distill"}
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [["train.method=gated"], ["train.method=sequential"], ["train.replay=0", "train.distill=0"]],
+)
+def test_what_does_not_replay_draws_no_candidates_but_remembers(
+    settings: list[str], runs: tuple[Run, Run], tiny_base: Path, tmp_path: Path
+) -> None:
+    first, second = runs
+    context = steps.Context(str(tiny_base), "pets", "t0002", 1, specs.override(SPEC, settings))
+    drawn: list[int] = []
+    memory = steps.score_memory(
+        second.home / "task", first.release.folder, tmp_path / "memory", context,
+        on_progress=lambda done, total: drawn.append(done),
+    )  # fmt: skip
+    assert not drawn
+    assert memory.record.short_term == ()
+    assert [one.concept for one in memory.record.long_term] == [REX, TOM]
+
+
 def test_a_release_holds_its_doors_and_no_generated_or_real_training_pictures(
     runs: tuple[Run, Run],
 ) -> None:

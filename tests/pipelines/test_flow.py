@@ -24,9 +24,11 @@ from components.services.mlflow_store import MlflowRegistry
 from components.services.records import Records
 from l2dm import concepts, doors, manifest
 from l2dm.doors import Concept
-from l2dm.errors import StaleParent
+from l2dm.errors import BadPrompt, L2dmError, StaleParent
 from l2dm.spec import Spec, override, to_json
+from pipelines import operations
 from pipelines.learn import Learned, Learner
+from pipelines.operations import Place
 from pipelines.submit import STEPS, Job, Listener, run_local
 
 pytestmark = pytest.mark.slow
@@ -112,6 +114,7 @@ def test_champion_moves_once_then_is_held_and_a_stale_parent_is_refused(
     check_tracking(line)
     check_status(line)
     check_serving(line)
+    check_operations(line, tmp_path)
     check_stale_parent(line, job, outcome.release)
 
 
@@ -155,6 +158,36 @@ def check_serving(line: Line) -> None:
     )
     assert one.startswith(b"\x89PNG")
     assert one == again != other
+
+
+def check_operations(line: Line, tmp_path: Path) -> None:
+    """What the commands do with a line that has learned something."""
+    place = Place(line.home.folder, "pets", line.base, (*TINY, "sampling.steps=2"))
+    prompt, seeds = "a photo of a <rex> dog", (3, 4)
+    once, again = (
+        operations.generate(place, "champion", prompt, seeds, tmp_path / name, lambda _: None)
+        for name in ("once", "again")
+    )
+    assert [path.read_bytes() for path in once] == [path.read_bytes() for path in again]
+    assert once[0].read_bytes() != once[1].read_bytes()
+    with pytest.raises(BadPrompt, match=r"<mimi>.* it knows: <rex>"):  # version 2 is no champion
+        operations.generate(place, "champion", "<mimi>", seeds, tmp_path / "no", lambda _: None)
+    assert not (tmp_path / "no").exists()
+
+    fresh = operations.evaluate(place, seed=5)
+    assert (fresh["version"], fresh["seed"]) == (1, 5)
+    assert set(fresh["row"]["means"]["identity_similarity"]) == {"rex"}
+    assert fresh == operations.evaluate(place, seed=5)
+
+    assert operations.rollback(place, "2") == (1, 2)
+    assert line.registry().aliases("pets")["champion"] == 2
+    assert operations.rollback(place, "1") == (2, 1)
+    with pytest.raises(L2dmError, match="9"):
+        operations.rollback(place, "9")
+    assert line.registry().aliases("pets")["champion"] == 1
+
+    operations.export(place, "champion", tmp_path / "files")
+    assert "<rex>" in (tmp_path / "files" / "README.md").read_text()
 
 
 def check_stale_parent(line: Line, job: Job, release: Path) -> None:
