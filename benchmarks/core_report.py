@@ -16,6 +16,7 @@ from l2dm.metrics import forgetting
 from l2dm.metrics.bootstrap import Interval, hierarchical_interval
 
 METRIC = "identity_similarity"
+GAIN = forgetting.MIN_GAIN
 SEEDS = range(10)
 
 
@@ -79,26 +80,32 @@ def _head(found: Sequence[Found], about: Mapping[str, str]) -> list[str]:
         + f". torch {torch.__version__}, base `{about['base']}`.",
         "",
         "Similarities are cosines of the identity encoder to the uploaded pictures. *Relative",
-        "forgetting*: 0 = kept, 1 = back to the base model (methods: F.2). *Drift*: how far class",
-        "prompts moved from the base on the same seeds, 1 - cosine of CLIP features. Brackets hold",
-        "95 % bootstrap intervals (concepts, then pictures).",
+        "forgetting*: mean over the past concepts of what was lost as a share of what was gained,",
+        f"0 = kept, 1 = back to the base model; a concept that gained less than {GAIN} was not",
+        "learned and does not count. *Lost of what was gained*: the same as a ratio of sums over",
+        "concepts and seeds, which needs no such threshold. *Drift*: how far class prompts moved",
+        "from the base on the same seeds, 1 - cosine of CLIP features. Brackets hold 95 %",
+        "bootstrap intervals (concepts, then pictures).",
         "",
     ]
 
 
 def _table(found: Sequence[Found]) -> list[str]:
     rows = [
-        "| variant | learned identity | identity at the end | identity accuracy, learned / end "
-        "| relative forgetting | forgetting | prior drift at the end |",
-        "|---|---|---|---|---|---|---|",
+        "| variant | seeds | learned identity | identity at the end | identity accuracy, learned / "
+        "end | lost of what was gained | relative forgetting (each seed) | forgetting "
+        "| prior drift at the end |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for one in found:
         columns = [
             one.variant,
+            str(len(one.lines)),
             _shown_interval(_cells(one, "learned")),
             _shown_interval(_cells(one, "end")),
             f"{_mean(one, 'identity_accuracy', 'learned'):.2f} / "
             f"{_mean(one, 'identity_accuracy', 'end'):.2f}",
+            _pooled(one),
             _relative(one),
             _shown_interval(_dropped(one)),
             _shown_interval(_drift(one), 4),
@@ -189,6 +196,11 @@ def _drift(one: Found) -> list[list[float]]:
         for noun in dict.fromkeys(value["noun"] for value in values):
             groups.append([v["metrics"]["distance"] for v in values if v["noun"] == noun])
     return groups
+
+
+def _pooled(one: Found) -> str:
+    value = forgetting.pooled_relative_forgetting([s.record.matrices[METRIC] for s in one.scores])
+    return "nothing was gained" if value is None else f"{value:.2f}"
 
 
 def _relative(one: Found) -> str:

@@ -49,6 +49,13 @@ def test_relative_forgetting_by_hand():
     assert f.relative_forgetting(MATRIX) == pytest.approx((0.25 + 1 / 6) / 2)
 
 
+def test_pooled_relative_forgetting_is_a_ratio_of_sums():
+    # lost: 0.1 + 0.1 of one run, 0.1 of the other; gained: 0.4 + 0.6, and 0.01
+    other = ((0.10, 0.0), (0.11, None), (0.01, 0.6))
+    assert f.pooled_relative_forgetting([MATRIX, other]) == pytest.approx(0.3 / 1.01)
+    assert f.pooled_relative_forgetting([((0.5, 0.0), (0.5, None), (0.1, 0.6))]) is None
+
+
 def test_relative_forgetting_is_0_when_kept_and_1_when_back_to_the_base():
     kept = ((0.1, 0.0), (0.5, None), (0.5, 0.6))
     lost = ((0.1, 0.0), (0.5, None), (0.1, 0.6))
