@@ -73,9 +73,9 @@ class TrainSpec:
     replay_batch: int = 4  # replayed and class pictures per step, each
     rate: float = 1e-3  # AdamW learning rate of adapter weights
     token_rate: float = 5e-3  # of the placeholder's embedding row
-    replay: float = 1.0  # alpha of Eq. 4
-    prior: float = 0.5  # beta of Eq. 4
-    distill: float = 10.0  # gamma of ECD, Eq. 6: at 1 it is far smaller than the other terms
+    replay: float = 0.2  # alpha of Eq. 4
+    prior: float = 0.25  # beta of Eq. 4
+    distill: float = 3.0  # gamma of ECD, Eq. 6; all three from docs/sweep.md
     precision: Precision = "fp32"
     checkpoint_every: int = 50  # steps between checkpoints; 0: none
 
