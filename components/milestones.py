@@ -100,12 +100,13 @@ def publish(step: Step, door: Door[doors.Release], scores: str, report: str, sum
     projection.forget(step.home, line)
     version = registry.register(line, door.folder, facts)
     crowned = settle(registry, records, line, version)
-    _end(step, records, facts, version, "promoted" if crowned else "held")
-    projection.refresh(step.home, registry, line)
     Path(summary).write_text(verdict_text(facts, version, crowned))
     step.tell({"version": version, "champion": float(crowned)})
-    _report(step, registry, Path(report))
+    _report(step, registry, Path(report), facts.task)
     step.close()
+    # Last: once the records say that the task has ended, nothing before this line runs again.
+    _end(step, records, facts, version, "promoted" if crowned else "held")
+    projection.refresh(step.home, registry, line)
 
 
 def new_row(scores: doors.Scores) -> dict[str, float]:
@@ -157,14 +158,14 @@ def _end(step: Step, records: Records, facts: Facts, version: int, state: Ending
     records.end(ended, scores=dict(facts.scores), costs=costs)
 
 
-def _report(step: Step, registry: Registry, html: Path) -> None:
+def _report(step: Step, registry: Registry, html: Path, task: str) -> None:
     """The report of the line: for the pipeline's page, for the run, and in the state folder."""
     from l2dm.report import render
 
     line = step.subject.line
     with tempfile.TemporaryDirectory() as scratch:
         history = list(_history(registry, line, Path(scratch)))
-        text = render(line, history, list(_step_costs(step)))
+        text = render(line, history, list(_step_costs(step, task)))
     html.write_text(text)
     target = step.home.report(line)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -184,16 +185,19 @@ def _history(registry: Registry, line: str, scratch: Path) -> Iterator[Any]:
         yield ReportEntry(number, manifest.read(release, doors.Release), named)
 
 
-def _step_costs(step: Step) -> Iterator[Any]:
-    """What the steps of the latest tasks took, from the records."""
+def _step_costs(step: Step, task: str) -> Iterator[Any]:
+    """What the steps of the latest tasks took: past ones from the records, then this task's."""
     from l2dm.report import StepCost
 
     ended = [
-        e for e in Records(step.home.records(step.subject.line)).events() if "costs" in e.facts
+        event.facts
+        for event in Records(step.home.records(step.subject.line)).events()
+        if "costs" in event.facts and event.facts["task"] != task
     ]
-    for event in ended[-REPORTED:]:
-        for name, cost in event.facts["costs"].items():
-            yield StepCost(event.facts["task"], name, cost["seconds"], int(cost["peak_mb"] * 1e6))
+    now = {"task": task, "costs": {name: asdict(cost) for name, cost in step.costs().items()}}
+    for facts in [*ended, now][-REPORTED:]:
+        for name, cost in facts["costs"].items():
+            yield StepCost(facts["task"], name, cost["seconds"], int(cost["peak_mb"] * 1e6))
 
 
 def _drops(scores: doors.Scores) -> Iterator[tuple[str, float]]:

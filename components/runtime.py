@@ -163,6 +163,13 @@ class Step:
             losses = "  ".join(f"{name} {value:.4f}" for name, value in report.terms.items())
             say(Progress(self.name, losses, report.step, report.steps))
 
+    def on_curve(self, door: manifest.Door[doors.Adapter]) -> None:
+        """Take the whole loss curve: a killed run had points that it never got to write."""
+        curve = json.loads(door.path("curve.json").read_text())["terms"]
+        for name, values in curve.items():
+            for at, value in enumerate(values, start=1):
+                self.measure({f"train/{name}": value}, at)
+
     def on_progress(self, done: int, total: int) -> None:
         """Take how many pictures are drawn: a progress line once a second."""
         now = time.monotonic()

@@ -38,5 +38,5 @@ def train(  # noqa: PLR0913 - kfp reads the step's doors off its signature
     with Step("train", task_of(task.path), Settings(base, spec, home), metrics) as step:
         doors = [task.path, parent.path, prior.path, memory.path, adapter.path]
         work = step.scratch(doors[:-1])
-        step.run(run, *doors, step.context, work=work, on_step=step.on_step)
+        step.on_curve(step.run(run, *doors, step.context, work=work, on_step=step.on_step))
         step.tell(step.last_terms)
