@@ -3,21 +3,21 @@
     python -m benchmarks.core [--variant sequential ...] [--seeds 0 1] [--work .bench] [--report]
 
 Every line of the bench runs the six steps in this process, without the platform. Finished doors
-are kept in --work, so a bench that was stopped goes on where it was. `--report` (or finishing)
+are kept in --work, so a bench that was stopped goes on where it was; doors of another spec or base
+are refused, since a table must not mix them. `--report` (or finishing)
 writes docs/results.md from the doors that are there, misses included.
 """
 
 import argparse
 import json
 import logging
-import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from l2dm import concepts, doors, manifest, releases, steps
+from l2dm import basefolder, concepts, doors, manifest, releases, steps
 from l2dm import spec as specs
 from l2dm.errors import BadDoor
 from l2dm.pocket.world import TEST_SEEDS, Identity, identity, photos
@@ -74,12 +74,13 @@ def main() -> None:
                 run(line_of(variant, seed), options.work, options.base)
     from benchmarks.core_report import write
 
-    write(options.work, options.docs, {"machine": platform.processor(), "base": options.base})
+    write(options.work, options.docs, options.base)
 
 
 def run(line: Line, work: Path, base: str) -> None:
     """All five tasks of one line; doors that are there already are kept."""
     home = work / line.name
+    _require_same(home, line, base)
     parent = home / "empty"
     # One line name for all variants: seeds derive from it, so variants share every random draw.
     called = f"bench-{line.seed}"
@@ -146,6 +147,23 @@ def _upload(inbox: Path, context: steps.Context, who: Identity, concept: doors.C
             picture.save(source / f"{index}.png")
         concepts.submit(source, inbox, context.line, concept, context.spec.intake, {})
     return folder
+
+
+def _require_same(home: Path, line: Line, base: str) -> None:
+    """Refuse a folder whose doors were made with another spec or base."""
+    wanted = {
+        "spec": specs.to_dict(line.spec),
+        "base": basefolder.fingerprint(basefolder.locate(base)),
+    }
+    note = home / "made-with.json"
+    if not note.is_file():
+        home.mkdir(parents=True, exist_ok=True)
+        note.write_text(json.dumps(wanted))
+    elif json.loads(note.read_text()) != wanted:
+        raise SystemExit(
+            f"{home} was made with another spec or base than this bench would use now; "
+            "move it away to run that line again"
+        )
 
 
 def _once(folder: Path, kind: type[Any], make: Callable[[Path], object]) -> float | None:

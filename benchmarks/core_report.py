@@ -14,6 +14,7 @@ from l2dm.doors import Scores
 from l2dm.manifest import Door
 from l2dm.metrics import forgetting
 from l2dm.metrics.bootstrap import Interval, hierarchical_interval
+from l2dm.spec import TrainSpec
 
 METRIC = "identity_similarity"
 GAIN = forgetting.MIN_GAIN
@@ -31,7 +32,7 @@ class Found:
     bytes_per_concept: float
 
 
-def write(work: Path, docs: Path, about: Mapping[str, str]) -> None:
+def write(work: Path, docs: Path, base: str) -> None:
     """Write results.md and the picture sheets beside it."""
     found = [one for variant in VARIANTS if (one := _found(variant, work))]
     if not found:
@@ -40,7 +41,7 @@ def write(work: Path, docs: Path, about: Mapping[str, str]) -> None:
     pictures = [
         _sheet(one, docs) for one in found if one.variant in ("sequential", "l2dm", "gated")
     ]
-    text = "\n".join([*_head(found, about), *_table(found), *_costs(found), *_shown(pictures)])
+    text = "\n".join([*_head(base), *_table(found), *_costs(found), *_shown(pictures)])
     (docs / "results.md").write_text(text + "\n")
 
 
@@ -67,25 +68,27 @@ def _found(variant: str, work: Path) -> Found | None:
     )
 
 
-def _head(found: Sequence[Found], about: Mapping[str, str]) -> list[str]:
-    seeds = {one.variant: len(one.lines) for one in found}
+def _head(base: str) -> list[str]:
     stream = ", ".join(f"{name} ({noun})" for name, noun in zip(NAMES, NOUNS, strict=True))
+    train = TrainSpec()
     return [
         "# Results",
         "",
-        f"Five concepts of the pocket world in a row: {stream}; five pictures each, identities",
-        "from the test range. `make bench-core` reruns everything on this page; every line goes on",
-        "from every release, whatever its gate said. Seeds per variant: "
-        + ", ".join(f"{variant} {count}" for variant, count in seeds.items())
-        + f". torch {torch.__version__}, base `{about['base']}`.",
+        f"Five concepts of the pocket world in a row: {stream};",
+        "five pictures each, identities from the test range. `make bench-core` reruns what is on",
+        "this page; a line goes on from every release, whatever its gate said.",
+        f"torch {torch.__version__}, base `{base}`, {train.steps} steps of batch {train.batch};",
+        f"l2dm at alpha {train.replay}, beta {train.prior}, gamma {train.distill}, chosen on other",
+        "identities ([sweep.md](sweep.md)).",
         "",
-        "Similarities are cosines of the identity encoder to the uploaded pictures. *Relative",
-        "forgetting*: mean over the past concepts of what was lost as a share of what was gained,",
-        f"0 = kept, 1 = back to the base model; a concept that gained less than {GAIN} was not",
-        "learned and does not count. *Lost of what was gained*: the same as a ratio of sums over",
-        "concepts and seeds, which needs no such threshold. *Drift*: how far class prompts moved",
-        "from the base on the same seeds, 1 - cosine of CLIP features. Brackets hold 95 %",
-        "bootstrap intervals (concepts, then pictures).",
+        "Similarities are cosines of the identity encoder to the uploaded pictures. *Lost of what",
+        "was gained*: what past concepts lost until the end as a share of what they had risen",
+        "above the base, 0 = kept, 1 = back to the base model, a ratio of sums over concepts and",
+        "seeds. *Relative forgetting*: the same as a mean over concepts, seed by seed; a concept",
+        f"that rose by less than {GAIN}, about the standard error of a cell, was not learned and",
+        "does not count. *Drift*: how far class prompts moved from the base on the same seeds,",
+        "1 - cosine of CLIP features. Brackets hold 95 % bootstrap intervals (concepts, then",
+        "pictures).",
         "",
     ]
 
@@ -115,7 +118,7 @@ def _table(found: Sequence[Found]) -> list[str]:
 
 
 def _costs(found: Sequence[Found]) -> list[str]:
-    steps = ("generate_prior", "score_memory", "train", "evaluate")
+    steps = ("score_memory", "train", "evaluate")
     rows = [
         "## Cost of a task",
         "",
@@ -125,11 +128,13 @@ def _costs(found: Sequence[Found]) -> list[str]:
     for one in found:
         cells = [f"{one.seconds.get(step, float('nan')):.0f}" for step in steps]
         rows.append(f"| {one.variant} | {' | '.join(cells)} | {one.bytes_per_concept:,.0f} |")
+    drawn = max(one.seconds.get("generate_prior", 0.0) for one in found)
     return [
         *rows,
         "",
-        "Class pictures are cached per base and noun. Bytes are those of the adapter and token",
-        "rows, divided by the concepts: a shared adapter does not grow. A `gated` concept on an",
+        f"Means over tasks, one line to a core. Class pictures cost {drawn:.0f} s a task on top",
+        "until they are cached per base and noun. Bytes are those of the adapter and token rows,",
+        "divided by the concepts: a shared adapter does not grow. A `gated` concept on an",
         f"SD-1.5-sized UNet takes {sd15_bytes(8):,} bytes at rank 8, {sd15_bytes(4):,} at rank 4",
         "(fp16, counted on that architecture; keys and values of its cross-attention).",
         "",
@@ -156,8 +161,9 @@ def sd15_bytes(rank: int) -> int:
 def _shown(pictures: Sequence[tuple[str, str]]) -> list[str]:
     lines = ["## What they draw", ""]
     lines.append(
-        "One block per concept: the real pictures first, then what the model draws after each task "
-        "from the one that taught it, same prompts and seeds; seed 0."
+        "One block per concept: the real pictures, what the base draws of the class noun, then "
+        "what the model draws after each task from the one that taught it, same prompts and "
+        f"seeds; seed {SEEDS[0]}."
     )
     for variant, name in pictures:
         lines += ["", f"**{variant}**", "", f"![{variant}]({name})"]

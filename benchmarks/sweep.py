@@ -3,8 +3,9 @@
     python -m benchmarks.sweep [--work .bench-sweep] [--seed 0] [--rows 0 1]
 
 The stream of the core bench with identities of the tuning range, method l2dm, one line per setting
-of alpha (replay), beta (prior) and gamma (distillation). Writes docs/sweep.md; the defaults of
-`TrainSpec` are its best row. Resumable like the core bench.
+of alpha (replay), beta (prior) and gamma (distillation). Writes docs/sweep.md. The defaults of
+`TrainSpec` are the row whose concepts are nearest their pictures at the end. Resumable like the
+core bench.
 """
 
 import argparse
@@ -52,7 +53,8 @@ def _write(work: Path, docs: Path, seed: int) -> None:
         "# Weights of L2DM's terms",
         "",
         "`python -m benchmarks.sweep`: the core bench's stream with identities of the tuning",
-        f"range, seed {seed}. Similarities are cosines of the identity encoder.",
+        f"range, seed {seed}. Similarities are cosines of the identity encoder. The defaults are",
+        "the row that is best at the end; *lost of what was gained* is explained in results.md.",
         "",
         "| alpha (replay) | beta (prior) | gamma (distillation) | learned | at the end "
         "| lost of what was gained | relative forgetting | prior drift |",
@@ -61,6 +63,7 @@ def _write(work: Path, docs: Path, seed: int) -> None:
     for weights in GRID:
         scores = scores_of(_line(weights, seed), work)
         if scores is None:
+            rows.append("| " + " | ".join(map(str, weights)) + " | not run | | | | |")
             continue
         matrix = scores.record.matrices[METRIC]
         drift = [one.distance for one in scores.record.drift if one.row == scores.record.rows[-1]]

@@ -73,9 +73,8 @@ def attach(
 ) -> LowRank:
     """Wrap the linear layers named `targets`; at first the network's output is unchanged.
 
-    A is uniform within 1/sqrt(d_in), as Hu et al. and peft begin it, B is zero: with A from
-    N(0, 1/r²) the same rates learned identities less well. Raises NothingAttached when a target is
-    not there.
+    A is uniform within 1/sqrt(d_in), as loralib and peft begin it, B is zero. Raises
+    NothingAttached when a target is not there.
     """
     from peft import LoraConfig, inject_adapter_in_model
 

@@ -40,6 +40,11 @@ class Bench:
     docs: Path
     device: torch.device
 
+    @property
+    def first_cycle(self) -> Path:
+        """Where the noise predictor's first cycle leaves its weights for the second."""
+        return self.work / "unet-first"
+
     def training(self) -> Renders:
         """The scenes that everything is trained on."""
         return rendered(self.work, "training", TRAINING_SCENES)
@@ -86,33 +91,37 @@ def make_judge(bench: Bench) -> None:
 
 
 def make_unet(bench: Bench) -> None:
-    """Train the noise predictor on the exported (fp16) encoders.
+    """Train the noise predictor on the exported (fp16) encoders, first cycle.
 
-    The average so far is exported at every checkpoint.
+    The average so far is exported to the work folder at every checkpoint.
     """
-    export.export_frame(bench.weights)
-    snapshot = _unet_export(bench)
-    snapshot(
-        train_unet(
-            bench.training(), _frozen_parts(bench), bench.work, bench.device, snapshot=snapshot
-        )
+    unet = train_unet(
+        bench.training(),
+        _frozen_parts(bench),
+        bench.work,
+        bench.device,
+        snapshot=_unet_export(bench.first_cycle),
     )
+    export.export_part(unet, bench.first_cycle)
 
 
 def make_unet_again(bench: Bench) -> None:
-    """Train the exported noise predictor for a second cycle."""
-    unet = UNet2DConditionModel.from_pretrained(bench.weights / "unet")
-    snapshot = _unet_export(bench)
-    snapshot(
-        train_unet_again(
-            unet,
-            bench.training(),
-            _frozen_parts(bench),
-            bench.work,
-            bench.device,
-            snapshot=snapshot,
+    """Train what the first cycle exported for a second one, and ship that."""
+    if not bench.first_cycle.is_dir():
+        raise SystemExit(
+            f"stage unet-second goes on from stage unet, found nothing in {bench.first_cycle}; "
+            "run `python -m l2dm.pocket.make --stage unet` first"
         )
+    export.export_frame(bench.weights)
+    unet = train_unet_again(
+        UNet2DConditionModel.from_pretrained(bench.first_cycle),
+        bench.training(),
+        _frozen_parts(bench),
+        bench.work,
+        bench.device,
+        snapshot=_unet_export(bench.weights / "unet"),
     )
+    export.export_part(unet, bench.weights / "unet")
 
 
 def _frozen_parts(bench: Bench) -> tuple[AutoencoderKL, CLIPTextModel, CLIPTokenizer]:
@@ -123,8 +132,8 @@ def _frozen_parts(bench: Bench) -> tuple[AutoencoderKL, CLIPTextModel, CLIPToken
     )
 
 
-def _unet_export(bench: Bench) -> Callable[[nn.Module], None]:
-    return lambda average: export.export_part(average, bench.weights / "unet")
+def _unet_export(folder: Path) -> Callable[[nn.Module], None]:
+    return lambda average: export.export_part(average, folder)
 
 
 def make_table(bench: Bench) -> None:

@@ -75,6 +75,18 @@ def test_identity_at_the_start(model: Model, kind: str) -> None:
     assert torch.equal(output(model), before)
 
 
+def test_low_rank_paths_start_within_one_over_the_root_of_their_width(
+    model: Model, kind: str
+) -> None:
+    if kind == "spectral":
+        pytest.skip("spectral shifts have no factors")
+    starts = {name: p for name, p in KINDS[kind](model).trainable().items() if p.any()}
+    assert {name.rsplit(".", 1)[1] for name in starts} <= {"weight", "down"}
+    for name, start in starts.items():
+        width = start.shape[0] if name.endswith(".down") else start.shape[1]
+        assert 0.8 < start.abs().max() * width**0.5 <= 1, name
+
+
 def test_changing_weights_changes_the_output(model: Model, kind: str) -> None:
     before = output(model)
     perturb(KINDS[kind](model))
