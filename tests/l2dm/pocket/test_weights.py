@@ -51,14 +51,19 @@ def paint(pipeline: StableDiffusionPipeline, prompts: list[str]) -> Tensor:
     return m.paint(pipeline, prompts, recommended["steps"], recommended["guidance"])
 
 
-def test_it_draws_what_is_asked_and_the_same_again(pipeline: StableDiffusionPipeline) -> None:
+def test_it_draws_what_is_asked(pipeline: StableDiffusionPipeline) -> None:
     asked = m.single_prompts()[::6]
     drawn = paint(pipeline, [prompt for prompt, _, _ in asked])
     noun, colour = m.single_rates(judge(load_judge(WEIGHTS / "judge"), drawn), asked)
     # Thirty pictures only: this catches broken weights; docs/pocket.md holds the measured rates.
-    assert noun >= 0.65
-    assert colour >= 0.6
-    assert torch.equal(drawn[:2], paint(pipeline, [prompt for prompt, _, _ in asked[:2]]))
+    assert noun >= 0.8
+    assert colour >= 0.75
+
+
+def test_it_draws_the_same_again(pipeline: StableDiffusionPipeline) -> None:
+    """In batches of one make-up; another size may differ in its last bits."""
+    prompts = [prompt for prompt, _, _ in m.single_prompts()[:4]]
+    assert torch.equal(paint(pipeline, prompts), paint(pipeline, prompts))
 
 
 def test_the_judge_is_right_on_renders_it_has_not_seen() -> None:
