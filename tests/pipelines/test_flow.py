@@ -257,7 +257,7 @@ def points(line: Line) -> dict[str, list[int]]:
     client = connect(line.home).MlflowClient()
     (run,) = client.search_runs([client.get_experiment_by_name("l2dm/pets").experiment_id])
     return {
-        name: [point.step for point in client.get_metric_history(run.info.run_id, name)]
+        name: sorted(point.step for point in client.get_metric_history(run.info.run_id, name))
         for name in run.data.metrics
     }
 
