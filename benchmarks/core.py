@@ -3,8 +3,8 @@
     python -m benchmarks.core [--variant sequential ...] [--seeds 0 1] [--work .bench] [--report]
 
 Every line of the bench runs the six steps in this process, without the platform. Finished doors
-are kept in --work, so a bench that was stopped goes on where it was; doors of another spec or base
-are refused, since a table must not mix them. `--report` (or finishing)
+are kept in --work, so a bench that was stopped goes on where it was; doors of another spec are
+refused, since a table must not mix them. `--report` (or finishing)
 writes docs/results.md from the doors that are there, misses included.
 """
 
@@ -14,10 +14,11 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from l2dm import basefolder, concepts, doors, manifest, releases, steps
+from l2dm import concepts, doors, manifest, releases, steps
 from l2dm import spec as specs
 from l2dm.errors import BadDoor
 from l2dm.pocket.world import TEST_SEEDS, Identity, identity, photos
@@ -80,7 +81,6 @@ def main() -> None:
 def run(line: Line, work: Path, base: str) -> None:
     """All five tasks of one line; doors that are there already are kept."""
     home = work / line.name
-    _require_same(home, line, base)
     parent = home / "empty"
     # One line name for all variants: seeds derive from it, so variants share every random draw.
     called = f"bench-{line.seed}"
@@ -100,27 +100,28 @@ def _task(home: Path, parent: Path, upload: Path, context: steps.Context, cache:
     began = time.monotonic()
     task, prior, memory = part["task"], part["prior"], part["memory"]
     adapter, scores = part["adapter"], part["scores"]
+    once = partial(_once, spec=context.spec)
     seconds = {
-        "intake": _once(task, doors.Task, lambda out: steps.intake(upload, parent, out, context)),
-        "generate_prior": _once(
+        "intake": once(task, doors.Task, lambda out: steps.intake(upload, parent, out, context)),
+        "generate_prior": once(
             prior,
             doors.Prior,
             lambda out: steps.generate_prior(task, parent, out, context, cache=cache),
         ),
-        "score_memory": _once(
+        "score_memory": once(
             memory, doors.Memory, lambda out: steps.score_memory(task, parent, out, context)
         ),
-        "train": _once(
+        "train": once(
             adapter,
             doors.Adapter,
             lambda out: steps.train(task, parent, prior, memory, out, context, work=part["work"]),
         ),
-        "evaluate": _once(
+        "evaluate": once(
             scores,
             doors.Scores,
             lambda out: steps.evaluate(task, parent, prior, memory, adapter, out, context),
         ),
-        "promote": _once(
+        "promote": once(
             part["release"],
             doors.Release,
             lambda out: steps.promote(task, parent, memory, adapter, scores, out, context),
@@ -149,30 +150,24 @@ def _upload(inbox: Path, context: steps.Context, who: Identity, concept: doors.C
     return folder
 
 
-def _require_same(home: Path, line: Line, base: str) -> None:
-    """Refuse a folder whose doors were made with another spec or base."""
-    wanted = {
-        "spec": specs.to_dict(line.spec),
-        "base": basefolder.fingerprint(basefolder.locate(base)),
-    }
-    note = home / "made-with.json"
-    if not note.is_file():
-        home.mkdir(parents=True, exist_ok=True)
-        note.write_text(json.dumps(wanted))
-    elif json.loads(note.read_text()) != wanted:
-        raise SystemExit(
-            f"{home} was made with another spec or base than this bench would use now; "
-            "move it away to run that line again"
-        )
+def _once(
+    folder: Path, kind: type[Any], make: Callable[[Path], object], spec: specs.Spec | None = None
+) -> float | None:
+    """Make a door unless it is there; seconds it took, None when it was. spec: what it must have.
 
-
-def _once(folder: Path, kind: type[Any], make: Callable[[Path], object]) -> float | None:
+    Stops at a door that another spec made: one table must not mix them.
+    """
     try:
-        manifest.read(folder, kind)
+        found = manifest.read(folder, kind)
     except BadDoor:
         began = time.monotonic()
         make(folder)
         return time.monotonic() - began
+    if spec is not None and found.spec != json.loads(specs.to_json(spec)):
+        raise SystemExit(
+            f"expected doors of this bench's spec in {folder}, found one made with another; "
+            "move the folder of that line away to run it again"
+        )
     return None
 
 

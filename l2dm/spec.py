@@ -97,7 +97,7 @@ class GateSpec:
 
     min_identity: float = 0.5  # identity accuracy of the new concept, [0, 1]
     max_forgetting: float = 0.25  # drop of identity similarity, any past concept
-    max_drift: float = 0.45  # distance of class prompts to the base, mean over nouns
+    max_drift: float = 0.35  # distance of class prompts to the base, mean over nouns
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,7 @@ from typing import Any
 from l2dm.doors import Matrix
 from l2dm.errors import WrongShape
 
-# A concept that rose less above the base was not learned: 0.05 is the standard error of a cell, the
-# mean identity similarity of eight pictures (measured over 40 cells of the core bench).
-MIN_GAIN = 0.05
+MIN_GAIN = 0.02  # a concept that rose less above the base was not learned
 
 Cells = Mapping[tuple[str, str], Mapping[tuple[str, int], float]]
 

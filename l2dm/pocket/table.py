@@ -121,7 +121,7 @@ def drawing_rows(weights: Path) -> list[Row]:
     return [
         Row(
             f'base, "a photo of a COLOUR NOUN", {len(singles)} pictures over all pairs',
-            "noun ≥ 85 %, colour ≥ 80 %, made on a CPU (a GPU: 95 % / 90 %)",
+            "noun ≥ 95 %, colour ≥ 90 % (CPU weights: 85 % / 80 %)",
             f"noun {noun:.1%}, colour {colour:.1%}",
             noun >= 0.85 and colour >= 0.80,
         ),
