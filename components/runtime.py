@@ -27,10 +27,15 @@ FLUSH_SECONDS = 5.0  # between batches of metric points
 SAY_SECONDS = 1.0  # between progress lines
 
 
-LIBRARIES = (
+Libraries = tuple[tuple[str, tuple[str, ...]], ...]
+LIBRARIES: Libraries = (
     ("diffusers", ("AutoencoderKL", "UNet2DConditionModel")),
     ("transformers", ("CLIPTextModel", "CLIPTokenizer")),
 )
+LESS: Mapping[str, Libraries] = {  # steps that load no model
+    "intake": (("transformers", ("CLIPTokenizer",)),),
+    "promote": (),
+}
 
 
 @dataclass(frozen=True)
@@ -136,8 +141,7 @@ class Step:
 
         Loading libraries and telling MLflow are the platform's cost: they are left out.
         """
-        if self.name != "promote":
-            _load_libraries()
+        _load(LESS.get(self.name, LIBRARIES))
         self._outside, began = 0.0, time.monotonic()
         door = function(*(Path(arg) if isinstance(arg, str) else arg for arg in args), **options)
         self._seconds += time.monotonic() - began - self._outside
@@ -212,9 +216,9 @@ class Step:
         Path(self._metrics.path).write_text(json.dumps(told, indent=1, sort_keys=True))
 
 
-def _load_libraries() -> None:
-    """Load what every model needs; both libraries load a class when it is first asked for."""
-    for library, names in LIBRARIES:
+def _load(libraries: Libraries) -> None:
+    """Load what a step needs; both libraries load a class when it is first asked for."""
+    for library, names in libraries:
         module = import_module(library)
         for name in names:
             getattr(module, name)

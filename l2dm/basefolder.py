@@ -81,6 +81,12 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def resolution(folder: Path) -> int:
+    """Side of the base's pictures in pixels: the noise predictor's, times the factor of the vae."""
+    unet, vae = (_read_json(folder / part / "config.json") or {} for part in ("unet", "vae"))
+    return int(unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1))
+
+
 def recommended(folder: Path) -> dict[str, Any]:
     """What the base says about sampling: {"steps": int, "guidance": float}."""
     return {"steps": 30, "guidance": 7.5} | (_read_json(folder / "sampling.json") or {})

@@ -216,12 +216,7 @@ def vocabulary(name: str) -> frozenset[str]:
 
 def resolution(name: str) -> int:
     """Side of the base's pictures in pixels, from its configs alone."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-
-    folder = basefolder.locate(name)
-    vae = AutoencoderKL.load_config(folder, subfolder="vae")
-    unet = UNet2DConditionModel.load_config(folder, subfolder="unet")
-    return int(unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1))
+    return basefolder.resolution(basefolder.locate(name))
 
 
 def _schedules(folder: Path) -> tuple[NoiseSchedule, Any]:
