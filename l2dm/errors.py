@@ -6,13 +6,20 @@ L2dmError
 │   ├── BadSpec           an unknown key or a value out of range
 │   ├── BadPrompt         an unknown <concept>, or too long to read
 │   ├── BadBase           base model missing, of another architecture, or pickled
-│   └── UnknownLine       a line, version or alias that does not exist
+│   ├── UnknownLine       a line, version or alias that does not exist
+│   └── BadStore          an object store: missing, closed to us, no conditional writes
 ├── BadDoor             a folder between steps is missing, torn, changed or of another kind
 ├── DoesNotFit          adapter and base disagree: names, shapes, dtypes, fingerprint, not finite
 ├── NothingAttached     a pattern matched no module
 ├── WrongShape          a tensor with other axes than the function is written for
 ├── StaleParent         the champion moved since this task was begun
 ├── LineBusy            another learner holds this line
+├── ObjectError         something about one object of an object store
+│   ├── BadKey            a key that leads out of the store, or that cannot be one
+│   ├── NoSuchObject      nothing is stored under the key
+│   ├── Conflict          a conditional write came second
+│   ├── Corrupt           other bytes than those that were written
+│   └── TooLarge          more bytes than the reader takes
 └── StepFailed          a pipeline step ended without its outputs
 
 A message says what was expected, what was found, where, and what to do.
@@ -57,6 +64,10 @@ class UnknownLine(BadInput):
     """A line, version or alias that does not exist."""
 
 
+class BadStore(BadInput):
+    """An object store that is missing, closed to us, or that cannot write on condition."""
+
+
 class BadDoor(L2dmError):
     """A folder between steps is missing, torn, changed or of another kind."""
 
@@ -83,3 +94,27 @@ class LineBusy(L2dmError):
 
 class StepFailed(L2dmError):
     """A pipeline step ended without its outputs."""
+
+
+class ObjectError(L2dmError):
+    """Something about one object of an object store."""
+
+
+class BadKey(ObjectError):
+    """A key that leads out of the store, or that cannot be one."""
+
+
+class NoSuchObject(ObjectError):
+    """Nothing is stored under the key."""
+
+
+class Conflict(ObjectError):
+    """A conditional write came second."""
+
+
+class Corrupt(ObjectError):
+    """Other bytes than those that were written."""
+
+
+class TooLarge(ObjectError):
+    """More bytes than the reader takes."""

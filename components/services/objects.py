@@ -1,0 +1,276 @@
+"""An object store: keys to bytes, with the two conditional writes that leases and records need.
+
+One protocol, two implementations that pass one contract suite: `FolderObjects` here and `S3Objects`
+(`s3.py`). A key is slash-separated text as S3 has it; a tag names the bytes of one write and is
+what `replace` must present.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import unicodedata
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from l2dm.errors import BadKey, Conflict, NoSuchObject, TooLarge
+
+MAX_KEY = 1024  # bytes of UTF-8, S3's limit
+LOCKS = 64  # lock files of a folder store; keys share them by hash
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One object of a listing: bytes, seconds since 1970 at which it was written."""
+
+    key: str
+    size: int
+    modified: float
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object that was read, and the tag of these bytes."""
+
+    data: bytes
+    tag: str
+
+
+class Objects(Protocol):
+    """What this project asks of an object store. Every method raises BadKey for a key like `..`.
+
+    A create or replace whose bytes are there already succeeds: it may be the retry of a request
+    whose answer was lost. Bytes that must have one winner therefore carry a unique name.
+    """
+
+    def read(self, key: str) -> Stored:
+        """Raises NoSuchObject, and Corrupt when the bytes are not those that were written."""
+        ...
+
+    def write(self, key: str, data: bytes) -> str:
+        """Write whatever is there; returns the tag."""
+        ...
+
+    def create(self, key: str, data: bytes) -> str:
+        """Write only if nothing is there; returns the tag. Raises Conflict."""
+        ...
+
+    def replace(self, key: str, data: bytes, tag: str) -> str:
+        """Write only over the bytes with this tag; returns the new tag. Raises Conflict."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """No error when it is not there."""
+        ...
+
+    def list(self, prefix: str, after: str = "") -> Iterator[Entry]:
+        """Objects whose key begins with `prefix` and is greater than `after`, in key order."""
+        ...
+
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        """The next path segments below a prefix that ends with a slash (or is empty), sorted."""
+        ...
+
+    def upload(self, key: str, path: Path) -> None:
+        """Write a file of any size; the object appears whole or not at all."""
+        ...
+
+    def download(self, key: str, to: Path, *, limit: int | None = None) -> None:
+        """Fetch into a file. Raises TooLarge before a byte moves, NoSuchObject, Corrupt."""
+        ...
+
+
+class FolderObjects:
+    """Objects as files of one folder: the twin without a server.
+
+    Conditional writes hold a kernel lock (dropped when its holder dies) and rename a flushed file
+    into place.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._hidden = folder / ".store"
+
+    def read(self, key: str) -> Stored:
+        """See Objects."""
+        try:
+            data = self._path(key).read_bytes()
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            raise NoSuchObject(missing(key, str(self.folder))) from None
+        return Stored(data, _tag(data))
+
+    def write(self, key: str, data: bytes) -> str:
+        """See Objects."""
+        with self._locked(key):
+            return self._put(key, data)
+
+    def create(self, key: str, data: bytes) -> str:
+        """See Objects."""
+        with self._locked(key):
+            found = self._found(key)
+            if found is None:
+                return self._put(key, data)
+            if found.data == data:
+                return found.tag
+            raise Conflict(f"expected no object {key!r} in {self.folder}, found one; read it again")
+
+    def replace(self, key: str, data: bytes, tag: str) -> str:
+        """See Objects."""
+        with self._locked(key):
+            found = self._found(key)
+            if found is not None and found.tag == tag:
+                return self._put(key, data)
+            if found is not None and found.data == data:
+                return found.tag
+            raise Conflict(
+                f"expected object {key!r} in {self.folder} as it was read, found "
+                f"{'other bytes' if found else 'nothing'}; read it again"
+            )
+
+    def delete(self, key: str) -> None:
+        """See Objects."""
+        with self._locked(key):
+            self._path(key).unlink(missing_ok=True)
+
+    def list(self, prefix: str, after: str = "") -> Iterator[Entry]:
+        """See Objects."""
+        require_prefix(prefix)
+        root = self.folder / prefix.rpartition("/")[0]
+        found = []
+        for path in root.rglob("*"):
+            key = path.relative_to(self.folder).as_posix()
+            if key.startswith(prefix) and key > after and _is_object(key):
+                try:
+                    stat = path.stat()
+                except FileNotFoundError:
+                    continue  # deleted while we looked
+                if path.is_file():
+                    found.append(Entry(key, stat.st_size, stat.st_mtime))
+        # code points sort as S3's UTF-8 bytes do
+        yield from sorted(found, key=lambda entry: entry.key)
+
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        """See Objects."""
+        require_prefix(prefix)
+        root = self.folder / prefix
+        if not root.is_dir():
+            return ()
+        names = [path.name for path in root.iterdir() if path.is_dir()]
+        return tuple(sorted(name for name in names if _is_object(name)))
+
+    def upload(self, key: str, path: Path) -> None:
+        """See Objects."""
+        draft = self._draft(key)
+        try:
+            shutil.copyfile(path, draft)
+            _flush(draft)
+            with self._locked(key):
+                os.replace(draft, self._path(key))
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def download(self, key: str, to: Path, *, limit: int | None = None) -> None:
+        """See Objects."""
+        path = self._path(key)
+        if not path.is_file():
+            raise NoSuchObject(missing(key, str(self.folder)))
+        require_size(key, path.stat().st_size, limit)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, to)
+
+    def _path(self, key: str) -> Path:
+        require_key(key)
+        return self.folder / key
+
+    def _found(self, key: str) -> Stored | None:
+        try:
+            return self.read(key)
+        except NoSuchObject:
+            return None
+
+    def _put(self, key: str, data: bytes) -> str:
+        draft = self._draft(key)
+        try:
+            with open(draft, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, self._path(key))
+        finally:
+            draft.unlink(missing_ok=True)
+        return _tag(data)
+
+    def _draft(self, key: str) -> Path:
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.with_name(f".{uuid.uuid4().hex}.draft")
+
+    @contextmanager
+    def _locked(self, key: str) -> Iterator[None]:
+        require_key(key)
+        self._hidden.mkdir(parents=True, exist_ok=True)
+        which = int(hashlib.sha256(key.encode()).hexdigest(), 16) % LOCKS
+        with open(self._hidden / f"{which:02d}.lock", "a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def require_key(key: str) -> None:
+    """Refuse what could leave the store, or be read as something else. Raises BadKey."""
+    problem = _key_problem(key)
+    if problem:
+        raise BadKey(
+            f"object key {key!r}: expected names with / between them, found {problem}; rename it"
+        )
+
+
+def require_prefix(prefix: str) -> None:
+    """A prefix is the beginning of a key. Raises BadKey."""
+    whole = prefix + "x" if prefix.endswith("/") or not prefix else prefix
+    require_key(whole)
+
+
+def require_size(key: str, size: int, limit: int | None) -> None:
+    """Raises TooLarge when an object holds more bytes than the reader takes."""
+    if limit is not None and size > limit:
+        raise TooLarge(
+            f"object {key!r}: expected at most {limit:,} bytes, found {size:,}; "
+            "upload a smaller file"
+        )
+
+
+def missing(key: str, where: str) -> str:
+    """The sentence for an object that is not there."""
+    return f"expected object {key!r} in {where}, found nothing"
+
+
+def _key_problem(key: str) -> str:
+    if not key or len(key.encode("utf-8", "surrogatepass")) > MAX_KEY:
+        return f"{len(key)} characters"
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in key):
+        return "a control character or half a letter"
+    if "\\" in key:
+        return "a backslash"
+    for part in key.split("/"):
+        if part in ("", ".", ".."):
+            return f"the part {part!r}"
+        if part.startswith("."):
+            return f"the hidden part {part!r}"
+    return ""
+
+
+def _is_object(key: str) -> bool:
+    return not any(part.startswith(".") for part in key.split("/"))
+
+
+def _tag(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _flush(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
