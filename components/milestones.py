@@ -28,7 +28,7 @@ def begin(step: Step, parent: str, empty_release: Callable[..., Any]) -> Any:
     """
     line, upload = step.subject.line, step.subject.upload
     assert upload is not None
-    records = Records(step.home.records(line))
+    records = Records(step.home.store, line)
     known, registry = records.concept(upload.name), _registry(step)
     if known and known.state == "learning" and known.upload == upload_digest(upload):
         task, version = known.task, known.parent_version
@@ -45,7 +45,7 @@ def accept(step: Step, door: Door[doors.Task]) -> None:
     """Record that a task has begun, once, and log its settings."""
     task, upload = door.record, step.subject.upload
     assert upload is not None
-    records, digest = Records(step.home.records(task.line)), upload_digest(upload)
+    records, digest = Records(step.home.store, task.line), upload_digest(upload)
     known = records.concept(task.concept.name)
     if not (known and known.state == "learning" and known.upload == digest):
         records.append(
@@ -86,7 +86,7 @@ def publish(step: Step, door: Door[doors.Release], scores: str, report: str, sum
     release, line = door.record, door.record.line
     assert release.concept is not None
     row = manifest.read(Path(scores), doors.Scores).record
-    registry, records = _registry(step), Records(step.home.records(line))
+    registry, records = _registry(step), Records(step.home.store, line)
     facts = Facts(
         task=release.task,
         concept=release.concept.name,
@@ -191,7 +191,7 @@ def _step_costs(step: Step, task: str) -> Iterator[Any]:
 
     ended = [
         event.facts
-        for event in Records(step.home.records(step.subject.line)).events()
+        for event in Records(step.home.store, step.subject.line).events()
         if "costs" in event.facts and event.facts["task"] != task
     ]
     now = {"task": task, "costs": {name: asdict(cost) for name, cost in step.costs().items()}}

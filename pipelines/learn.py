@@ -45,7 +45,7 @@ class Learner:
     def waiting(self) -> tuple[Path, ...]:
         """Uploads without a terminal state, oldest first."""
         uploads = concepts.waiting(self.home.inbox, self.line)
-        return waiting(uploads, Records(self.home.records(self.line)))
+        return waiting(uploads, Records(self.home.store, self.line))
 
     def learn(self, watch: Watch) -> Iterator[Learned]:
         """Learn every waiting upload; `watch(upload)` listens to its progress.
@@ -85,7 +85,7 @@ class Learner:
         reasons = failure.problems if failure else (str(error),)
         if failure and not refused:
             reasons = tuple(f"step {failure.step}: {failure.kind}: {one}" for one in reasons)
-        records = Records(self.home.records(self.line))
+        records = Records(self.home.store, self.line)
         known = records.concept(upload.name)
         if known and known.state in ENDINGS and known.upload == upload_digest(upload):
             raise L2dmError(
@@ -104,7 +104,7 @@ class Learner:
         return ended
 
     def _require_end(self, concept: str) -> ConceptState:
-        state = Records(self.home.records(self.line)).concept(concept)
+        state = Records(self.home.store, self.line).concept(concept)
         if state is None or state.version is None:
             raise L2dmError(
                 f"expected concept {concept!r} of line {self.line!r} to be promoted or held after "

@@ -67,7 +67,7 @@ def submit(
             raise BadUpload(problems)
         (old / concepts.FILE).unlink()  # it has ended: without it, there is no upload
     upload = concepts.submit(pictures, home.inbox, line, concept, spec, taken)
-    records = Records(home.records(line))
+    records = Records(home.store, line)
     records.append("submitted", concept=concept.name, class_noun=concept.class_noun)
     data: dict[str, Any] = manifest.to_data(upload)
     return data
@@ -161,7 +161,7 @@ def rollback(place: Place, to: str) -> tuple[int, int]:
 
     with locks.held(home.lock(line), line), tempfile.TemporaryDirectory() as scratch:
         projection.forget(home, line)
-        records = Records(home.records(line))
+        records = Records(home.store, line)
         try:
             before = roll_back(registry, records, line, version, check, Path(scratch) / "release")
         finally:

@@ -14,6 +14,8 @@ mlflow.db  artifacts/         tracking and registry
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.services.objects import FolderObjects, Objects
+
 
 @dataclass(frozen=True)
 class Home:
@@ -46,9 +48,10 @@ class Home:
         """MLflow's SQLite file."""
         return self.folder / "mlflow.db"
 
-    def records(self, line: str) -> Path:
-        """Append-only records of a line."""
-        return self.folder / "records" / line
+    @property
+    def store(self) -> Objects:
+        """The records, as an object store sees this folder."""
+        return FolderObjects(self.folder)
 
     def projection(self, line: str) -> Path:
         """The light index of a line that `l2dm status` reads."""

@@ -34,10 +34,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Stored:
-    """An object that was read, and the tag of these bytes."""
+    """An object that was read, and the tag of these bytes.
+
+    age: seconds since they were written by the store's own clock, so that two readers whose clocks
+    disagree see the same lease expire.
+    """
 
     data: bytes
     tag: str
+    age: float = 0.0
 
 
 class Objects(Protocol):
@@ -98,10 +103,11 @@ class FolderObjects:
     def read(self, key: str) -> Stored:
         """See Objects."""
         try:
-            data = self._path(key).read_bytes()
+            with open(self._path(key), "rb") as file:
+                data, written = file.read(), os.fstat(file.fileno()).st_mtime
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             raise NoSuchObject(missing(key, str(self.folder))) from None
-        return Stored(data, _tag(data))
+        return Stored(data, _tag(data), max(0.0, self._now() - written))
 
     def write(self, key: str, data: bytes) -> str:
         """See Objects."""
@@ -181,6 +187,13 @@ class FolderObjects:
         require_size(key, path.stat().st_size, limit)
         to.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, to)
+
+    def _now(self) -> float:
+        """The file system's clock, which a network mount does not share with this machine."""
+        self._hidden.mkdir(parents=True, exist_ok=True)
+        clock = self._hidden / "clock"
+        clock.touch()
+        return clock.stat().st_mtime
 
     def _path(self, key: str) -> Path:
         require_key(key)

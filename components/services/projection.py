@@ -53,14 +53,14 @@ def read(home: Home, line: str, registry: Callable[[], Registry]) -> Index:
     if path.exists():
         index: Index = manifest.from_data(Index, json.loads(path.read_text()))
         return index
-    if not any(event.kind == "begun" for event in Records(home.records(line)).events()):
+    if not any(event.kind == "begun" for event in Records(home.store, line).events()):
         return Index()
     return refresh(home, registry(), line)
 
 
 def concepts(home: Home, line: str) -> tuple[ConceptState, ...]:
     """Every concept of a line: those with records, then uploads that nobody looked at yet."""
-    states = {state.name: state for state in Records(home.records(line)).concepts()}
+    states = {state.name: state for state in Records(home.store, line).concepts()}
     for path in sorted((home.inbox / line).glob("*/concept.json")):
         name, known = path.parent.name, states.get(path.parent.name)
         renewed = known and known.state in ENDINGS and known.upload != upload_digest(path.parent)

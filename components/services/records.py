@@ -1,4 +1,4 @@
-"""What happened to a line, append-only: one JSON file per event, numbered, never rewritten.
+"""What happened to a line, append-only: one JSON object per event, numbered, never rewritten.
 
 A concept's state is read off its events. `submitted` opens it, `begun` fixes task id and parent,
 `ended` closes it in exactly one of four states; a later `submitted` opens it again.
@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from components.services.objects import Objects
+from l2dm.errors import Conflict
 from l2dm.manifest import sha256_of
 
 Kind = Literal["submitted", "begun", "ended", "promotion", "rollback"]
@@ -49,32 +51,36 @@ class ConceptState:
 
 
 class Records:
-    """The events of one line, in one folder."""
+    """The events of one line in an object store, `records/<line>/000001.json` and so on."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, store: Objects, line: str) -> None:
+        self._store, self._folder = store, f"records/{line}/"
+        self._known: dict[str, Event] = {}  # an event never changes: it is read once
 
     def append(self, kind: Kind, **facts: Any) -> Event:
-        """Write the next event. Two writers never share a number: creation is exclusive."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        facts = {"kind": kind, "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "by": _user(), **facts}
-        draft = self.folder / f".draft-{uuid.uuid4().hex}"
-        with open(draft, "w") as file:
-            json.dump(facts, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            return Event(self._link(draft), kind, facts)
-        finally:
-            draft.unlink()
+        """Write the next event. Two writers never share a number: creation is conditional."""
+        while True:
+            try:
+                return self.append_next(self._last(), kind, **facts)
+            except Conflict:  # another writer took the number
+                continue
+
+    def append_next(self, last: int, kind: Kind, **facts: Any) -> Event:
+        """Write the event after number `last`. Raises Conflict when that one is not the last."""
+        facts = {
+            "kind": kind,
+            "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "by": _user(),
+            "id": uuid.uuid4().hex,  # tells a retry of this write from another's
+            **facts,
+        }
+        key = f"{self._folder}{last + 1:06d}.json"
+        self._store.create(key, json.dumps(facts, indent=1).encode())
+        return Event(last + 1, kind, facts)
 
     def events(self) -> tuple[Event, ...]:
         """Every event, oldest first."""
-        found = []
-        for path in sorted(self.folder.glob("*.json")):
-            facts = json.loads(path.read_text())
-            found.append(Event(int(path.stem), facts["kind"], facts))
-        return tuple(found)
+        return tuple(self._event(entry.key) for entry in self._store.list(self._folder))
 
     def concepts(self) -> tuple[ConceptState, ...]:
         """The state of every concept that has an event, in order of first appearance."""
@@ -113,14 +119,14 @@ class Records:
             **facts,
         )
 
-    def _link(self, draft: Path) -> int:
-        while True:
-            number = 1 + max((int(path.stem) for path in self.folder.glob("*.json")), default=0)
-            try:
-                os.link(draft, self.folder / f"{number:06d}.json")
-            except FileExistsError:  # another writer took the number
-                continue
-            return number
+    def _event(self, key: str) -> Event:
+        if key not in self._known:
+            facts = json.loads(self._store.read(key).data)
+            self._known[key] = Event(_number(key), facts["kind"], facts)
+        return self._known[key]
+
+    def _last(self) -> int:
+        return max((_number(entry.key) for entry in self._store.list(self._folder)), default=0)
 
 
 def waiting(uploads: Sequence[Path], records: Records) -> tuple[Path, ...]:
@@ -158,6 +164,10 @@ def _after(before: ConceptState | None, event: Event) -> ConceptState:
             upload=facts["upload"],
         )
     return now
+
+
+def _number(key: str) -> int:
+    return int(key.rpartition("/")[2].removesuffix(".json"))
 
 
 def _user() -> str:

@@ -9,13 +9,14 @@ import pytest
 
 from components.services import projection
 from components.services.home import Home
+from components.services.objects import FolderObjects
 from components.services.records import ConceptState, Records, waiting
 from components.services.registry import Facts, FolderRegistry
 
 
 @pytest.fixture
 def records(tmp_path: Path) -> Records:
-    return Records(tmp_path / "records")
+    return Records(FolderObjects(tmp_path), "pets")
 
 
 def upload(folder: Path, name: str, noun: str = "dog") -> Path:
@@ -121,7 +122,7 @@ def test_the_status_of_a_line_has_the_documented_keys(tmp_path: Path) -> None:
 def test_a_kill_between_change_and_copy_leaves_no_wrong_copy(tmp_path: Path) -> None:
     home = Home.at(tmp_path)
     begun = {"concept": "rex", "class_noun": "dog", "task": "t0001"}
-    Records(home.records("pets")).append("begun", **begun, parent_version=0, upload="u")
+    Records(home.store, "pets").append("begun", **begun, parent_version=0, upload="u")
     release = tmp_path / "release"
     release.mkdir()
     registry = FolderRegistry(tmp_path / "registry")

@@ -9,6 +9,7 @@ import pytest
 
 from components.services.home import Home
 from components.services.mlflow_store import MlflowRegistry
+from components.services.objects import FolderObjects
 from components.services.promotion import roll_back, settle
 from components.services.records import Records
 from components.services.registry import Facts, FolderRegistry, Registry, resolve
@@ -36,7 +37,7 @@ def release(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def records(tmp_path: Path) -> Records:
-    return Records(tmp_path / "records")
+    return Records(FolderObjects(tmp_path), "pets")
 
 
 def facts(number: int, parent: int, *, verdict: bool = True) -> Facts:

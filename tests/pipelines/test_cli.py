@@ -128,7 +128,7 @@ def test_an_upload_that_ended_without_success_can_be_submitted_again(tmp_path: P
     digest = upload_digest(home / "inbox" / "pets" / "rex")
     reasons = ("step train: out of memory",)
     ended = ConceptState("rex", "dog", "failed", reasons=reasons, upload=digest)
-    Records(Home.at(home).records("pets")).end(ended)
+    Records(Home.at(home).store, "pets").end(ended)
     assert "out of memory" in run(home, "status").stdout
     assert submit(home, folder).exit_code == 0
     (line,) = json.loads(run(home, "status", "--json").stdout)["lines"]
@@ -166,7 +166,7 @@ def test_status_shows_versions_aliases_and_reasons(tmp_path: Path) -> None:
     facts = Facts("t0001", "rex", "dog", 0, "digest", False, reasons, {"prior_drift": 0.4})
     registry.register("pets", release, facts)
     registry.set_alias("pets", "challenger", 1)
-    Records(home.records("pets")).end(
+    Records(home.store, "pets").end(
         ConceptState("rex", "dog", "held", version=1, reasons=reasons, task="t0001")
     )
     projection.refresh(home, registry, "pets")

@@ -103,7 +103,7 @@ def test_champion_moves_once_then_is_held_and_a_stale_parent_is_refused(
     outcome = run_local(job, lambda progress: None)
     registry = line.registry()
     assert registry.aliases("pets") == {"champion": 1, "challenger": 2}
-    state = Records(line.home.records("pets")).concept("mimi")
+    state = Records(line.home.store, "pets").concept("mimi")
     assert state is not None
     assert (state.state, state.version) == ("held", 2)
     assert any("1.5" in reason for reason in state.reasons)

@@ -31,8 +31,8 @@ def promoted(job: Job, listener: Listener) -> Outcome:
     """A run that does what the last step does: it records the end."""
     listener(Progress("train", "loss", 1, 2))
     name = job.upload.name
-    number = 1 + len([s for s in Records(job.home.records(job.line)).concepts() if s.version])
-    Records(job.home.records(job.line)).end(
+    number = 1 + len([s for s in Records(job.home.store, job.line).concepts() if s.version])
+    Records(job.home.store, job.line).end(
         ConceptState(
             name, "dog", "promoted", version=number, task=f"t{number:04d}",
             upload=upload_digest(job.upload),
@@ -125,7 +125,7 @@ def test_a_failure_after_the_promotion_does_not_unsay_it(place: Home) -> None:
 
     with pytest.raises(L2dmError, match=r"'rex' was promoted as version 1, but .*disk full"):
         learn(place, run)
-    assert Records(place.records("pets")).concepts()[0].state == "promoted"
+    assert Records(place.store, "pets").concepts()[0].state == "promoted"
 
 
 def test_a_run_without_an_end_is_not_believed(place: Home) -> None:
