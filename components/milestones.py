@@ -4,13 +4,20 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from components.runtime import Step
 from components.services import projection
 from components.services.mlflow_store import MlflowRegistry
-from components.services.promotion import settle
-from components.services.records import ConceptState, Ending, Records, upload_digest
+from components.services.promotion import require_parent, settle
+from components.services.records import (
+    ENDINGS,
+    ConceptState,
+    Ending,
+    Records,
+    standing,
+    upload_digest,
+)
 from components.services.registry import Facts, Registry
 from l2dm import doors, manifest
 from l2dm.manifest import Door
@@ -30,10 +37,10 @@ def begin(step: Step, parent: str, empty_release: Callable[..., Any]) -> Any:
     assert upload is not None
     records = Records(step.home.store, line)
     known, registry = records.concept(upload.name), _registry(step)
-    if known and known.state == "learning" and known.upload == upload_digest(upload):
+    if _begun(known, upload_digest(upload)):
         task, version = known.task, known.parent_version
     else:
-        task, version = records.next_task(), registry.aliases(line).get("champion", 0)
+        task, version = records.next_task(), standing(records.events()).champion
     if version:
         registry.fetch(line, version, Path(parent))
     else:
@@ -47,7 +54,7 @@ def accept(step: Step, door: Door[doors.Task]) -> None:
     assert upload is not None
     records, digest = Records(step.home.store, task.line), upload_digest(upload)
     known = records.concept(task.concept.name)
-    if not (known and known.state == "learning" and known.upload == digest):
+    if not _begun(known, digest):
         records.append(
             "begun",
             concept=task.concept.name,
@@ -97,6 +104,7 @@ def publish(step: Step, door: Door[doors.Release], scores: str, report: str, sum
         reasons=release.verdict.reasons,
         scores=new_row(row),
     )
+    require_parent(registry, records, line, facts)
     projection.forget(step.home, line)
     version = registry.register(line, door.folder, facts)
     crowned = settle(registry, records, line, version)
@@ -134,6 +142,16 @@ def verdict_text(facts: Facts, version: int, crowned: bool) -> str:
     outcome = "is the champion now" if crowned else "is held as challenger"
     reasons = "".join(f"* {reason}\n" for reason in facts.reasons)
     return f"**Version {version}** ({facts.concept}, {facts.task}) {outcome}.\n\n{reasons}"
+
+
+def _begun(known: ConceptState | None, upload: str) -> TypeGuard[ConceptState]:
+    """Whether this upload has a task already that did not end: a run that died goes on with it."""
+    return (
+        known is not None
+        and known.task != ""
+        and known.upload == upload
+        and known.state not in ENDINGS
+    )
 
 
 def _registry(step: Step) -> MlflowRegistry:

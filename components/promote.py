@@ -21,6 +21,7 @@ def promote(  # noqa: PLR0913 - kfp reads the step's doors off its signature
     base: str,
     spec: str,
     home: str,
+    fence: int,
 ) -> None:
     """Judge, register, and move the aliases as the verdict says.
 
@@ -37,6 +38,7 @@ def promote(  # noqa: PLR0913 - kfp reads the step's doors off its signature
         base: Load name of the base model.
         spec: `l2dm.spec.Spec` as JSON.
         home: The state folder.
+        fence: Number of the lease under which this run learns.
     """
     from components.milestones import publish
     from components.runtime import Settings, Step, task_of
@@ -45,4 +47,5 @@ def promote(  # noqa: PLR0913 - kfp reads the step's doors off its signature
     with Step("promote", task_of(task.path), Settings(base, spec, home), metrics) as step:
         inputs = [task.path, parent.path, memory.path, adapter.path, scores.path]
         door = step.run(run, *inputs, release.path, step.context)
+        step.require_lease(fence)
         publish(step, door, scores.path, report.path, summary.path)

@@ -18,6 +18,7 @@ from typing import Any, Self, TypeVar
 from components.services import journal, watch
 from components.services.home import Home
 from components.services.journal import Cost, Progress, say
+from components.services.leases import Leases
 from components.services.tracking import MlflowTracking, Point, Tracking
 from l2dm import doors, manifest
 from l2dm.spec import Spec, from_json
@@ -146,6 +147,10 @@ class Step:
         door = function(*(Path(arg) if isinstance(arg, str) else arg for arg in args), **options)
         self._seconds += time.monotonic() - began - self._outside
         return door
+
+    def require_lease(self, fence: int) -> None:
+        """Go on only while this run holds its line under that number. Raises LostLease."""
+        Leases(self.home.store).check(self.subject.line, fence)
 
     def tell(self, values: Mapping[str, float]) -> None:
         """Numbers for the pipeline's own page (`dsl.Metrics`)."""

@@ -18,6 +18,7 @@ def train(  # noqa: PLR0913 - kfp reads the step's doors off its signature
     base: str,
     spec: str,
     home: str,
+    fence: int,
 ) -> None:
     """Train the adapter of this task.
 
@@ -31,12 +32,14 @@ def train(  # noqa: PLR0913 - kfp reads the step's doors off its signature
         base: Load name of the base model.
         spec: `l2dm.spec.Spec` as JSON.
         home: The state folder.
+        fence: Number of the lease under which this run learns.
     """
     from components.runtime import Settings, Step, task_of
     from l2dm.steps import train as run
 
     with Step("train", task_of(task.path), Settings(base, spec, home), metrics) as step:
         doors = [task.path, parent.path, prior.path, memory.path, adapter.path]
+        step.require_lease(fence)
         work = step.scratch(doors[:-1])
         step.on_curve(step.run(run, *doors, step.context, work=work, on_step=step.on_step))
         step.tell(step.last_terms)

@@ -14,6 +14,7 @@ L2dmError
 ├── WrongShape          a tensor with other axes than the function is written for
 ├── StaleParent         the champion moved since this task was begun
 ├── LineBusy            another learner holds this line
+├── LostLease           another run took this line over, or this one was not heard of in time
 ├── ObjectError         something about one object of an object store
 │   ├── BadKey            a key that leads out of the store, or that cannot be one
 │   ├── NoSuchObject      nothing is stored under the key
@@ -90,6 +91,10 @@ class StaleParent(L2dmError):
 
 class LineBusy(L2dmError):
     """Another learner holds this line."""
+
+
+class LostLease(L2dmError):
+    """Another run took this line over, or this one was not heard of in time."""
 
 
 class StepFailed(L2dmError):

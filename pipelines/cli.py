@@ -192,6 +192,40 @@ def export(
         console.out("\n".join(files))
 
 
+@app.command()
+def dispatch(
+    once: Annotated[bool, typer.Option("--once", help="Stop when nothing waits or runs.")] = False,
+    every: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between looks.")] = 2.0,
+    parallel: Annotated[int, typer.Option("--parallel", min=1, help="Lines at once.")] = 1,
+    home: HomeOption = HOME,
+    base: BaseOption = BASE,
+    settings: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Learn the uploads of all lines as they come, until stopped."""
+    from pipelines import console, operations
+
+    for line, moved in operations.dispatch(
+        home, base, settings or [], once=once, every=every, parallel=parallel
+    ):
+        if json:
+            console.out_json_line({"line": line, "moved": moved})
+        else:
+            console.out(f"{line}: {moved}")
+
+
+@app.command()
+def history(line: LineOption, home: HomeOption = HOME, json: JsonOption = False) -> None:
+    """Show everything that was recorded of a line: what, when, by whom and why."""
+    from pipelines import console, operations
+
+    events = operations.history(home, line)
+    if json:
+        console.out_json({"line": line, "events": events})
+    else:
+        console.tell_history(events)
+
+
 @app.command("compile")
 def compile_(
     out: Annotated[Path, typer.Option("--out", help="Folder for the YAML.")],

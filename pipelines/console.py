@@ -49,6 +49,11 @@ def out_json(value: Any) -> None:
     out(json.dumps(value, indent=1))
 
 
+def out_json_line(value: Any) -> None:
+    """One of many results for a script, on a line of its own."""
+    out(json.dumps(value))
+
+
 def note(text: str) -> None:
     """A line that is not part of the result."""
     sys.stderr.write(text + "\n")
@@ -173,6 +178,15 @@ def tell_evaluation(found: Mapping[str, Any]) -> None:
     for concept in concepts:
         table.add_row(concept, *(f"{of[concept]:.3f}" for of in means.values()))
     Console().print(table)
+
+
+def tell_history(events: Sequence[Mapping[str, Any]]) -> None:
+    """One line per event: number, time, who, what, and its facts."""
+    told = ("number", "at", "by", "kind", "id")
+    for event in events:
+        facts = [f"{name}={value}" for name, value in event.items() if name not in told and value]
+        head = f"{event['number']:6d}  {event['at']}  {event['by']}  {event['kind']}"
+        out("  ".join([head, *facts]))
 
 
 def _cost(cost: Cost) -> dict[str, float]:

@@ -1,18 +1,19 @@
-"""The loop behind `l2dm learn`: every waiting upload of a line, oldest first, under its lock."""
+"""The loop behind `l2dm learn`: every waiting upload of a line, oldest first, under its lease."""
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.services import locks, projection
+from components.services import projection
 from components.services.home import Home
 from components.services.journal import Cost
-from components.services.records import ENDINGS, ConceptState, Records, upload_digest, waiting
+from components.services.leases import Leases
+from components.services.records import ConceptState, Records, waiting
 from components.services.registry import Registry
 from l2dm import concepts
 from l2dm.errors import L2dmError
+from pipelines.endings import end_badly, sweep
 from pipelines.submit import Job, Listener, Outcome, RunFailed, run_local
 
 Runner = Callable[[Job, Listener], Outcome]
@@ -53,17 +54,17 @@ class Learner:
         Raises LineBusy when another learner holds the line, and what the user has to mend (base,
         spec) as L2dmError, with the upload still waiting.
         """
-        with locks.held(self.home.lock(self.line), self.line):
+        with Leases(self.home.store).held(self.line) as heartbeat:
             if self.home.database.exists():
                 projection.forget(self.home, self.line)
                 projection.refresh(self.home, self.registry(), self.line)
             while uploads := self.waiting():
                 with watch(uploads[0]) as listener:
-                    learned = self._learn_one(uploads[0], listener)
+                    learned = self._learn_one(uploads[0], heartbeat.lease.fence, listener)
                 yield learned
 
-    def _learn_one(self, upload: Path, listener: Listener) -> Learned:
-        job = Job(self.line, upload, self.base, self.spec, self.home)
+    def _learn_one(self, upload: Path, fence: int, listener: Listener) -> Learned:
+        job = Job(self.line, upload, self.base, self.spec, self.home, fence)
         for attempt in range(ATTEMPTS):
             try:
                 outcome = self.run(job, listener)
@@ -72,36 +73,16 @@ class Learner:
                     continue
                 return Learned(self._end_badly(upload, error))
             state = self._require_end(upload.name)
-            self._sweep(upload, job)
+            sweep(self.home, self.line, upload.name)
             return Learned(state, outcome.wall, outcome.overhead, outcome.costs)
         raise AssertionError("unreachable")
 
     def _end_badly(self, upload: Path, error: RunFailed) -> ConceptState:
-        """Record `refused` with the reasons, or `failed` with step and error."""
-        failure = error.failure
-        if failure and failure.kind in USERS_OWN:
-            raise L2dmError("\n".join(failure.problems)) from error
-        refused = failure is not None and failure.kind == "BadUpload"
-        reasons = failure.problems if failure else (str(error),)
-        if failure and not refused:
-            reasons = tuple(f"step {failure.step}: {failure.kind}: {one}" for one in reasons)
+        """Record how it ended, unless the user has to mend something else."""
+        if error.failure and error.failure.kind in USERS_OWN:
+            raise L2dmError("\n".join(error.failure.problems)) from error
         records = Records(self.home.store, self.line)
-        known = records.concept(upload.name)
-        if known and known.state in ENDINGS and known.upload == upload_digest(upload):
-            raise L2dmError(
-                f"concept {upload.name!r} was {known.state} as version {known.version}, but "
-                f"what comes after failed: {'; '.join(reasons)}"
-            ) from error
-        ended = ConceptState(
-            upload.name,
-            _class_noun(upload),
-            "refused" if refused else "failed",
-            reasons=reasons,
-            task=known.task if known and known.state == "learning" else "",
-            upload=upload_digest(upload),
-        )
-        records.end(ended, step=failure.step if failure else None)
-        return ended
+        return end_badly(records, upload, error.failure, str(error))
 
     def _require_end(self, concept: str) -> ConceptState:
         state = Records(self.home.store, self.line).concept(concept)
@@ -111,15 +92,3 @@ class Learner:
                 f"its run, found {state}; run `l2dm learn` again"
             )
         return state
-
-    def _sweep(self, upload: Path, job: Job) -> None:
-        """Checkpoints and the doors of a finished run: the release is in the registry."""
-        shutil.rmtree(self.home.work(self.line, upload.name), ignore_errors=True)
-        shutil.rmtree(job.folder / "pipeline", ignore_errors=True)
-
-
-def _class_noun(upload: Path) -> str:
-    try:
-        return concepts.read_upload(upload).concept.class_noun
-    except L2dmError:
-        return ""

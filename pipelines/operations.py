@@ -2,14 +2,16 @@
 
 import secrets
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.services import locks, projection
+from components.services import projection
 from components.services.home import Home
 from components.services.journal import Progress
+from components.services.leases import Leases
 from components.services.promotion import roll_back
 from components.services.records import Records
 from components.services.registry import Registry, resolve
@@ -100,7 +102,8 @@ def status(folder: Path, line: str | None, *, refresh: bool) -> list[dict[str, A
 def busy(folder: Path) -> dict[str, str]:
     """Who learns which line now."""
     home = Home.at(folder)
-    holders = {line: locks.holder(home.lock(line)) for line in home.lines()}
+    leases = Leases(home.store)
+    holders = {line: leases.holder(line) for line in home.lines()}
     return {line: holder for line, holder in holders.items() if holder}
 
 
@@ -159,7 +162,7 @@ def rollback(place: Place, to: str) -> tuple[int, int]:
     def check(number: int, release: Path) -> None:
         open_release(release, place.base_name)
 
-    with locks.held(home.lock(line), line), tempfile.TemporaryDirectory() as scratch:
+    with Leases(home.store).held(line), tempfile.TemporaryDirectory() as scratch:
         projection.forget(home, line)
         records = Records(home.store, line)
         try:
@@ -176,6 +179,44 @@ def export(place: Place, version: str, out: Path) -> None:
     _require_line(place.home, place.line)
     with _fetched(place, version) as release:
         write(release, place.base_name, out)
+
+
+def dispatch(
+    folder: Path,
+    base: str,
+    settings: Sequence[str],
+    *,
+    once: bool,
+    every: float,
+    parallel: int,
+) -> Iterator[tuple[str, str]]:
+    """Reconcile all lines for ever, or until nothing waits or runs; every move of a line.
+
+    Raises BadSpec, BadBase before anything starts. When it ends, its runs end with it.
+    """
+    from pipelines.dispatch import Dispatcher, Policy, Settings
+    from pipelines.runs import LocalRuns
+
+    place = Place(folder, "", base, tuple(settings))
+    home, chosen = place.home, Settings(place.base_name, to_json(place.spec))
+    _require_base(chosen.base)
+    runs = LocalRuns(home)
+    dispatcher = Dispatcher(home, runs, place.registry, chosen, Policy(parallel=parallel))
+    before: dict[str, str] = {}
+    while True:
+        moves = dispatcher.look()
+        yield from ((line, now) for line, now in moves.items() if before.get(line) != now)
+        before = dict(moves)
+        if once and set(moves.values()) <= {"idle"}:
+            return
+        time.sleep(every)
+
+
+def history(folder: Path, line: str) -> list[dict[str, Any]]:
+    """Every event of a line, oldest first. Raises UnknownLine."""
+    home = Home.at(folder)
+    _require_line(home, line)
+    return [{"number": event.number, **event.facts} for event in Records(home.store, line).events()]
 
 
 def report(folder: Path, line: str) -> str | None:

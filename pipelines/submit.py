@@ -27,16 +27,20 @@ STEPS = ("intake", "generate_prior", "score_memory", "train", "evaluate", "promo
 
 @dataclass(frozen=True)
 class Job:
-    """One run of the pipeline: which upload of which line, with which base and spec (JSON)."""
+    """One run of the pipeline: which upload of which line, with which base and spec (JSON).
+
+    fence: number of the lease under which it runs.
+    """
 
     line: str
     upload: Path
     base: str
     spec: str
     home: Home
+    fence: int
 
     @property
-    def arguments(self) -> dict[str, str]:
+    def arguments(self) -> dict[str, str | int]:
         """The pipeline's parameters."""
         return {
             "line": self.line,
@@ -44,6 +48,7 @@ class Job:
             "base": self.base,
             "spec": self.spec,
             "home": str(self.home.folder),
+            "fence": self.fence,
         }
 
     @property

@@ -1,1 +1,1 @@
-"""The outside world: tracking, registry, records and locks. Nothing else imports mlflow."""
+"""The outside world: tracking, registry, records, leases, objects. Nothing else imports mlflow."""

@@ -3,8 +3,9 @@
 inbox/<line>/<concept>/       uploads; concept.json commits one
 records/<line>/000001-*.json  what happened, append-only
 lines/<line>.json             projection of registry and records for `l2dm status`
-locks/<line>.lock             held while somebody learns
+leases/<line>.json            who learns now
 runs/<line>/<concept>/        log, costs and error of the last run of a concept
+dispatched/<run>/             a dispatcher's runs: job, output, end
 work/<line>/<concept>/        checkpoints of a running task, removed when it ended
 cache/prior/                  class pictures per base
 reports/<line>.html           the latest report
@@ -50,16 +51,12 @@ class Home:
 
     @property
     def store(self) -> Objects:
-        """The records, as an object store sees this folder."""
+        """Records and leases: this folder as an object store."""
         return FolderObjects(self.folder)
 
     def projection(self, line: str) -> Path:
         """The light index of a line that `l2dm status` reads."""
         return self.folder / "lines" / f"{line}.json"
-
-    def lock(self, line: str) -> Path:
-        """The lock file of a line."""
-        return self.folder / "locks" / f"{line}.lock"
 
     def upload(self, line: str, concept: str) -> Path:
         """One upload."""

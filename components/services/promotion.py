@@ -1,40 +1,72 @@
-"""How aliases move: by a verdict after a task, or back by hand. Everything else leaves them alone.
+"""How the champion moves: by a verdict after a task, or back by hand. Nothing else moves it.
 
-The lock of the line is held by the caller. The champion is read again before it moves and after,
-`previous` is set before `champion`, and a second call with the same arguments changes nothing, so
-a kill between any two statements is repaired by running the step again. A promotion leaves
-`challenger` where it is unless it names the version that became champion.
+The records decide. A promotion is the event that is created right after the last one that was
+read, so of two promoters, or of one that was paused and one that took over, the later creation
+fails and looks again. Aliases are a projection of the records: whoever finds another alias there
+(a kill in between, a hand in the registry) sets it again with `repair`.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from components.services.records import Records
-from components.services.registry import Registry, require_version
-from l2dm.errors import L2dmError, StaleParent
+from components.services.records import Records, standing
+from components.services.registry import (
+    ALIASES,
+    Alias,
+    Facts,
+    Registry,
+    require_version,
+    same_release,
+)
+from l2dm.errors import Conflict, L2dmError, StaleParent
+
+
+@dataclass(frozen=True)
+class Repair:
+    """An alias that named another version than the records say; 0 = none."""
+
+    alias: Alias
+    found: int
+    expected: int
+
+
+def require_parent(registry: Registry, records: Records, line: str, facts: Facts) -> None:
+    """Before a release is registered: a stale one makes no version. Raises StaleParent."""
+    champion = standing(records.events()).champion
+    if champion == facts.parent_version or same_release(registry.versions(line), facts):
+        return
+    raise StaleParent(_stale(line, facts, champion))
 
 
 def settle(registry: Registry, records: Records, line: str, version: int) -> bool:
-    """Move the aliases as the version's verdict says; True when it is the champion now.
+    """Promote the version if its gate is open, else make it challenger; True when it is champion.
 
-    Open: `previous`, then `champion`. Closed: `challenger` only. Raises StaleParent when the
-    champion is neither the version's parent nor the version itself.
+    Raises StaleParent when the champion is neither the version's parent nor the version itself. A
+    second call with the same arguments changes nothing, so a kill between any two statements is
+    repaired by running the step again.
     """
     facts = require_version(registry, line, version).facts
-    champion = registry.aliases(line).get("champion", 0)
-    if champion not in (facts.parent_version, version):
-        raise StaleParent(
-            f"expected the champion of line {line!r} to be version {facts.parent_version}, from "
-            f"which task {facts.task} was learned, found version {champion}; version {version} "
-            f"stays without an alias, submit {facts.concept!r} again to learn it from the new one"
-        )
-    if not facts.open:
-        registry.set_alias(line, "challenger", version)
-        return False
-    if champion != version:
-        records.append("promotion", line=line, task=facts.task, source=champion, target=version)
-        _crown(registry, line, champion, version)
-    return True
+    while True:
+        events = records.events()
+        champion = standing(events).champion
+        if champion not in (facts.parent_version, version):
+            raise StaleParent(_stale(line, facts, champion))
+        if champion == version or not facts.open:
+            break
+        try:
+            records.append_next(
+                events[-1].number if events else 0,
+                "promotion",
+                line=line,
+                task=facts.task,
+                source=champion,
+                target=version,
+            )
+        except Conflict:  # something was recorded since: perhaps another champion
+            continue
+    repair(registry, records, line, held=0 if facts.open else version)
+    return facts.open
 
 
 def roll_back(
@@ -47,31 +79,66 @@ def roll_back(
 ) -> int:
     """Make an older version the champion again; returns the version it replaced.
 
-    The target is fetched to `scratch` and `check(version, folder)` must accept it before an
-    alias moves; whatever it raises is passed on and the champion stays.
+    The target is fetched to `scratch` and `check(version, folder)` must accept it before anything
+    is recorded; whatever it raises is passed on and the champion stays.
     """
     require_version(registry, line, version)
-    champion = registry.aliases(line).get("champion", 0)
-    if champion == version:
-        raise L2dmError(
-            f"version {version} is already the champion of line {line!r}; "
-            "name another one with --to, see `l2dm status`"
-        )
-    check(version, registry.fetch(line, version, scratch))
-    records.append("rollback", line=line, source=champion, target=version)
-    _crown(registry, line, champion, version)
-    return champion
+    checked = False
+    while True:
+        events = records.events()
+        champion = standing(events).champion
+        if champion == version:
+            raise L2dmError(
+                f"version {version} is already the champion of line {line!r}; "
+                "name another one with --to, see `l2dm status`"
+            )
+        if not checked:
+            check(version, registry.fetch(line, version, scratch))
+            checked = True
+        last = events[-1].number if events else 0
+        try:
+            records.append_next(last, "rollback", line=line, source=champion, target=version)
+        except Conflict:
+            continue
+        repair(registry, records, line)
+        return champion
 
 
-def _crown(registry: Registry, line: str, champion: int, version: int) -> None:
-    if champion:
-        registry.set_alias(line, "previous", champion)
-    registry.set_alias(line, "champion", version)
-    if registry.aliases(line).get("challenger") == version:
-        registry.drop_alias(line, "challenger")
-    found = registry.aliases(line).get("champion")
-    if found != version:
-        raise StaleParent(
-            f"set the champion of line {line!r} to version {version}, then found version {found}: "
-            "somebody else moved it; check who writes to this registry"
-        )
+def _stale(line: str, facts: Facts, champion: int) -> str:
+    return (
+        f"expected the champion of line {line!r} to be version {facts.parent_version}, from which "
+        f"task {facts.task} was learned, found version {champion}; the task's release gets no "
+        f"alias, submit {facts.concept!r} again to learn it from the new one"
+    )
+
+
+def repair(registry: Registry, records: Records, line: str, *, held: int = 0) -> tuple[Repair, ...]:
+    """Make the aliases say what the records say; returns what they said instead.
+
+    held: a version whose gate closed just now, before its task's end is recorded. `previous` is
+    set before `champion`. Records are read again at the end: they may have moved meanwhile, and
+    then the aliases follow, so that a promoter that was paused never leaves its own there.
+    """
+    found: list[Repair] = []
+    while True:
+        events = records.events()
+        now = standing(events)
+        wanted: dict[Alias, int] = {
+            "previous": now.previous,
+            "champion": now.champion,
+            "challenger": held or now.challenger,
+        }
+        aliases = registry.aliases(line)
+        wrong = [
+            Repair(alias, aliases.get(alias, 0), version)
+            for alias, version in wanted.items()
+            if aliases.get(alias, 0) != version
+        ]
+        for one in wrong:
+            if one.expected:
+                registry.set_alias(line, one.alias, one.expected)
+            else:
+                registry.drop_alias(line, one.alias)
+        found += wrong
+        if not wrong and records.events() == events:
+            return tuple(sorted(found, key=lambda one: ALIASES.index(one.alias)))

@@ -1,7 +1,8 @@
 """What happened to a line, append-only: one JSON object per event, numbered, never rewritten.
 
-A concept's state is read off its events. `submitted` opens it, `begun` fixes task id and parent,
-`ended` closes it in exactly one of four states; a later `submitted` opens it again.
+A concept's state is read off its events. `submitted` opens it, `started` names the run that learns
+it, `begun` fixes task id and parent, `retried` gives it back after a run that failed, `ended`
+closes it in exactly one of four states; a later `submitted` opens it again.
 """
 
 import getpass
@@ -18,7 +19,7 @@ from components.services.objects import Objects
 from l2dm.errors import Conflict
 from l2dm.manifest import sha256_of
 
-Kind = Literal["submitted", "begun", "ended", "promotion", "rollback"]
+Kind = Literal["submitted", "started", "begun", "retried", "ended", "promotion", "rollback"]
 Ending = Literal["promoted", "held", "refused", "failed"]
 State = Literal["waiting", "learning", "promoted", "held", "refused", "failed"]
 ENDINGS: tuple[Ending, ...] = ("promoted", "held", "refused", "failed")
@@ -48,6 +49,26 @@ class ConceptState:
     task: str = ""
     parent_version: int = 0
     upload: str = ""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A run that was started and has not ended. fence: number of the lease it was started under."""
+
+    concept: str
+    upload: str
+    run: str
+    attempt: int
+    fence: int
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Which version each alias of a line should name; 0 = none."""
+
+    champion: int = 0
+    previous: int = 0
+    challenger: int = 0
 
 
 class Records:
@@ -129,6 +150,48 @@ class Records:
         return max((_number(entry.key) for entry in self._store.list(self._folder)), default=0)
 
 
+def standing(events: Sequence[Event]) -> Standing:
+    """Champion, previous and challenger of a line, read off its events.
+
+    The challenger is the version that was held last; it is none any more once it is champion.
+    """
+    now = Standing()
+    for event in events:
+        facts = event.facts
+        if event.kind in ("promotion", "rollback"):
+            challenger = 0 if now.challenger == facts["target"] else now.challenger
+            now = Standing(facts["target"], facts["source"], challenger)
+        elif event.kind == "ended" and facts["state"] == "held":
+            now = replace(now, challenger=facts["version"])
+    return now
+
+
+def active(events: Sequence[Event]) -> Started | None:
+    """The run that learns now; None when nothing was started since the last one ended."""
+    now: Started | None = None
+    for event in events:
+        facts = event.facts
+        if event.kind == "started":
+            names = ("concept", "upload", "run", "attempt", "fence")
+            now = Started(**{name: facts[name] for name in names})
+        elif event.kind in ("ended", "retried") and now and facts["concept"] == now.concept:
+            now = None
+    return now
+
+
+def attempts(events: Sequence[Event], concept: str, upload: str) -> int:
+    """How often this upload was started since it was last submitted or ended."""
+    count = 0
+    for event in events:
+        if event.facts.get("concept") != concept:
+            continue
+        if event.kind in ("submitted", "ended"):
+            count = 0
+        elif event.kind == "started":
+            count += event.facts["upload"] == upload
+    return count
+
+
 def waiting(uploads: Sequence[Path], records: Records) -> tuple[Path, ...]:
     """Uploads without a terminal state, in the given order."""
     ended = {state.name: state.upload for state in records.concepts() if state.state in ENDINGS}
@@ -146,6 +209,13 @@ def _after(before: ConceptState | None, event: Event) -> ConceptState:
     now = before or ConceptState(facts["concept"], "", "waiting")
     if event.kind == "submitted":
         return ConceptState(now.name, facts["class_noun"], "waiting")
+    if event.kind == "started":
+        again = now.upload == facts["upload"] and now.state not in ENDINGS
+        kept = now if again else ConceptState(now.name, now.class_noun, "waiting")
+        return replace(kept, state="learning", upload=facts["upload"])
+    if event.kind == "retried":
+        kept = replace(now, task="", parent_version=0) if facts["anew"] else now
+        return replace(kept, state="waiting", reasons=tuple(facts["reasons"]))
     if event.kind == "begun":
         return replace(
             ConceptState(now.name, facts["class_noun"], "learning"),

@@ -187,6 +187,25 @@ def test_status_shows_versions_aliases_and_reasons(tmp_path: Path) -> None:
     assert "challenger 1" in table and "drift 0.40" in table
 
 
+def test_history_tells_every_event_of_a_line(tmp_path: Path) -> None:
+    submit(tmp_path / "home", pictures(tmp_path / "in"))
+    (event,) = json.loads(run(tmp_path / "home", "history", "--line", "pets", "--json").stdout)[
+        "events"
+    ]
+    assert (event["number"], event["kind"], event["concept"]) == (1, "submitted", "rex")
+    assert "submitted  concept=rex" in run(tmp_path / "home", "history", "--line", "pets").stdout
+
+
+def test_dispatch_once_ends_at_once_where_nothing_waits(tmp_path: Path) -> None:
+    done = run(tmp_path / "home", "dispatch", "--once")
+    assert (done.exit_code, done.stdout) == (0, "")
+    submit(tmp_path / "home", pictures(tmp_path / "in"))
+    done = run(tmp_path / "home", "dispatch", "--once", "--base", str(tmp_path / "nowhere"))
+    assert done.exit_code == 2
+    assert "found no such folder" in done.stderr
+    assert not (tmp_path / "home" / "dispatched").exists()
+
+
 def test_compile_writes_the_golden_pipeline(tmp_path: Path) -> None:
     done = run(tmp_path, "compile", "--out", str(tmp_path / "out"), "--json")
     (path,) = json.loads(done.stdout)["files"]

@@ -20,11 +20,13 @@ from components.promote import promote
 from components.services import projection
 from components.services.home import Home
 from components.services.journal import Progress
+from components.services.leases import Leases
 from components.services.mlflow_store import MlflowRegistry
+from components.services.promotion import repair
 from components.services.records import Records
 from l2dm import concepts, doors, manifest
 from l2dm.doors import Concept
-from l2dm.errors import BadPrompt, L2dmError, StaleParent
+from l2dm.errors import BadPrompt, L2dmError, LostLease, StaleParent
 from l2dm.spec import Spec, override, to_json
 from pipelines import operations
 from pipelines.learn import Learned, Learner
@@ -99,8 +101,9 @@ def test_champion_moves_once_then_is_held_and_a_stale_parent_is_refused(
 
     folder = upload(line.home, "mimi", "cat", tmp_path)
     spec = to_json(override(Spec(), CLOSED))
-    job = Job("pets", folder, line.base, spec, line.home)
-    outcome = run_local(job, lambda progress: None)
+    with Leases(line.home.store).held("pets") as heartbeat:
+        job = Job("pets", folder, line.base, spec, line.home, heartbeat.lease.fence)
+        outcome = run_local(job, lambda progress: None)
     registry = line.registry()
     assert registry.aliases("pets") == {"champion": 1, "challenger": 2}
     state = Records(line.home.store, "pets").concept("mimi")
@@ -191,11 +194,13 @@ def check_operations(line: Line, tmp_path: Path) -> None:
 
 
 def check_stale_parent(line: Line, job: Job, release: Path) -> None:
-    """The doors of the held task once more, after somebody else promoted another version."""
+    """The doors of the held task once more: its lease is over, then another version is champion."""
     registry = line.registry()
     other = registry.versions("pets")[0].facts
     foreign = registry.register("pets", release, replace(other, task="t0009", digest="other"))
-    registry.set_alias("pets", "champion", foreign)
+    records = Records(line.home.store, "pets")
+    records.append("promotion", line="pets", task="t0009", source=1, target=foreign)
+    repair(registry, records, "pets")
     root = release.parents[1]
 
     class At:
@@ -218,8 +223,15 @@ def check_stale_parent(line: Line, job: Job, release: Path) -> None:
     }
     made = {name: again / name for name in ("release", "metrics", "report", "summary")}
     doors_ = {name: At(path) for name, path in (given | made).items()}
-    with pytest.raises(StaleParent, match="to be version 1, from which task t0002 was learned"):
-        promote.python_func(**doors_, base=job.base, spec=job.spec, home=str(line.home.folder))
+    settings = {"base": job.base, "spec": job.spec, "home": str(line.home.folder)}
+    with pytest.raises(LostLease, match=f"to hold line 'pets' under number {job.fence}"):
+        promote.python_func(**doors_, **settings, fence=job.fence)
+    shutil.rmtree(again / "release")
+    with (
+        Leases(line.home.store).held("pets") as heartbeat,
+        pytest.raises(StaleParent, match="to be version 1, from which task t0002 was learned"),
+    ):
+        promote.python_func(**doors_, **settings, fence=heartbeat.lease.fence)
     assert registry.aliases("pets")["champion"] == foreign
 
 
@@ -245,7 +257,14 @@ def test_a_killed_step_ends_in_the_same_digest_without_doubles(
     calm = Line(Home.at(tmp_path / "calm"), line.base)
     upload(calm.home, "rex", "dog", tmp_path / "calm")
     mine = points(line)
-    calm.learn((*TINY, "train.steps=40"))
+    if step == "promote":  # the dispatcher's run of an upload is the learner's run of it
+        settings = [*TINY, "train.steps=40"]
+        moves = operations.dispatch(
+            calm.home.folder, calm.base, settings, once=True, every=0.5, parallel=1
+        )
+        assert list(moves) == [("pets", "started"), ("pets", "running"), ("pets", "idle")]
+    else:
+        calm.learn((*TINY, "train.steps=40"))
     assert calm.digest(1) == line.digest(1)
     assert points(calm) == mine
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from components.services import locks
 from components.services.home import Home
 from components.services.journal import Cost, Failure, Progress
+from components.services.leases import Leases
 from components.services.records import ConceptState, Records, upload_digest
 from components.services.registry import FolderRegistry, Registry
 from l2dm.errors import L2dmError, LineBusy
@@ -140,7 +140,7 @@ def test_a_run_without_an_end_is_not_believed(place: Home) -> None:
 
 def test_a_busy_line_is_refused(place: Home) -> None:
     upload(place, "rex")
-    with locks.held(place.lock("pets"), "pets"), pytest.raises(LineBusy, match="'pets'"):
+    with Leases(place.store).held("pets"), pytest.raises(LineBusy, match="'pets'"):
         learn(place, promoted)
 
 
@@ -157,7 +157,7 @@ def test_checkpoints_are_swept_when_an_upload_has_ended(place: Home) -> None:
 
 
 def test_arguments_are_the_pipelines_parameters(place: Home) -> None:
-    job = Job("pets", Path("/in/rex"), "pocket", "{}", place)
+    job = Job("pets", Path("/in/rex"), "pocket", "{}", place, 7)
     found: dict[str, Any] = dict(job.arguments)
     assert found == {
         "line": "pets",
@@ -165,4 +165,5 @@ def test_arguments_are_the_pipelines_parameters(place: Home) -> None:
         "base": "pocket",
         "spec": "{}",
         "home": str(place.folder),
+        "fence": 7,
     }

@@ -44,7 +44,7 @@ def test_a_wrong_artifact_does_not_compile(prior: str, memory: str, tmp_path: Pa
             "prior": generate_prior(**known).outputs["prior"],
             "memory": score_memory(**known).outputs["memory"],
         }
-        train(prior=made[prior], memory=made[memory], **known)
+        train(prior=made[prior], memory=made[memory], fence=1, **known)
 
     with pytest.raises(InconsistentTypeException, match="Incompatible argument passed"):
         compiler.Compiler().compile(dsl.pipeline(name="crossed")(crossed), str(tmp_path / "x.yaml"))

@@ -1,0 +1,214 @@
+"""One run at a time on a line, over many machines: a lease with a fencing number.
+
+The lease is one object, `leases/<line>.json`, that is replaced on condition that it is as it was
+read, so of two takers one wins. Its age is told by the store's own clock: machines whose clocks
+disagree see it expire at the same moment. It is never deleted, because its fencing number must
+never go back: a run that was given number 7 knows, whenever it wakes up, that 8 took over.
+A holder that died on this machine is seen to be dead at once.
+"""
+
+import json
+import logging
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from components.services.objects import Objects
+from l2dm.errors import Conflict, L2dmError, LineBusy, LostLease, NoSuchObject
+
+log = logging.getLogger(__name__)
+
+SECONDS = 60.0  # without a heartbeat for so long, a lease is free to take
+BEATS = 4  # heartbeats in that time
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A line that is held. fence: grows with every taking; tag: the bytes of the last beat."""
+
+    line: str
+    owner: str
+    fence: int
+    tag: str = field(compare=False)
+    beat: int = field(default=0, compare=False)
+
+
+class Leases:
+    """The leases of all lines in one store."""
+
+    def __init__(self, store: Objects, seconds: float = SECONDS) -> None:
+        self.seconds = seconds
+        self._store = store
+
+    def take(self, line: str, owner: str) -> Lease:
+        """Hold a line that is free or whose holder has not been heard of.
+
+        owner: unique among takers, since a taking is the write of its name. Raises LineBusy.
+        """
+        found = self._read(line)
+        try:
+            if found is None:
+                lease = Lease(line, owner, 1, "")
+                return replace(lease, tag=self._store.create(_key(line), _bytes(lease)))
+            facts, tag, age = found
+            if self._lives(facts, age):
+                raise LineBusy(_busy(line, facts, age))
+            lease = Lease(line, owner, int(facts["fence"]) + 1, "")
+            return replace(lease, tag=self._store.replace(_key(line), _bytes(lease), tag))
+        except Conflict:
+            raise LineBusy(
+                f"expected line {line!r} to be free, found that another process takes it now; "
+                "run this again when it is done"
+            ) from None
+
+    def renew(self, lease: Lease) -> Lease:
+        """Tell that the holder lives. Raises LostLease when another one took the line."""
+        following = replace(lease, beat=lease.beat + 1)
+        try:
+            tag = self._store.replace(_key(lease.line), _bytes(following), lease.tag)
+        except Conflict:
+            raise LostLease(_lost(lease.line, lease.fence, self._read(lease.line))) from None
+        return replace(following, tag=tag)
+
+    def release(self, lease: Lease) -> None:
+        """Free the line at once; no error when it was lost meanwhile."""
+        free = _bytes(replace(lease, owner="", beat=lease.beat + 1))
+        try:
+            self._store.replace(_key(lease.line), free, lease.tag)
+        except Conflict:
+            return
+
+    def check(self, line: str, fence: int) -> None:
+        """What `train` and `promote` ask before they act. Raises LostLease.
+
+        The lease must carry this number, be held, and have been renewed in time: a process that was
+        paused longer than that must not act, even when nobody took over yet.
+        """
+        found = self._read(line)
+        if found is not None:
+            facts, _, age = found
+            if int(facts["fence"]) == fence and self._lives(facts, age):
+                return
+        raise LostLease(_lost(line, fence, found))
+
+    def holder(self, line: str) -> str | None:
+        """Who holds a line, in words; None when it is free."""
+        found = self._read(line)
+        if found is None or not self._lives(found[0], found[2]):
+            return None
+        return _words(found[0], found[2])
+
+    @contextmanager
+    def held(self, line: str) -> Iterator["Heartbeat"]:
+        """Take a line and keep it by heartbeats until the block ends. Raises LineBusy."""
+        heartbeat = Heartbeat(self, self.take(line, uuid.uuid4().hex[:12]))
+        try:
+            yield heartbeat
+        finally:
+            heartbeat.stop()
+
+    def _lives(self, facts: dict[str, Any], age: float) -> bool:
+        return bool(facts["owner"]) and age <= self.seconds and not _died_here(facts)
+
+    def _read(self, line: str) -> tuple[dict[str, Any], str, float] | None:
+        try:
+            stored = self._store.read(_key(line))
+        except NoSuchObject:
+            return None
+        return json.loads(stored.data), stored.tag, stored.age
+
+
+class Heartbeat:
+    """Renews a lease from a thread of its own. After a loss it stops and `lease` raises."""
+
+    def __init__(self, leases: Leases, lease: Lease) -> None:
+        self._leases, self._lease = leases, lease
+        self._lost: LostLease | None = None
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread.start()
+
+    @property
+    def lease(self) -> Lease:
+        """The lease as last renewed. Raises LostLease."""
+        if self._lost is not None:
+            raise self._lost
+        return self._lease
+
+    def stop(self) -> None:
+        """End the heartbeat and free the line."""
+        self._end.set()
+        self._thread.join()
+        if self._lost is None:
+            self._leases.release(self._lease)
+
+    def _beat(self) -> None:
+        while not self._end.wait(self._leases.seconds / BEATS):
+            try:
+                self._lease = self._leases.renew(self._lease)
+            except LostLease as error:
+                self._lost = error
+                return
+            except (L2dmError, OSError) as error:
+                # The store may answer again; if it does not, others see the lease expire.
+                log.warning("lease of line %r not renewed: %s", self._lease.line, error)
+
+
+def _key(line: str) -> str:
+    return f"leases/{line}.json"
+
+
+def _bytes(lease: Lease) -> bytes:
+    where = {"host": socket.gethostname(), "space": _process_space(), "pid": os.getpid()}
+    facts = {"owner": lease.owner, "fence": lease.fence, "beat": lease.beat, **where}
+    return json.dumps(facts).encode()
+
+
+def _process_space() -> str:
+    """What tells whose process numbers these are: containers may share a host's name."""
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}:" + os.readlink(
+            "/proc/self/ns/pid"
+        )
+    except OSError:  # no Linux: nobody is known to be dead
+        return ""
+
+
+def _died_here(facts: dict[str, Any]) -> bool:
+    if not facts["space"] or facts["space"] != _process_space():
+        return False
+    try:
+        os.kill(int(facts["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # another user's, alive
+        return False
+    return False
+
+
+def _words(facts: dict[str, Any], age: float) -> str:
+    return (
+        f"process {facts['pid']} on {facts['host']} ({facts['owner']}, number {facts['fence']}, "
+        f"last heard of {age:.0f} s ago)"
+    )
+
+
+def _busy(line: str, facts: dict[str, Any], age: float) -> str:
+    return (
+        f"expected line {line!r} to be free, found it held by {_words(facts, age)}; "
+        "wait until that run ends, or stop it and run this again"
+    )
+
+
+def _lost(line: str, fence: int, found: tuple[dict[str, Any], str, float] | None) -> str:
+    now = "none" if found is None else _words(found[0], found[2])
+    return (
+        f"expected to hold line {line!r} under number {fence}, found {now}; this run was taken "
+        "for dead and must not go on, the line's next run learns the upload"
+    )

@@ -1,0 +1,215 @@
+"""The dispatcher: looks at the world and moves every line one step towards "nothing waits".
+
+It is a reconciler, not an event handler: an event is only a reason to look sooner. Whatever died in
+between, the next look goes on from the records. Many dispatchers may run: the lease of a line lets
+one act, and every decision is a record that is created on condition that nothing was recorded since
+it was read.
+"""
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from components.services.home import Home
+from components.services.leases import Lease, Leases
+from components.services.promotion import repair
+from components.services.records import (
+    Event,
+    Records,
+    Started,
+    active,
+    attempts,
+    standing,
+    upload_digest,
+    waiting,
+)
+from components.services.registry import Registry
+from l2dm import concepts
+from l2dm.errors import Conflict, LineBusy, LostLease
+from pipelines.endings import end_badly, sweep
+from pipelines.runs import Look, Runs, run_name
+from pipelines.submit import Job
+
+log = logging.getLogger(__name__)
+
+Moved = Literal["idle", "busy", "waits", "started", "running", "retried", "ended", "again"]
+ANEW = ("StaleParent",)  # the task is begun again from the champion of then
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How often an upload is tried, and how many lines learn at once."""
+
+    attempts: int = 3
+    backoff: float = 30.0  # seconds before the second try, doubled for each further one
+    parallel: int = 1  # runs at once, over all lines
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every run of this dispatcher is given: load name of the base, spec as JSON."""
+
+    base: str
+    spec: str
+
+
+class Dispatcher:
+    """One process that reconciles all lines of a state folder."""
+
+    def __init__(
+        self,
+        home: Home,
+        runs: Runs,
+        registry: Callable[[], Registry],
+        settings: Settings,
+        policy: Policy = Policy(),
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._home, self._runs, self._registry = home, runs, registry
+        self._settings, self._policy, self._clock = settings, policy, clock
+        self._leases = Leases(home.store)
+        self._owner = uuid.uuid4().hex[:12]
+        self._held: dict[str, Lease] = {}
+        self._lines: dict[str, Records] = {}
+
+    def look(self) -> dict[str, Moved]:
+        """One pass over all lines, the one that was served longest ago first."""
+        for line in tuple(self._held):  # a place that is free now is for whoever is first in line
+            if active(self._records(line).events()) is None:
+                self._free(line)
+        lines = sorted(self._home.lines(), key=self._last_served)
+        return {line: self.reconcile(line) for line in lines}
+
+    def reconcile(self, line: str) -> Moved:
+        """Move one line one step. Idempotent; safe in several processes at once."""
+        records = self._records(line)
+        events = records.events()
+        run = active(events)
+        if run is None:
+            self._free(line)  # of the run that ended: the next one gets a number of its own
+            waits = self._waiting(line, records)
+            if not waits:
+                return "idle"
+            if self._later(events, waits[0]) or len(self._held) >= self._policy.parallel:
+                return "waits"
+        try:
+            lease = self._hold(line)
+            if records.events() != events:  # somebody acted before we held the line
+                return "again"
+            if run is None:
+                return self._start(line, lease, events, waits[0])
+            return self._settle(line, lease, events, run)
+        except LineBusy:
+            return "busy"
+        except (Conflict, LostLease) as error:
+            log.warning("line %s: %s", line, error)
+            self._held.pop(line, None)
+            return "again"
+
+    def _start(self, line: str, lease: Lease, events: Sequence[Event], upload: Path) -> Moved:
+        digest = upload_digest(upload)
+        attempt = 1 + attempts(events, upload.name, digest)
+        last = events[-1].number if events else 0
+        name = run_name(line, last + 1, upload.name, digest, attempt)
+        self._repair(line)
+        self._records(line).append_next(
+            last,
+            "started",
+            concept=upload.name,
+            upload=digest,
+            run=name,
+            attempt=attempt,
+            fence=lease.fence,
+        )
+        self._run(name, line, upload, lease)
+        return "started"
+
+    def _settle(self, line: str, lease: Lease, events: Sequence[Event], run: Started) -> Moved:
+        found = self._runs.look(run.run)
+        if found.state == "running":
+            if lease.fence == run.fence:
+                return "running"
+            self._runs.stop(run.run)  # of a dispatcher that was taken for dead: it may not promote
+            found = Look("failed", text="the dispatcher that watched it was not heard of")
+        if found.state == "absent":  # died between the record and the start
+            found = Look("failed", text="it was never started")
+        if found.state == "succeeded":
+            found = Look("failed", text="it ended without a release")
+        return self._failed(line, events, run, found)
+
+    def _failed(self, line: str, events: Sequence[Event], run: Started, look: Look) -> Moved:
+        """Refused for good, or tried again later, or failed for good."""
+        records, upload = self._records(line), self._home.upload(line, run.concept)
+        refused = look.failure is not None and look.failure.kind == "BadUpload"
+        if refused or run.attempt >= self._policy.attempts:
+            end_badly(records, upload, look.failure, look.text)
+            sweep(self._home, line, run.concept)
+            self._free(line)
+            return "ended"
+        step = look.failure.step if look.failure else None
+        reasons = look.failure.problems if look.failure else (look.text,)
+        records.append_next(
+            events[-1].number,
+            "retried",
+            concept=run.concept,
+            run=run.run,
+            step=step,
+            reasons=list(reasons),
+            anew=look.failure is not None and look.failure.kind in ANEW,
+            not_before=self._clock() + self._policy.backoff * 2 ** (run.attempt - 1),
+        )
+        return "retried"
+
+    def _run(self, name: str, line: str, upload: Path, lease: Lease) -> None:
+        settings = self._settings
+        job = Job(line, upload, settings.base, settings.spec, self._home, lease.fence)
+        self._runs.start(name, job)
+
+    def _repair(self, line: str) -> None:
+        """Before a task is begun, the aliases say what the records say; else somebody is told."""
+        if not standing(self._records(line).events()).champion:
+            return
+        for one in repair(self._registry(), self._records(line), line):
+            log.warning(
+                "line %s: alias %s named version %d, the records say %d; set it back",
+                line,
+                one.alias,
+                one.found,
+                one.expected,
+            )
+
+    def _later(self, events: Sequence[Event], upload: Path) -> bool:
+        """Whether the upload was given back and its time has not come."""
+        for event in reversed(events):
+            if event.facts.get("concept") == upload.name:
+                until: Any = event.facts.get("not_before", 0.0)
+                return event.kind == "retried" and self._clock() < float(until)
+        return False
+
+    def _hold(self, line: str) -> Lease:
+        """Our lease of the line, renewed, or a new one. Raises LineBusy, LostLease."""
+        held = self._held.get(line)
+        lease = self._leases.renew(held) if held else self._leases.take(line, self._owner)
+        self._held[line] = lease
+        return lease
+
+    def _free(self, line: str) -> None:
+        lease = self._held.pop(line, None)
+        if lease is not None:
+            self._leases.release(lease)
+
+    def _waiting(self, line: str, records: Records) -> tuple[Path, ...]:
+        return waiting(concepts.waiting(self._home.inbox, line), records)
+
+    def _records(self, line: str) -> Records:
+        """Kept over passes, because what was read of them never changes."""
+        return self._lines.setdefault(line, Records(self._home.store, line))
+
+    def _last_served(self, line: str) -> tuple[str, str]:
+        starts = [e.facts["at"] for e in self._records(line).events() if e.kind == "started"]
+        return (starts[-1] if starts else "", line)

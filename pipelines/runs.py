@@ -1,0 +1,139 @@
+"""Where a task's run executes: started under a name, looked at under that name.
+
+`LocalRuns` gives every run a process of its own on this machine. A name is started once: whoever
+dies between writing the name down and starting it may start it again.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from components.services import journal, watch
+from components.services.home import Home
+from components.services.journal import Failure
+from l2dm.manifest import write_text
+from pipelines.submit import Job, RunFailed, run_local
+
+RunState = Literal["absent", "running", "succeeded", "failed"]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a run does now. failure: what its step said, if it could; text: for people."""
+
+    state: RunState
+    failure: Failure | None = None
+    text: str = ""
+
+
+class Runs(Protocol):
+    """What the dispatcher asks of a place where runs execute."""
+
+    def start(self, name: str, job: Job) -> None:
+        """Start a run; nothing happens when one of this name was started before."""
+        ...
+
+    def look(self, name: str) -> Look:
+        """What became of it so far."""
+        ...
+
+    def stop(self, name: str) -> None:
+        """End it; no error when it is not running."""
+        ...
+
+
+class LocalRuns:
+    """Runs as processes of this machine. They end when the process that started them dies."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._folder = home.folder / "dispatched"
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str, job: Job) -> None:
+        """See Runs."""
+        if self.look(name).state != "absent":
+            return
+        folder = self._folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "job.json", json.dumps(_facts(job)))
+        with open(folder / "output.txt", "ab") as output:
+            self._children[name] = subprocess.Popen(
+                [sys.executable, "-m", "pipelines.runs", str(folder)],
+                stdout=output,
+                stderr=output,
+                env={**os.environ, watch.VARIABLE: str(os.getpid())},
+                start_new_session=True,
+            )
+
+    def look(self, name: str) -> Look:
+        """See Runs. A run that ended without saying how was killed."""
+        folder = self._folder / name
+        child = self._children.get(name)
+        alive = child is not None and child.poll() is None
+        if (folder / "end.json").exists():
+            return _read_end(folder)
+        if alive:
+            return Look("running")
+        if not (folder / "job.json").exists():
+            return Look("absent")
+        return Look("failed", text="its process was ended from outside")
+
+    def stop(self, name: str) -> None:
+        """See Runs."""
+        child = self._children.get(name)
+        if child is not None and child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+
+
+def run_name(line: str, task: int, concept: str, upload: str, attempt: int) -> str:
+    """A name that says what it is and is the same after a crash."""
+    return f"{line}-{task:04d}-{concept}-{upload[:8]}-{attempt}"
+
+
+def _facts(job: Job) -> Mapping[str, Any]:
+    return {
+        "line": job.line,
+        "upload": str(job.upload),
+        "base": job.base,
+        "spec": job.spec,
+        "home": str(job.home.folder),
+        "fence": job.fence,
+    }
+
+
+def _read_end(folder: Path) -> Look:
+    end = json.loads((folder / "end.json").read_text())
+    if end["state"] == "succeeded":
+        return Look("succeeded")
+    told = end["failure"]
+    failure = Failure(told["step"], told["kind"], tuple(told["problems"])) if told else None
+    return Look("failed", failure, end["text"])
+
+
+def main() -> None:
+    """The process of one local run: its folder is the only argument."""
+    watch.follow_learner()
+    folder = Path(sys.argv[1])
+    facts = json.loads((folder / "job.json").read_text())
+    home = Home.at(facts.pop("home"))
+    job = Job(**{**facts, "upload": Path(facts["upload"])}, home=home)
+    try:
+        run_local(job, lambda progress: journal.say(progress))
+    except RunFailed as error:
+        failure = asdict(error.failure) if error.failure else None
+        end = {"state": "failed", "failure": failure, "text": str(error)}
+    else:
+        end = {"state": "succeeded", "failure": None, "text": ""}
+    write_text(folder / "end.json", json.dumps(end))
+
+
+if __name__ == "__main__":
+    main()

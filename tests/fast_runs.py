@@ -1,0 +1,92 @@
+"""Runs without models: a pipeline that keeps the steps' contracts and takes no time.
+
+It does what the real steps do to records, registry and leases, in their order, and can be cut off
+between any two of its actions.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from components.services.journal import Failure
+from components.services.leases import Leases
+from components.services.promotion import require_parent, settle
+from components.services.records import ENDINGS, ConceptState, Records, standing, upload_digest
+from components.services.registry import Facts, Registry
+from l2dm.errors import L2dmError
+from pipelines.runs import Look
+from pipelines.submit import Job
+
+
+@dataclass
+class FastRuns:
+    """A place where runs execute when the test says so.
+
+    verdict: whether a concept's gate opens. cut: called before every action of a run; raising
+    there is the death of the run.
+    """
+
+    registry: Callable[[], Registry]
+    release: Path
+    verdict: Callable[[str], bool] = lambda concept: True
+    cut: Callable[[], None] = lambda: None
+    jobs: dict[str, Job] = field(default_factory=dict)
+    ends: dict[str, Look] = field(default_factory=dict)
+    stopped: list[str] = field(default_factory=list)
+
+    def start(self, name: str, job: Job) -> None:
+        self.jobs.setdefault(name, job)
+
+    def look(self, name: str) -> Look:
+        if name not in self.jobs:
+            return Look("absent")
+        return self.ends.get(name, Look("running"))
+
+    def stop(self, name: str) -> None:
+        self.stopped.append(name)
+        self.ends.setdefault(name, Look("failed", text="stopped"))
+
+    def running(self) -> list[str]:
+        return [name for name in self.jobs if name not in self.ends]
+
+    def finish(self, name: str) -> None:
+        """Run it through; an error of this project is the error of its last step."""
+        try:
+            self._steps(self.jobs[name])
+        except L2dmError as error:
+            self.fail(name, Failure("promote", type(error).__name__, (str(error),)))
+        else:
+            self.ends[name] = Look("succeeded")
+
+    def fail(self, name: str, failure: Failure | None) -> None:
+        self.ends[name] = Look("failed", failure, "its process was ended from outside")
+
+    def _steps(self, job: Job) -> None:
+        concept, digest = job.upload.name, upload_digest(job.upload)
+        records, registry = Records(job.home.store, job.line), self.registry()
+        known = records.concept(concept)
+        if known and known.task and known.upload == digest and known.state not in ENDINGS:
+            task, parent = known.task, known.parent_version
+        else:
+            task, parent = records.next_task(), standing(records.events()).champion
+            self.cut()
+            records.append(
+                "begun",
+                concept=concept,
+                class_noun="dog",
+                task=task,
+                parent_version=parent,
+                upload=digest,
+            )
+        self.cut()
+        Leases(job.home.store).check(job.line, job.fence)
+        self.cut()
+        facts = Facts(task, concept, "dog", parent, f"digest-{task}", self.verdict(concept))
+        require_parent(registry, records, job.line, facts)
+        self.cut()
+        version = registry.register(job.line, self.release, facts)
+        self.cut()
+        crowned = settle(registry, records, job.line, version)
+        self.cut()
+        state = "promoted" if crowned else "held"
+        records.end(ConceptState(concept, "dog", state, version, (), task, parent, digest))

@@ -1,0 +1,342 @@
+"""The dispatcher, one look at a time: what it does next follows from records, runs and leases."""
+
+import json
+import os
+import random
+from pathlib import Path
+
+import pytest
+from fast_runs import FastRuns
+
+from components.services.home import Home
+from components.services.journal import Failure
+from components.services.leases import Leases
+from components.services.objects import FolderObjects
+from components.services.promotion import roll_back
+from components.services.records import Records
+from components.services.registry import FolderRegistry
+from pipelines.dispatch import Dispatcher, Policy, Settings
+
+
+class World:
+    """A state folder with its registry, its runs and a clock that the test moves."""
+
+    def __init__(self, folder: Path, policy: Policy = Policy()) -> None:  # noqa: B008
+        (folder / "release").mkdir(parents=True)
+        self.home = Home.at(folder / "home")
+        self.registry = FolderRegistry(folder / "registry")
+        self.runs = FastRuns(lambda: self.registry, folder / "release")
+        self.policy, self.now = policy, 0.0
+        self.dispatcher = self.another()
+
+    def another(self) -> Dispatcher:
+        return Dispatcher(
+            self.home,
+            self.runs,
+            lambda: self.registry,
+            Settings("pocket", "{}"),
+            self.policy,
+            clock=lambda: self.now,
+        )
+
+    def upload(self, line: str, name: str, age: float = 0.0) -> None:
+        folder = self.home.upload(line, name)
+        folder.mkdir(parents=True)
+        path = folder / "concept.json"
+        path.write_text(json.dumps({"line": line, "name": name}))
+        os.utime(path, (1_000_000 - age, 1_000_000 - age))
+
+    def finish(self) -> str:
+        (name,) = self.runs.running()
+        self.runs.finish(name)
+        return name
+
+    def states(self, line: str = "pets") -> dict[str, str]:
+        found = Records(self.home.store, line).concepts()
+        return {state.name: state.state for state in found}
+
+    def kinds(self, line: str = "pets") -> list[str]:
+        return [event.kind for event in Records(self.home.store, line).events()]
+
+    def chain(self, line: str = "pets") -> list[tuple[int, int]]:
+        events = Records(self.home.store, line).events()
+        return [
+            (event.facts["source"], event.facts["target"])
+            for event in events
+            if event.kind == "promotion"
+        ]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def test_uploads_of_a_line_are_learned_one_after_the_other_oldest_first(world: World) -> None:
+    world.upload("pets", "mimi")
+    world.upload("pets", "rex", age=60)
+    look = world.dispatcher.reconcile
+    assert [look("pets"), look("pets")] == ["started", "running"]
+    assert "rex" in world.finish()
+    assert [look("pets"), look("pets")] == ["started", "running"]
+    assert "mimi" in world.finish()
+    assert [look("pets"), look("pets")] == ["idle", "idle"]
+    assert world.states() == {"rex": "promoted", "mimi": "promoted"}
+    assert world.chain() == [(0, 1), (1, 2)]
+    assert Leases(world.home.store).holder("pets") is None
+
+
+def test_every_run_has_a_fencing_number_of_its_own(world: World) -> None:
+    for name in ("mimi", "rex"):
+        world.upload("pets", name)
+        world.dispatcher.reconcile("pets")
+        world.finish()
+    world.dispatcher.reconcile("pets")
+    assert [job.fence for job in world.runs.jobs.values()] == [1, 2]
+
+
+def test_a_failed_run_is_tried_again_later_and_at_last_failed(world: World) -> None:
+    world.upload("pets", "rex")
+    broken = Failure("train", "RuntimeError", ("out of memory",))
+    look = world.dispatcher.reconcile
+    for pause in (30.0, 60.0):
+        assert look("pets") == "started"
+        world.runs.fail(world.runs.running()[0], broken)
+        assert look("pets") == "retried"
+        world.now += pause - 1
+        assert look("pets") == "waits"
+        world.now += 1
+    assert look("pets") == "started"
+    world.runs.fail(world.runs.running()[0], broken)
+    assert look("pets") == "ended"
+    (state,) = Records(world.home.store, "pets").concepts()
+    assert (state.state, state.reasons) == ("failed", ("step train: RuntimeError: out of memory",))
+    assert look("pets") == "idle"
+
+
+def test_a_bad_upload_is_refused_at_once_and_the_next_is_learned(world: World) -> None:
+    world.upload("pets", "blurred", age=60)
+    world.upload("pets", "rex")
+    look = world.dispatcher.reconcile
+    look("pets")
+    problems = ("00.png is too small", "only 2 pictures")
+    world.runs.fail(world.runs.running()[0], Failure("intake", "BadUpload", problems))
+    assert [look("pets"), look("pets")] == ["ended", "started"]
+    world.finish()
+    assert world.states() == {"blurred": "refused", "rex": "promoted"}
+
+
+def test_a_killed_run_goes_on_with_its_task(world: World) -> None:
+    """The second run finds task and parent of the first, so checkpoints and digests fit."""
+    world.upload("pets", "rex")
+    look = world.dispatcher.reconcile
+    look("pets")
+    records = Records(world.home.store, "pets")
+    digest = records.events()[0].facts["upload"]
+    begun = {"concept": "rex", "class_noun": "dog", "task": "t0001"}
+    records.append("begun", **begun, parent_version=0, upload=digest)
+    world.runs.fail(world.runs.running()[0], None)
+    look("pets")
+    world.now += 60
+    look("pets")
+    world.finish()
+    assert world.kinds() == ["started", "begun", "retried", "started", "promotion", "ended"]
+    assert world.registry.versions("pets")[0].facts.task == "t0001"
+
+
+def test_a_stale_parent_begins_anew_from_the_champion_of_then(world: World, tmp_path: Path) -> None:
+    for name in ("mimi", "rex"):
+        world.upload("pets", name)
+        world.dispatcher.reconcile("pets")
+        world.finish()
+    world.upload("pets", "sunny")
+    look = world.dispatcher.reconcile
+    look("pets")
+    records = Records(world.home.store, "pets")
+    (name,) = world.runs.running()
+    digest = next(e.facts["upload"] for e in reversed(records.events()) if e.kind == "started")
+    begun = {"concept": "sunny", "class_noun": "dog", "task": records.next_task()}
+    records.append("begun", **begun, parent_version=2, upload=digest)
+    roll_back(world.registry, records, "pets", 1, lambda v, folder: None, tmp_path / "scratch")
+    world.runs.finish(name)
+    assert look("pets") == "retried"
+    world.now += 60
+    look("pets")
+    world.finish()
+    assert world.states()["sunny"] == "promoted"
+    assert world.registry.versions("pets")[-1].facts.parent_version == 1
+
+
+def test_lines_share_the_places_fairly(tmp_path: Path) -> None:
+    world = World(tmp_path, Policy(parallel=2))
+    for line in ("a", "b", "c"):
+        for name in ("one", "two"):
+            world.upload(line, name)
+    order = []
+    for _ in range(20):
+        world.dispatcher.look()
+        assert len(world.runs.running()) <= 2
+        for name in world.runs.running():
+            order.append(world.runs.jobs[name].line)
+            world.runs.finish(name)
+    assert sorted(order) == ["a", "a", "b", "b", "c", "c"]
+    assert set(order[:3]) == {"a", "b", "c"}  # nobody's second before everybody's first
+
+
+def test_a_second_dispatcher_leaves_a_supervised_line_alone(world: World) -> None:
+    world.upload("pets", "rex")
+    world.dispatcher.reconcile("pets")
+    other = world.another()
+    assert other.reconcile("pets") == "busy"
+    world.finish()
+    assert other.reconcile("pets") == "idle"
+    assert world.chain() == [(0, 1)]
+
+
+def expire(world: World, line: str = "pets") -> None:
+    path = world.home.folder / "leases" / f"{line}.json"
+    os.utime(path, (path.stat().st_mtime - 3600,) * 2)
+
+
+def test_a_dispatcher_that_died_is_replaced_and_its_run_cannot_promote(world: World) -> None:
+    world.upload("pets", "rex")
+    world.dispatcher.reconcile("pets")
+    expire(world)
+    other = world.another()
+    assert other.reconcile("pets") == "retried"
+    (old,) = world.runs.stopped
+    world.runs.finish(old)  # it was paused, not dead: it wakes up and goes on to promote
+    assert world.chain() == []
+    world.now += 60
+    assert other.reconcile("pets") == "started"
+    world.finish()
+    assert world.chain() == [(0, 1)]
+    assert world.dispatcher.reconcile("pets") == "idle"
+
+
+def test_a_run_that_was_written_down_and_never_started_is_started_again(world: World) -> None:
+    world.upload("pets", "rex")
+    start, world.runs.start = world.runs.start, lambda name, job: None  # type: ignore[method-assign]
+    world.dispatcher.reconcile("pets")
+    world.runs.start = start  # type: ignore[method-assign]
+    assert world.dispatcher.reconcile("pets") == "retried"
+    world.now += 60
+    assert world.dispatcher.reconcile("pets") == "started"
+    world.finish()
+    assert world.states() == {"rex": "promoted"}
+
+
+def test_an_alias_moved_by_hand_is_told_and_set_back_before_the_next_task(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("mimi", "rex"):
+        world.upload("pets", name)
+        world.dispatcher.reconcile("pets")
+        world.finish()
+    world.registry.set_alias("pets", "champion", 1)
+    world.upload("pets", "sunny")
+    world.dispatcher.reconcile("pets")
+    assert "alias champion named version 1, the records say 2" in caplog.text
+    world.finish()
+    assert world.chain() == [(0, 1), (1, 2), (2, 3)]
+
+
+class Death(BaseException):
+    """The process is gone: nothing catches it, nothing runs after it."""
+
+
+class Mortal(FolderObjects):
+    """Dies before or after a request, at random."""
+
+    def __init__(self, folder: Path, dice: random.Random, chance: float) -> None:
+        super().__init__(folder)
+        self.dice, self.chance = dice, chance
+
+    def _put(self, key: str, data: bytes) -> str:
+        self.maybe_die()
+        tag = super()._put(key, data)
+        self.maybe_die()
+        return tag
+
+    def maybe_die(self) -> None:
+        if self.dice.random() < self.chance:
+            raise Death
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_dies_every_upload_ends_once_and_the_chain_is_linear(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dispatchers and runs die between any two of their writes and start again."""
+    dice = random.Random(seed)
+    world = World(tmp_path, Policy(attempts=1000, backoff=0.0, parallel=3))
+    chance = [0.15]
+
+    def store(home: Home) -> Mortal:
+        return Mortal(home.folder, dice, chance[0])
+
+    monkeypatch.setattr(Home, "store", property(store))
+    monkeypatch.setattr("components.services.leases._died_here", lambda facts: False)
+    world.runs.verdict = lambda concept: not concept.endswith("3")
+
+    def cut() -> None:
+        if dice.random() < chance[0]:
+            raise Death
+
+    world.runs.cut = cut
+    lines = ("a", "b", "c")
+    for line in lines:
+        for number in range(4):
+            world.upload(line, f"c{number}", age=dice.random())
+    dispatchers = [world.another(), world.another()]
+    for turn in range(2000):
+        chance[0] = 0.15 if turn < 300 else 0.0
+        act(world, dispatchers, dice)
+        if turn > 300 and all(ended(world, line) for line in lines):
+            break
+    for line in lines:
+        check_line(world, line)
+
+
+def act(world: World, dispatchers: list[Dispatcher], dice: random.Random) -> None:
+    """One random move; whoever dies is replaced by a new process."""
+    which = dice.randrange(len(dispatchers))
+    world.now += 1
+    try:
+        match dice.choice(("look", "look", "run", "expire", "kill")):
+            case "look":
+                dispatchers[which].look()
+            case "run":
+                for name in world.runs.running()[:1]:
+                    try:
+                        world.runs.finish(name)
+                    except Death:
+                        world.runs.fail(name, None)
+            case "expire":
+                line = dice.choice("abc")
+                if (world.home.folder / "leases" / f"{line}.json").exists():
+                    expire(world, line)
+            case "kill":
+                dispatchers[which] = world.another()
+    except Death:
+        dispatchers[which] = world.another()
+
+
+def ended(world: World, line: str) -> bool:
+    states = world.states(line)
+    return len(states) == 4 and set(states.values()) <= {"promoted", "held"}
+
+
+def check_line(world: World, line: str) -> None:
+    assert ended(world, line), (world.states(line), world.kinds(line))
+    events = Records(world.home.store, line).events()
+    ends = [event.facts["concept"] for event in events if event.kind == "ended"]
+    assert sorted(ends) == ["c0", "c1", "c2", "c3"]  # each once
+    chain = world.chain(line)
+    assert [source for source, _ in chain] == [0, *(target for _, target in chain[:-1])]
+    versions = world.registry.versions(line)
+    assert sorted(v.facts.concept for v in versions) == ["c0", "c1", "c2", "c3"]  # none doubled
+    promoted = {version.number: version.facts for version in versions if version.facts.open}
+    assert {target for _, target in chain} == set(promoted)
+    for source, target in chain:
+        assert promoted[target].parent_version == source
