@@ -179,7 +179,13 @@ def test_the_command_line_loads_no_pipeline_library() -> None:
 def test_the_environment_is_read_at_the_edge_only() -> None:
     readers = {name for name, path in MODULES.items() if "os.environ" in path.read_text()}
     # the pocket's maker is a program of its own; models silences its libraries before loading them
-    edge = ("components.services", "pipelines.submit", "l2dm.pocket.make", "l2dm.models")
+    edge = (
+        "components.services",
+        "pipelines.submit",
+        "pipelines.runs",
+        "l2dm.pocket.make",
+        "l2dm.models",
+    )
     assert {name for name in readers if not under(name, *edge)} == set()
 
 
