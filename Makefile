@@ -12,13 +12,22 @@ BIN := .venv/bin
 READY := .venv/.ready
 PACKAGES := l2dm components pipelines
 
-.PHONY: demo test check pocket bench-core compile format clean
+.PHONY: demo test test-integration check pocket bench-core compile format clean
 
 demo: $(READY)
 	$(BIN)/l2dm demo --home $(DEMO_HOME)
 
 test: $(READY)
 	$(BIN)/python -m pytest $(PYTEST)
+
+# Against real servers: radosgw, PostgreSQL and MLflow from apt and pip, on loopback.
+INTEGRATION := tests/integration tests/components/test_objects.py tests/components/test_s3.py
+
+test-integration: $(READY)
+	sh tests/integration/install.sh
+	$(BIN)/python -c 'import psycopg2' 2> /dev/null || $(BIN)/python -m pip install --quiet \
+		-c .venv/constraints.txt -c .venv/torch.txt -e '.[dev,server]'
+	$(BIN)/python tests/integration/servers.py $(BIN)/python -m pytest $(INTEGRATION) $(PYTEST)
 
 check: $(READY)
 	$(BIN)/ruff format --check .
