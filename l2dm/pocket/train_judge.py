@@ -14,7 +14,7 @@ from l2dm.pocket.judge import HEADS, Judge
 from l2dm.pocket.loop import Plan, train
 from l2dm.pocket.world import BACKGROUNDS, Scene, draw
 
-PLAN = Plan(steps=3_200, rate=2e-3, warm=100, cool=0.6, weight_decay=0.02, seed=3)
+PLAN = Plan(steps=9_600, rate=2e-3, warm=100, cool=0.6, weight_decay=0.02, seed=3)
 BATCH = 96
 EMPTY = 4  # pictures a batch that show a background and nothing on it
 EMPTIES = 400  # how many of those are rendered

@@ -13,7 +13,7 @@ from l2dm.pocket.data import Renders
 from l2dm.pocket.loop import Plan, train
 
 PLAN = Plan(steps=4_200, rate=2e-3)
-DECODER_PLAN = Plan(steps=1_400, rate=1e-3, warm=100, cool=0.9, seed=6)
+DECODER_PLAN = Plan(steps=4_800, rate=1e-3, warm=100, cool=0.9, seed=6)
 BATCH = 16
 KL_WEIGHT = 1e-3  # on the divergence a pixel: keeps latents near unit scale without blurring
 
