@@ -31,7 +31,7 @@ def attach_lowrank(model: Model, *, rank: int, generator: torch.Generator) -> lo
 
 
 def attach_spectral(model: Model) -> spectral.Spectral:
-    """Fresh spectral shifts on UNet and text encoder (L2DM's own choice, methods.md A.6)."""
+    """Fresh spectral shifts on UNet and text encoder (L2DM's own choice)."""
     networks = {"unet": model.unet, "text_encoder": model.text_encoder}
     adapter = spectral.attach(networks)
     model.adapter = adapter
@@ -148,7 +148,7 @@ def _empty(model: Model, record: doors.Adapter) -> Adapter:
 
 
 def _gate(model: Model, kind: str) -> gated.Gate:
-    """The rows that a concept owns in a prompt; methods.md G names the three gates."""
+    """The rows that a concept owns in a prompt; docs/methods.md names the three gates."""
     ids_of = model.embedding.ids
 
     def token(ids: Tensor, name: str, noun: str) -> Tensor:

@@ -20,6 +20,6 @@ def distill_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Elastic concept distillation: distance of student and teacher outputs, one value per sample.
 
     student, teacher: (B, C, H, W), outputs for the same noisy latents, timesteps and prompts; the
-    teacher's carry no gradient. Returns (B,). L2DM Eq. 6 (quoted second-hand in methods.md A.4).
+    teacher's carry no gradient. Returns (B,). L2DM Eq. 6 (quoted second-hand, docs/methods.md).
     """
     return denoise_loss(student, teacher.detach())

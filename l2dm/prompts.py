@@ -38,7 +38,7 @@ def without_placeholders(prompt: str) -> str:
 def token_gate(ids: Tensor, own: int) -> Tensor:
     """Rows of the placeholder itself.
 
-    ids: (B, L) token ids. own: the placeholder's id. Returns (B, L) bool. methods.md G, token gate.
+    ids: (B, L) token ids. own: the placeholder's id. Returns (B, L) bool. docs/methods.md.
     """
     return ids == own
 
@@ -46,7 +46,7 @@ def token_gate(ids: Tensor, own: int) -> Tensor:
 def span_gate(ids: Tensor, own: int, noun: Sequence[int]) -> Tensor:
     """Rows of the placeholder and of the class noun where it follows directly.
 
-    ids: (B, L). noun: token ids of the class noun. Returns (B, L) bool. methods.md G, span gate.
+    ids: (B, L). noun: token ids of the class noun. Returns (B, L) bool. docs/methods.md.
     """
     gate = token_gate(ids, own)
     follows = gate
@@ -62,7 +62,7 @@ def prompt_gate(ids: Tensor, own: int, all_placeholders: Collection[int]) -> Ten
     """Rows whose nearest preceding placeholder is ours; the whole prompt if ours is the only one.
 
     ids: (B, L). Returns (B, L) bool. With several concepts in a prompt, rows before the first
-    placeholder belong to none. methods.md G, prompt gate.
+    placeholder belong to none. docs/methods.md.
     """
     gate = torch.zeros_like(ids, dtype=torch.bool)
     for row, tokens in enumerate(ids.tolist()):

@@ -33,7 +33,7 @@ class PlaceholderEmbedding(nn.Module):
     """A frozen embedding table plus one row per placeholder, outside the table.
 
     The table is never resized or written, so ordinary prompts stay bit-identical, and the gradient
-    of one concept's row cannot touch another's (methods.md B.2).
+    of one concept's row cannot touch another's.
     """
 
     def __init__(self, table: nn.Embedding) -> None:

@@ -1,4 +1,4 @@
-"""Who may import whom (design.md section 3), and how large things may get."""
+"""Who may import whom, and how large things may get."""
 
 import ast
 import sys

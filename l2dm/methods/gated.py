@@ -1,4 +1,4 @@
-"""Gated adapters (ours, methods.md G): forgetting is zero by construction.
+"""Gated adapters (ours, docs/methods.md): forgetting is zero by construction.
 
 Each concept owns a small adapter that acts only on its own placeholder's rows, so training needs
 neither memory nor class pictures, and its cost does not depend on how much the line knows.

@@ -1,6 +1,6 @@
 """L2DM, "Create Your World: Lifelong Text-to-Image Diffusion" (arXiv 2309.04430), training part.
 
-L = L_SD + L_TAME + gamma L_ECD            (Eq. 7 as quoted second-hand; methods.md A.4)
+L = L_SD + L_TAME + gamma L_ECD            (Eq. 7 as quoted second-hand; docs/methods.md)
 L_TAME = alpha L_replay + beta L_prior     (Eq. 4)
 
 Reconstruction: the printed sums over past tasks and classes are estimated by drawing entries of

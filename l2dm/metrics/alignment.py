@@ -13,7 +13,7 @@ def image_alignment(generated: Tensor, real: Tensor) -> Tensor:
     """Mean cosine of each generated picture to all real ones, (n,), in [-1, 1].
 
     generated: (n, d), real: (m, d), features of the base's image encoder, of any length.
-    Source: CLIP-I, methods.md F.1. Raises WrongShape without real features.
+    Source: CLIP-I. Raises WrongShape without real features.
     """
     return _mean_cosine(generated, real, "image_alignment")
 
@@ -22,7 +22,7 @@ def identity_similarity(generated: Tensor, real: Tensor) -> Tensor:
     """Mean cosine of each generated picture to all real ones, (n,), in [-1, 1].
 
     generated: (n, d), real: (m, d), features of the identity encoder, of any length.
-    Source: DINO score, methods.md F.1. Raises WrongShape without real features.
+    Source: the DINO score. Raises WrongShape without real features.
     """
     return _mean_cosine(generated, real, "identity_similarity")
 
@@ -30,7 +30,7 @@ def identity_similarity(generated: Tensor, real: Tensor) -> Tensor:
 def text_alignment(generated: Tensor, prompts: Tensor) -> Tensor:
     """Cosine of each picture to its own prompt, (n,), in [-1, 1]; raw, not scaled by 2.5.
 
-    generated, prompts: (n, d). The prompts are read without placeholders: CLIP-T, methods.md F.1.
+    generated, prompts: (n, d). The prompts are read without placeholders: CLIP-T.
     """
     expect_shape(generated, "n d", name="generated")
     expect_shape(prompts, "n d", name="prompts", like=generated)
@@ -64,7 +64,7 @@ def self_similarity(real: Tensor) -> float | None:
     """Mean cosine of different real pictures with each other: the ceiling of a similarity.
 
     real: (m, d). The diagonal (a picture with itself) is left out. None below two pictures.
-    Source: self_j of methods.md F.2.
+    Source: self_j of docs/methods.md.
     """
     expect_shape(real, "m d", name="real")
     count = len(real)

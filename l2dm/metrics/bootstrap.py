@@ -1,6 +1,6 @@
 """Percentile bootstrap intervals of means, with an explicit generator.
 
-Source: methods.md F.7.
+Source: docs/methods.md, Scores.
 """
 
 from collections.abc import Sequence

@@ -10,7 +10,7 @@ def seed_distance(now: Tensor, base: Tensor) -> Tensor:
     """1 - cosine between the two pictures of every seed, (n,), in [0, 2].
 
     now, base: (n, d), row i of both from the same prompt and seed. Equal rows give exactly 0.
-    Source: drift of methods.md F.5.
+    Source: prior drift of docs/methods.md.
     """
     expect_shape(now, "n d", name="now")
     expect_shape(base, "n d", name="base", like=now)
@@ -23,7 +23,7 @@ def kid(first: Tensor, second: Tensor) -> float | None:
     """Unbiased squared MMD of two independent sets, cubic polynomial kernel; not times 1000.
 
     first: (m, d), second: (n, d). May be negative, which is not clipped; None below two rows in
-    either. Source: methods.md F.4 (Binkowski et al. 2018).
+    either. Source: Binkowski et al. 2018.
     """
     expect_shape(first, "m d", name="first")
     expect_shape(second, f"n {first.shape[1]}", name="second")

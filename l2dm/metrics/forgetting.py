@@ -3,7 +3,7 @@
 `matrix[i][j]` is the score on concept j of the model after row i; row 0 is the base, concept j is
 learned in row j + 1, T = number of concepts. Missing numbers are None or NaN, never 0: a function
 of one concept returns None for them, a function of the whole matrix raises WrongShape.
-Source: methods.md F.2; inputs are never changed.
+Source: docs/methods.md, Scores; inputs are never changed.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""What only gated adapters promise: exactness, bit for bit (methods.md G)."""
+"""What only gated adapters promise: exactness, bit for bit (docs/methods.md)."""
 
 from pathlib import Path
 
