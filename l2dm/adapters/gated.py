@@ -1,8 +1,8 @@
 """Gated adapters: each concept's weights act only on its own placeholder's rows.
 
-K = C W_K + sum_i G_i C A_i^K B_i^K, likewise V (docs/methods.md). A prompt without a placeholder and
-every other concept, is therefore the base and the other concept's own adapter, bit for bit: later
-tasks cannot change what earlier ones draw.
+K = C W_K + sum_i G_i C A_i^K B_i^K, likewise V (docs/methods.md). A prompt without a placeholder,
+and every other concept, is therefore the base and the other concept's own adapter, bit for bit:
+later tasks cannot change what earlier ones draw.
 """
 
 import contextlib
