@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -120,11 +122,33 @@ def test_an_endpoint_that_refuses_connections_is_told(
     require_told(moto_bucket.objects(), tmp_path, expected, moto_bucket.secret, "hidden")
 
 
-def test_requests_are_tried_again(moto_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_threads_wait_for_a_store_that_starts_again(
+    moto_bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from moto.server import ThreadedMotoServer
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    objects = moto_bucket.objects()
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+    with ThreadPoolExecutor(40) as pool:
+        written = [pool.submit(objects.create, f"a/{number}", b"1") for number in range(40)]
+        time.sleep(0.4)
+        server.start()  # moto's servers of one process share their buckets
+        assert all(one.result() for one in written)
+    assert len(list(objects.list("a/"))) == 40
+    server.stop()
+
+
+def test_settings_say_how_often_a_request_is_sent(
+    moto_bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from components.services.s3_client import ATTEMPTS, connect
 
     retries = connect().meta.config.retries
-    assert retries == {"mode": "standard", "total_max_attempts": ATTEMPTS}
+    assert retries == {"mode": "legacy", "total_max_attempts": ATTEMPTS}
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
     assert connect().meta.config.retries["total_max_attempts"] == 2
 
@@ -349,6 +373,8 @@ def test_a_presigned_upload_lands_as_announced(bucket: Bucket, tmp_path: Path) -
     objects, data = bucket.objects(), os.urandom(3000)
     upload = objects.presign("inbox/größe 1.png", sha256=sha(data), size=len(data), expires=60)
     assert bucket.secret not in upload.url and upload.url not in repr(upload)
+    signed = "content-length;host;x-amz-checksum-sha256;x-amz-meta-sha256"
+    assert f"X-Amz-SignedHeaders={signed}" in urllib.parse.unquote(upload.url)
     assert send(upload, data) == 200
     assert objects.read("inbox/größe 1.png").data == data
     objects.download("inbox/größe 1.png", tmp_path / "file")
