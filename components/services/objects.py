@@ -7,19 +7,21 @@ what `replace` must present.
 
 import fcntl
 import hashlib
+import io
 import os
 import shutil
 import unicodedata
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from l2dm.errors import BadKey, Conflict, NoSuchObject, TooLarge
 
 MAX_KEY = 1024  # bytes of UTF-8, S3's limit
+MAX_NAME = 255  # bytes of one part of it that a file system takes
 LOCKS = 64  # lock files of a folder store; keys share them by hash
 
 
@@ -140,22 +142,26 @@ class FolderObjects:
     def delete(self, key: str) -> None:
         """See Objects."""
         with self._locked(key):
-            self._path(key).unlink(missing_ok=True)
+            path = self._path(key)
+            try:
+                path.unlink(missing_ok=True)
+            except (IsADirectoryError, NotADirectoryError, PermissionError):
+                return  # a folder is no object
+            self._prune(path.parent)
 
     def list(self, prefix: str, after: str = "") -> Iterator[Entry]:
         """See Objects."""
         require_prefix(prefix)
         root = self.folder / prefix.rpartition("/")[0]
         found = []
-        for path in root.rglob("*"):
-            key = path.relative_to(self.folder).as_posix()
-            if key.startswith(prefix) and key > after and _is_object(key):
-                try:
-                    stat = path.stat()
-                except FileNotFoundError:
-                    continue  # deleted while we looked
-                if path.is_file():
-                    found.append(Entry(key, stat.st_size, stat.st_mtime))
+        for where, _, names in os.walk(root):  # passes over what is deleted meanwhile
+            for name in names:
+                path = Path(where, name)
+                key = path.relative_to(self.folder).as_posix()
+                if key.startswith(prefix) and key > after and _is_object(key):
+                    with suppress(FileNotFoundError):
+                        stat = path.stat()
+                        found.append(Entry(key, stat.st_size, stat.st_mtime))
         # code points sort as S3's UTF-8 bytes do
         yield from sorted(found, key=lambda entry: entry.key)
 
@@ -170,10 +176,9 @@ class FolderObjects:
 
     def upload(self, key: str, path: Path) -> None:
         """See Objects."""
-        draft = self._draft(key)
+        with open(path, "rb") as source:
+            draft = self._drafted(key, source)
         try:
-            shutil.copyfile(path, draft)
-            _flush(draft)
             with self._locked(key):
                 os.replace(draft, self._path(key))
         finally:
@@ -186,7 +191,12 @@ class FolderObjects:
             raise NoSuchObject(missing(key, str(self.folder)))
         require_size(key, path.stat().st_size, limit)
         to.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, to)
+        draft = to.with_name(f".{uuid.uuid4().hex}.draft")
+        try:
+            shutil.copyfile(path, draft)
+            os.replace(draft, to)
+        finally:
+            draft.unlink(missing_ok=True)
 
     def _now(self) -> float:
         """The file system's clock, which a network mount does not share with this machine."""
@@ -197,7 +207,21 @@ class FolderObjects:
 
     def _path(self, key: str) -> Path:
         require_key(key)
+        if any(len(part.encode()) > MAX_NAME for part in key.split("/")):
+            raise BadKey(
+                f"object key {key!r}: expected at most {MAX_NAME} bytes between two /, which a "
+                "folder can hold; shorten it"
+            )
         return self.folder / key
+
+    def _prune(self, folder: Path) -> None:
+        """Remove folders that hold nothing: a store has none. A writer may put one back."""
+        while folder != self.folder:
+            try:
+                folder.rmdir()
+            except OSError:  # not empty, or gone
+                return
+            folder = folder.parent
 
     def _found(self, key: str) -> Stored | None:
         try:
@@ -206,21 +230,43 @@ class FolderObjects:
             return None
 
     def _put(self, key: str, data: bytes) -> str:
-        draft = self._draft(key)
+        draft = self._drafted(key, io.BytesIO(data))
         try:
-            with open(draft, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
             os.replace(draft, self._path(key))
         finally:
             draft.unlink(missing_ok=True)
         return _tag(data)
 
+    def _drafted(self, key: str, source: BinaryIO) -> Path:
+        """The bytes in a flushed file beside the key's; while it lies there the folder stays."""
+        while True:
+            try:
+                draft = self._draft(key)
+                file = open(draft, "xb")  # noqa: SIM115 - closed below
+            except FileNotFoundError:  # its folder was pruned just now: make it again
+                continue
+            try:
+                with file:
+                    shutil.copyfileobj(source, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except BaseException:
+                draft.unlink(missing_ok=True)
+                raise
+            return draft
+
     def _draft(self, key: str) -> Path:
         path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.with_name(f".{uuid.uuid4().hex}.draft")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.is_dir():
+                return path.with_name(f".{uuid.uuid4().hex}.draft")
+        except (FileExistsError, NotADirectoryError):
+            pass
+        raise BadKey(
+            f"object key {key!r}: expected a key that is no folder of other keys and lies below no "
+            f"object, as files in {self.folder} must; choose another one"
+        )
 
     @contextmanager
     def _locked(self, key: str) -> Iterator[None]:
@@ -282,8 +328,3 @@ def _is_object(key: str) -> bool:
 
 def _tag(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _flush(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())

@@ -118,11 +118,8 @@ def test_folders_are_the_next_segments(objects: Objects) -> None:
 
 
 def test_a_folder_is_gone_with_its_last_object(
-    objects: Objects, request: pytest.FixtureRequest
+    objects: Objects,
 ) -> None:
-    if isinstance(objects, FolderObjects):
-        known = pytest.mark.xfail(strict=True, reason="FolderObjects.delete leaves empty folders")
-        request.applymarker(known)
     objects.write("inbox/pets/rex", b"")
     objects.delete("inbox/pets/rex")
     assert objects.folders("") == ()
@@ -307,3 +304,31 @@ def test_a_place_is_a_folder_or_a_bucket(tmp_path: Path, moto_bucket: Bucket) ->
             open_objects(place)
     with pytest.raises(BadKey, match=r"the part '\.\.'"):
         open_objects("s3://bucket/../other")
+
+
+def test_a_folder_says_what_its_files_cannot_be(tmp_path: Path) -> None:
+    store = FolderObjects(tmp_path)
+    store.write("inbox/pets", b"an object")
+    for key in ("inbox/pets/rex", "inbox"):
+        with pytest.raises(BadKey, match="no folder of other keys and lies below no object"):
+            store.write(key, b"data")
+    with pytest.raises(BadKey, match="at most 255 bytes between two /"):
+        store.write("a" * 256, b"data")
+    store.delete("inbox")  # a folder is no object: nothing to delete, nothing lost
+    assert store.read("inbox/pets").data == b"an object"
+
+
+def test_writers_and_deleters_of_one_folder_never_lose_a_write(tmp_path: Path) -> None:
+    """A folder is removed with its last object while another writer is about to use it."""
+    store = FolderObjects(tmp_path)
+
+    def churn(name: str) -> None:
+        for number in range(40):
+            key = f"deep/er/{name}-{number}"
+            store.write(key, b"data")
+            assert store.read(key).data == b"data"
+            store.delete(key)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(churn, "abcd"))
+    assert store.folders("") == ()
