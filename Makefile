@@ -21,7 +21,7 @@ test: $(READY)
 	$(BIN)/python -m pytest $(PYTEST)
 
 # Against real servers: radosgw, PostgreSQL and MLflow from apt and pip, on loopback.
-INTEGRATION := tests/integration tests/components/test_objects.py tests/components/test_s3.py
+INTEGRATION := tests/integration $(addprefix tests/components/test_,objects.py s3.py uploads.py wakeups.py)
 
 test-integration: $(READY)
 	sh tests/integration/install.sh

@@ -25,7 +25,7 @@ def intake(
         parent: The champion of the line, or the empty release.
         metrics: Number of pictures, parent version.
         line: The line that learns.
-        upload: Folder of pictures with its concept.json.
+        upload: Name of the concept whose upload is taken.
         base: Load name of the base model.
         spec: `l2dm.spec.Spec` as JSON.
         home: The state folder.
@@ -37,5 +37,5 @@ def intake(
 
     with Step("intake", upload_of(line, upload), Settings(base, spec, home), metrics) as step:
         context = begin(step, parent.path, empty_release)
-        door = step.run(run, upload, parent.path, task.path, context)
+        door = step.run(run, step.fetch(), parent.path, task.path, context)
         accept(step, door)

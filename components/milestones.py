@@ -16,7 +16,6 @@ from components.services.records import (
     Ending,
     Records,
     standing,
-    upload_digest,
 )
 from components.services.registry import Facts, Registry
 from l2dm import doors, manifest
@@ -33,11 +32,10 @@ def begin(step: Step, parent: str, empty_release: Callable[..., Any]) -> Any:
     The parent is the champion, fetched to `parent`, or an empty release. A task that was begun
     before a kill keeps its id and its parent, even when the champion moved meanwhile.
     """
-    line, upload = step.subject.line, step.subject.upload
-    assert upload is not None
+    line, concept = step.subject.line, step.subject.concept
     records = Records(step.home.store, line)
-    known, registry = records.concept(upload.name), _registry(step)
-    if _begun(known, upload_digest(upload)):
+    known, registry = records.concept(concept), _registry(step)
+    if _begun(known, step.uploads.digest(concept)):
         task, version = known.task, known.parent_version
     else:
         task, version = records.next_task(), standing(records.events()).champion
@@ -50,9 +48,8 @@ def begin(step: Step, parent: str, empty_release: Callable[..., Any]) -> Any:
 
 def accept(step: Step, door: Door[doors.Task]) -> None:
     """Record that a task has begun, once, and log its settings."""
-    task, upload = door.record, step.subject.upload
-    assert upload is not None
-    records, digest = Records(step.home.store, task.line), upload_digest(upload)
+    task, digest = door.record, step.uploads.digest(step.subject.concept)
+    records = Records(step.home.store, task.line)
     known = records.concept(task.concept.name)
     if not _begun(known, digest):
         records.append(
@@ -159,7 +156,7 @@ def _registry(step: Step) -> MlflowRegistry:
 
 
 def _end(step: Step, records: Records, facts: Facts, version: int, state: Ending) -> None:
-    upload = upload_digest(step.home.upload(step.subject.line, facts.concept))
+    upload = step.uploads.digest(facts.concept)
     known = records.concept(facts.concept)
     if known is not None and known.task == facts.task:
         upload = known.upload
@@ -185,10 +182,11 @@ def _report(step: Step, registry: Registry, html: Path, task: str) -> None:
         history = list(_history(registry, line, Path(scratch)))
         text = render(line, history, list(_step_costs(step, task)))
     html.write_text(text)
-    target = step.home.report(line)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    manifest.write_text(target, text)
-    step.tracking.file(target, "")
+    step.home.store.write(step.home.report(line), text.encode())
+    with tempfile.TemporaryDirectory() as scratch:
+        named = Path(scratch) / f"{line}.html"
+        named.write_text(text)
+        step.tracking.file(named, "")
 
 
 def _history(registry: Registry, line: str, scratch: Path) -> Iterator[Any]:

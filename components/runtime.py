@@ -20,6 +20,7 @@ from components.services.home import Home
 from components.services.journal import Cost, Progress, say
 from components.services.leases import Leases
 from components.services.tracking import MlflowTracking, Point, Tracking
+from components.services.uploads import Uploads
 from l2dm import doors, manifest
 from l2dm.spec import Spec, from_json
 
@@ -54,19 +55,18 @@ class Subject:
 
     line: str
     concept: str
-    upload: Path | None = None
     task: doors.Task | None = None
 
 
 def upload_of(line: str, upload: str) -> Subject:
-    """The upload that intake looks at."""
-    return Subject(line, Path(upload).name, upload=Path(upload))
+    """The upload that intake looks at, by its concept's name."""
+    return Subject(line, upload)
 
 
 def task_of(folder: str) -> Subject:
     """The accepted task that every later step works on. Raises BadDoor."""
     task = manifest.read(Path(folder), doors.Task).record
-    return Subject(task.line, task.concept.name, task=task)
+    return Subject(task.line, task.concept.name, task)
 
 
 class Step:
@@ -75,7 +75,7 @@ class Step:
     def __init__(self, name: str, subject: Subject, settings: Settings, metrics: Any) -> None:
         self.name, self.subject, self.settings = name, subject, settings
         self.home = Home.at(settings.home)
-        self.folder = self.home.run(subject.line, subject.concept)
+        self.run_key = self.home.run_key(subject.line, subject.concept)
         self.last_terms: Mapping[str, float] = {}
         self._metrics, self._told = metrics, dict[str, float]()
         self._points: list[Point] = []
@@ -128,10 +128,10 @@ class Step:
         trace: TracebackType | None,
     ) -> None:
         if error is not None:
-            journal.write_failure(self.folder, self.name, error)
+            journal.write_failure(self.home.store, self.run_key, self.name, error)
             return
         cost = self.costs()[self.name]
-        journal.write_cost(self.folder, self.name, cost)
+        journal.write_cost(self.home.store, self.run_key, self.name, cost)
         self._flush()
         costs = {"seconds": cost.seconds, "peak_mb": cost.peak_mb}
         self._write_metrics(costs)
@@ -147,6 +147,18 @@ class Step:
         door = function(*(Path(arg) if isinstance(arg, str) else arg for arg in args), **options)
         self._seconds += time.monotonic() - began - self._outside
         return door
+
+    @cached_property
+    def uploads(self) -> Uploads:
+        """The line's uploads."""
+        return Uploads(self.home.store, self.subject.line)
+
+    def fetch(self) -> Path:
+        """The upload's folder on this machine. Raises BadUpload when it holds too much."""
+        folder = self.home.upload(self.subject.line, self.subject.concept)
+        if self.home.bucket:
+            self.uploads.fetch(self.subject.concept, folder, max_bytes=self.spec.intake.max_bytes)
+        return folder
 
     def require_lease(self, fence: int) -> None:
         """Go on only while this run holds its line under that number. Raises LostLease."""
@@ -195,7 +207,7 @@ class Step:
     def costs(self) -> dict[str, Cost]:
         """What the steps of this task took, this one so far."""
         so_far = Cost(round(self._seconds, 3), round(journal.peak_mb(), 1))
-        return {**journal.read_costs(self.folder), self.name: so_far}
+        return {**journal.read_costs(self.home.store, self.run_key), self.name: so_far}
 
     def close(self) -> None:
         """End the task's run in its last step, with the cost of every step in one request."""

@@ -242,14 +242,14 @@ def compile_(
         console.out(str(path))
 
 
-def _learn(home: Path, line: str, base: str, settings: list[str] | None, json: bool) -> None:
+def _learn(home: str, line: str, base: str, settings: list[str] | None, json: bool) -> None:
     from pipelines import console, operations
 
     ended = []
     place = operations.Place(home, line, base, tuple(settings or ()))
 
-    def watch(upload: Path) -> "AbstractContextManager[Listener]":
-        return console.watching(f"{line}/{upload.name}")
+    def watch(concept: str) -> "AbstractContextManager[Listener]":
+        return console.watching(f"{line}/{concept}")
 
     for learned in operations.learn(place, watch):
         ended.append(learned)

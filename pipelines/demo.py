@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 from components.services.home import Home
+from components.services.uploads import Uploads
 from l2dm.doors import Concept
 from l2dm.spec import IntakeSpec
 from pipelines import operations
@@ -13,13 +14,13 @@ PICTURES = 5
 CONCEPTS = (Concept("rex", "dog"), Concept("mimi", "cat"), Concept("sunny", "cup"))
 
 
-def write_uploads(folder: Path) -> None:
+def write_uploads(folder: str) -> None:
     """Submit the demo's concepts that the line does not know yet."""
     from l2dm.pocket.world import NOUNS, TUNING_SEEDS, identity, photos
 
-    home = Home.at(folder)
+    uploads = Uploads(Home.at(folder).store, LINE)
     for index, concept in enumerate(CONCEPTS):
-        if (home.upload(LINE, concept.name) / "concept.json").exists():
+        if uploads.digest(concept.name):
             continue
         assert concept.class_noun in NOUNS
         subject = identity(TUNING_SEEDS[index], concept.class_noun)

@@ -11,7 +11,6 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from components.services.home import Home
@@ -24,11 +23,9 @@ from components.services.records import (
     active,
     attempts,
     standing,
-    upload_digest,
-    waiting,
 )
 from components.services.registry import Registry
-from l2dm import concepts
+from components.services.uploads import Uploads
 from l2dm.errors import Conflict, LineBusy, LostLease
 from pipelines.endings import end_badly, sweep
 from pipelines.runs import Look, Runs, run_name
@@ -37,6 +34,7 @@ from pipelines.submit import Job
 log = logging.getLogger(__name__)
 
 Moved = Literal["idle", "busy", "waits", "started", "running", "retried", "ended", "again"]
+PATIENCE = 60.0  # seconds that a run may go on after it recorded its end
 ANEW = ("StaleParent",)  # the task is begun again from the champion of then
 
 
@@ -76,11 +74,14 @@ class Dispatcher:
         self._owner = uuid.uuid4().hex[:12]
         self._held: dict[str, Lease] = {}
         self._lines: dict[str, Records] = {}
+        self._inboxes: dict[str, Uploads] = {}
+        self._watched: dict[str, Started] = {}  # what we started and have not seen leave
+        self._patience: dict[str, float] = {}  # until when a run may take its leave
 
     def look(self) -> dict[str, Moved]:
         """One pass over all lines, the one that was served longest ago first."""
         for line in tuple(self._held):  # a place that is free now is for whoever is first in line
-            if active(self._records(line).events()) is None:
+            if active(self._records(line).events()) is None and not self._leaves(line):
                 self._free(line)
         lines = sorted(self._home.lines(), key=self._last_served)
         return {line: self.reconcile(line) for line in lines}
@@ -91,8 +92,10 @@ class Dispatcher:
         events = records.events()
         run = active(events)
         if run is None:
+            if self._leaves(line):
+                return "running"
             self._free(line)  # of the run that ended: the next one gets a number of its own
-            waits = self._waiting(line, records)
+            waits = self._uploads(line).waiting(records.concepts())
             if not waits:
                 return "idle"
             if self._later(events, waits[0]) or len(self._held) >= self._policy.parallel:
@@ -111,22 +114,23 @@ class Dispatcher:
             self._held.pop(line, None)
             return "again"
 
-    def _start(self, line: str, lease: Lease, events: Sequence[Event], upload: Path) -> Moved:
-        digest = upload_digest(upload)
-        attempt = 1 + attempts(events, upload.name, digest)
+    def _start(self, line: str, lease: Lease, events: Sequence[Event], concept: str) -> Moved:
+        digest = self._uploads(line).digest(concept)
+        attempt = 1 + attempts(events, concept, digest)
         last = events[-1].number if events else 0
-        name = run_name(line, last + 1, upload.name, digest, attempt)
+        name = run_name(line, last + 1, concept, digest, attempt)
         self._repair(line)
         self._records(line).append_next(
             last,
             "started",
-            concept=upload.name,
+            concept=concept,
             upload=digest,
             run=name,
             attempt=attempt,
             fence=lease.fence,
         )
-        self._run(name, line, upload, lease)
+        self._run(name, line, concept, lease)
+        self._watched[line] = Started(concept, digest, name, attempt, lease.fence)
         return "started"
 
     def _settle(self, line: str, lease: Lease, events: Sequence[Event], run: Started) -> Moved:
@@ -144,16 +148,15 @@ class Dispatcher:
 
     def _failed(self, line: str, events: Sequence[Event], run: Started, look: Look) -> Moved:
         """Refused for good, or tried again later, or failed for good."""
-        records, upload = self._records(line), self._home.upload(line, run.concept)
         refused = look.failure is not None and look.failure.kind == "BadUpload"
         if refused or run.attempt >= self._policy.attempts:
-            end_badly(records, upload, look.failure, look.text)
+            end_badly(self._home, line, run.concept, look.failure, look.text)
             sweep(self._home, line, run.concept)
             self._free(line)
             return "ended"
         step = look.failure.step if look.failure else None
         reasons = look.failure.problems if look.failure else (look.text,)
-        records.append_next(
+        self._records(line).append_next(
             events[-1].number,
             "retried",
             concept=run.concept,
@@ -165,9 +168,9 @@ class Dispatcher:
         )
         return "retried"
 
-    def _run(self, name: str, line: str, upload: Path, lease: Lease) -> None:
+    def _run(self, name: str, line: str, concept: str, lease: Lease) -> None:
         settings = self._settings
-        job = Job(line, upload, settings.base, settings.spec, self._home, lease.fence)
+        job = Job(line, concept, settings.base, settings.spec, self._home, lease.fence)
         self._runs.start(name, job)
 
     def _repair(self, line: str) -> None:
@@ -183,12 +186,26 @@ class Dispatcher:
                 one.expected,
             )
 
-    def _later(self, events: Sequence[Event], upload: Path) -> bool:
+    def _later(self, events: Sequence[Event], concept: str) -> bool:
         """Whether the upload was given back and its time has not come."""
         for event in reversed(events):
-            if event.facts.get("concept") == upload.name:
+            if event.facts.get("concept") == concept:
                 until: Any = event.facts.get("not_before", 0.0)
                 return event.kind == "retried" and self._clock() < float(until)
+        return False
+
+    def _leaves(self, line: str) -> bool:
+        """Whether the run whose end is recorded has still to leave; its scratch is swept then."""
+        run = self._watched.get(line)
+        if run is None:
+            return False
+        if self._runs.look(run.run).state == "running":
+            if self._clock() < self._patience.setdefault(run.run, self._clock() + PATIENCE):
+                return True
+            self._runs.stop(run.run)
+        sweep(self._home, line, run.concept)
+        del self._watched[line]
+        self._patience.pop(run.run, None)
         return False
 
     def _hold(self, line: str) -> Lease:
@@ -203,8 +220,9 @@ class Dispatcher:
         if lease is not None:
             self._leases.release(lease)
 
-    def _waiting(self, line: str, records: Records) -> tuple[Path, ...]:
-        return waiting(concepts.waiting(self._home.inbox, line), records)
+    def _uploads(self, line: str) -> Uploads:
+        """Kept over passes, because it knows the digests of what it saw."""
+        return self._inboxes.setdefault(line, Uploads(self._home.store, line))
 
     def _records(self, line: str) -> Records:
         """Kept over passes, because what was read of them never changes."""

@@ -3,21 +3,20 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 
 from components.services import projection
 from components.services.home import Home
 from components.services.journal import Cost
 from components.services.leases import Leases
-from components.services.records import ConceptState, Records, waiting
+from components.services.records import ConceptState, Records
 from components.services.registry import Registry
-from l2dm import concepts
+from components.services.uploads import Uploads
 from l2dm.errors import L2dmError
 from pipelines.endings import end_badly, sweep
 from pipelines.submit import Job, Listener, Outcome, RunFailed, run_local
 
 Runner = Callable[[Job, Listener], Outcome]
-Watch = Callable[[Path], AbstractContextManager[Listener]]
+Watch = Callable[[str], AbstractContextManager[Listener]]
 ATTEMPTS = 2  # a step whose process was ended from outside is tried once more
 USERS_OWN = ("BadBase", "BadSpec", "BadPrompt")  # the upload is not to blame: it stays waiting
 
@@ -43,13 +42,13 @@ class Learner:
     registry: Callable[[], Registry]
     run: Runner = run_local
 
-    def waiting(self) -> tuple[Path, ...]:
-        """Uploads without a terminal state, oldest first."""
-        uploads = concepts.waiting(self.home.inbox, self.line)
-        return waiting(uploads, Records(self.home.store, self.line))
+    def waiting(self) -> tuple[str, ...]:
+        """Concepts whose upload has no terminal state, oldest first."""
+        states = Records(self.home.store, self.line).concepts()
+        return Uploads(self.home.store, self.line).waiting(states)
 
     def learn(self, watch: Watch) -> Iterator[Learned]:
-        """Learn every waiting upload; `watch(upload)` listens to its progress.
+        """Learn every waiting upload; `watch(concept)` listens to its progress.
 
         Raises LineBusy when another learner holds the line, and what the user has to mend (base,
         spec) as L2dmError, with the upload still waiting.
@@ -58,31 +57,30 @@ class Learner:
             if self.home.database.exists():
                 projection.forget(self.home, self.line)
                 projection.refresh(self.home, self.registry(), self.line)
-            while uploads := self.waiting():
-                with watch(uploads[0]) as listener:
-                    learned = self._learn_one(uploads[0], heartbeat.lease.fence, listener)
+            while waits := self.waiting():
+                with watch(waits[0]) as listener:
+                    learned = self._learn_one(waits[0], heartbeat.lease.fence, listener)
                 yield learned
 
-    def _learn_one(self, upload: Path, fence: int, listener: Listener) -> Learned:
-        job = Job(self.line, upload, self.base, self.spec, self.home, fence)
+    def _learn_one(self, concept: str, fence: int, listener: Listener) -> Learned:
+        job = Job(self.line, concept, self.base, self.spec, self.home, fence)
         for attempt in range(ATTEMPTS):
             try:
                 outcome = self.run(job, listener)
             except RunFailed as error:
                 if error.failure is None and attempt + 1 < ATTEMPTS:
                     continue
-                return Learned(self._end_badly(upload, error))
-            state = self._require_end(upload.name)
-            sweep(self.home, self.line, upload.name)
+                return Learned(self._end_badly(concept, error))
+            state = self._require_end(concept)
+            sweep(self.home, self.line, concept)
             return Learned(state, outcome.wall, outcome.overhead, outcome.costs)
         raise AssertionError("unreachable")
 
-    def _end_badly(self, upload: Path, error: RunFailed) -> ConceptState:
+    def _end_badly(self, concept: str, error: RunFailed) -> ConceptState:
         """Record how it ended, unless the user has to mend something else."""
         if error.failure and error.failure.kind in USERS_OWN:
             raise L2dmError("\n".join(error.failure.problems)) from error
-        records = Records(self.home.store, self.line)
-        return end_badly(records, upload, error.failure, str(error))
+        return end_badly(self.home, self.line, concept, error.failure, str(error))
 
     def _require_end(self, concept: str) -> ConceptState:
         state = Records(self.home.store, self.line).concept(concept)

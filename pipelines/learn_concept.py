@@ -21,7 +21,7 @@ def learn_concept(line: str, upload: str, base: str, spec: str, home: str, fence
 
     Args:
         line: The line that learns.
-        upload: Folder of pictures with its concept.json.
+        upload: Name of the concept whose upload is taken.
         base: Load name of the base model.
         spec: `l2dm.spec.Spec` as JSON.
         home: The state folder.

@@ -15,6 +15,7 @@ from components.services.leases import Leases
 from components.services.promotion import roll_back
 from components.services.records import Records
 from components.services.registry import Registry, resolve
+from components.services.uploads import Uploads
 from l2dm import concepts, manifest
 from l2dm.doors import Concept
 from l2dm.errors import BadUpload, UnknownLine
@@ -27,7 +28,7 @@ from pipelines.submit import Listener
 class Place:
     """A line in a state folder, the base it is loaded on, and settings of the spec."""
 
-    folder: Path
+    folder: str | Path
     line: str
     base: str
     settings: tuple[str, ...] = ()
@@ -53,22 +54,27 @@ class Place:
 
 
 def submit(
-    folder: Path, pictures: Path, line: str, concept: Concept, spec: IntakeSpec
+    place: str | Path, pictures: Path, line: str, concept: Concept, spec: IntakeSpec
 ) -> dict[str, Any]:
     """Check and commit an upload; an upload of this name that has ended is replaced.
 
     Raises BadUpload with every problem; nothing was written then.
     """
-    home = Home.at(folder)
+    home = Home.at(place)
     index = projection.read(home, line, lambda: _registry(home, ""))
     taken = projection.taken(home, line, index)
-    old = home.upload(line, concept.name)
-    if concept.name not in taken and (old / concepts.FILE).exists():
+    uploads = Uploads(home.store, line)
+    if concept.name not in taken and uploads.digest(concept.name):
         problems = concepts.check(pictures, line, concept, spec, taken)
         if problems:
             raise BadUpload(problems)
-        (old / concepts.FILE).unlink()  # it has ended: without it, there is no upload
-    upload = concepts.submit(pictures, home.inbox, line, concept, spec, taken)
+        uploads.withdraw(concept.name)  # it has ended
+    if home.bucket:
+        with tempfile.TemporaryDirectory() as scratch:
+            upload = concepts.submit(pictures, Path(scratch), line, concept, spec, taken)
+            uploads.commit(Path(scratch) / line / concept.name)
+    else:
+        upload = concepts.submit(pictures, home.inbox, line, concept, spec, taken)
     records = Records(home.store, line)
     records.append("submitted", concept=concept.name, class_noun=concept.class_noun)
     data: dict[str, Any] = manifest.to_data(upload)
@@ -84,7 +90,7 @@ def learn(place: Place, watch: Watch) -> Iterator[Learned]:
     yield from learner.learn(watch)
 
 
-def status(folder: Path, line: str | None, *, refresh: bool) -> list[dict[str, Any]]:
+def status(folder: str | Path, line: str | None, *, refresh: bool) -> list[dict[str, Any]]:
     """Every line, or one, as `l2dm status --json` prints it. Raises UnknownLine."""
     home = Home.at(folder)
     if line is not None:
@@ -99,7 +105,7 @@ def status(folder: Path, line: str | None, *, refresh: bool) -> list[dict[str, A
     ]
 
 
-def busy(folder: Path) -> dict[str, str]:
+def busy(folder: str | Path) -> dict[str, str]:
     """Who learns which line now."""
     home = Home.at(folder)
     leases = Leases(home.store)
@@ -182,7 +188,7 @@ def export(place: Place, version: str, out: Path) -> None:
 
 
 def dispatch(
-    folder: Path,
+    folder: str | Path,
     base: str,
     settings: Sequence[str],
     *,
@@ -203,26 +209,31 @@ def dispatch(
     runs = LocalRuns(home)
     dispatcher = Dispatcher(home, runs, place.registry, chosen, Policy(parallel=parallel))
     before: dict[str, str] = {}
-    while True:
-        moves = dispatcher.look()
-        yield from ((line, now) for line, now in moves.items() if before.get(line) != now)
-        before = dict(moves)
-        if once and set(moves.values()) <= {"idle"}:
-            return
-        time.sleep(every)
+    try:
+        while True:
+            moves = dispatcher.look()
+            yield from ((line, now) for line, now in moves.items() if before.get(line) != now)
+            before = dict(moves)
+            if once and set(moves.values()) <= {"idle"}:
+                return
+            time.sleep(every)
+    finally:
+        runs.close()
 
 
-def history(folder: Path, line: str) -> list[dict[str, Any]]:
+def history(folder: str | Path, line: str) -> list[dict[str, Any]]:
     """Every event of a line, oldest first. Raises UnknownLine."""
     home = Home.at(folder)
     _require_line(home, line)
     return [{"number": event.number, **event.facts} for event in Records(home.store, line).events()]
 
 
-def report(folder: Path, line: str) -> str | None:
+def report(folder: str | Path, line: str) -> str | None:
     """Path of the latest report of a line."""
-    path = Home.at(folder).report(line)
-    return str(path) if path.exists() else None
+    home = Home.at(folder)
+    if not any(home.store.list(home.report(line))):
+        return None
+    return f"{home.place}/{home.report(line)}"
 
 
 def _registry(home: Home, base: str) -> Registry:
@@ -252,7 +263,7 @@ def _require_line(home: Home, line: str) -> None:
     known = home.lines()
     if line not in known:
         raise UnknownLine(
-            f"expected a line of {home.folder}, found {line!r}; there are {list(known) or 'none'}, "
+            f"expected a line of {home.place}, found {line!r}; there are {list(known) or 'none'}, "
             "begin one with `l2dm submit DIR --line LINE --concept NAME --class-noun NOUN`"
         )
 

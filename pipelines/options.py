@@ -1,7 +1,6 @@
 """Options that several commands share, and how an error leaves the program."""
 
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +11,8 @@ from l2dm.errors import BadInput, L2dmError
 FAILED, BAD_INPUT = 1, 2
 
 HomeOption = Annotated[
-    Path, typer.Option("--home", envvar="L2DM_HOME", help="State folder.", show_default=True)
+    str,
+    typer.Option("--home", envvar="L2DM_HOME", help="State: a folder, or s3://bucket/prefix."),
 ]
 BaseOption = Annotated[
     str,
@@ -24,7 +24,7 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="One setting of the spec, section.key=value; may be repeated."),
 ]
-HOME, BASE = Path(".l2dm"), "pocket"
+HOME, BASE = ".l2dm", "pocket"
 
 
 class Commands(TyperGroup):

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from components.services import journal, watch
+from components.services import watch
 from components.services.home import Home
 from components.services.journal import Failure
 from l2dm.manifest import write_text
@@ -78,6 +78,8 @@ class LocalRuns:
         child = self._children.get(name)
         alive = child is not None and child.poll() is None
         if (folder / "end.json").exists():
+            if child is not None:
+                child.wait()  # it has said all it had to say
             return _read_end(folder)
         if alive:
             return Look("running")
@@ -87,10 +89,15 @@ class LocalRuns:
 
     def stop(self, name: str) -> None:
         """See Runs."""
-        child = self._children.get(name)
+        child = self._children.pop(name, None)
         if child is not None and child.poll() is None:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
+
+    def close(self) -> None:
+        """End what still runs: nothing watches it any more."""
+        for name in tuple(self._children):
+            self.stop(name)
 
 
 def run_name(line: str, task: int, concept: str, upload: str, attempt: int) -> str:
@@ -101,10 +108,10 @@ def run_name(line: str, task: int, concept: str, upload: str, attempt: int) -> s
 def _facts(job: Job) -> Mapping[str, Any]:
     return {
         "line": job.line,
-        "upload": str(job.upload),
+        "concept": job.concept,
         "base": job.base,
         "spec": job.spec,
-        "home": str(job.home.folder),
+        "home": job.home.place,
         "fence": job.fence,
     }
 
@@ -124,9 +131,9 @@ def main() -> None:
     folder = Path(sys.argv[1])
     facts = json.loads((folder / "job.json").read_text())
     home = Home.at(facts.pop("home"))
-    job = Job(**{**facts, "upload": Path(facts["upload"])}, home=home)
+    job = Job(**facts, home=home)
     try:
-        run_local(job, lambda progress: journal.say(progress))
+        run_local(job, lambda progress: None)  # its log holds the progress
     except RunFailed as error:
         failure = asdict(error.failure) if error.failure else None
         end = {"state": "failed", "failure": failure, "text": str(error)}

@@ -27,13 +27,13 @@ STEPS = ("intake", "generate_prior", "score_memory", "train", "evaluate", "promo
 
 @dataclass(frozen=True)
 class Job:
-    """One run of the pipeline: which upload of which line, with which base and spec (JSON).
+    """One run of the pipeline: which concept's upload, with which base and spec (JSON).
 
     fence: number of the lease under which it runs.
     """
 
     line: str
-    upload: Path
+    concept: str
     base: str
     spec: str
     home: Home
@@ -44,17 +44,22 @@ class Job:
         """The pipeline's parameters."""
         return {
             "line": self.line,
-            "upload": str(self.upload),
+            "upload": self.concept,
             "base": self.base,
             "spec": self.spec,
-            "home": str(self.home.folder),
+            "home": self.home.place,
             "fence": self.fence,
         }
 
     @property
     def folder(self) -> Path:
-        """Where the run leaves its log, costs and error."""
-        return self.home.run(self.line, self.upload.name)
+        """Where the run leaves its log and doors on this machine."""
+        return self.home.run(self.line, self.concept)
+
+    @property
+    def key(self) -> str:
+        """Prefix of its costs and error in the store."""
+        return self.home.run_key(self.line, self.concept)
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,7 @@ def run_local(job: Job, listener: Listener) -> Outcome:
 
     began = time.monotonic()
     shutil.rmtree(job.folder, ignore_errors=True)
+    journal.forget(job.home.store, job.key)
     package, root = compile_pipelines(job.folder), job.folder / "pipeline"
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
     log = job.folder / "log.txt"
@@ -111,10 +117,11 @@ def run_local(job: Job, listener: Listener) -> Outcome:
         pipeline = components.load_component_from_file(str(package))
         with contextlib.redirect_stdout(_Lines(file, listener)):
             release = _outputs(pipeline, job, log)
-    outcome = Outcome(time.monotonic() - began, journal.read_costs(job.folder), release)
+    costs = journal.read_costs(job.home.store, job.key)
+    outcome = Outcome(time.monotonic() - began, costs, release)
     missing = [step for step in STEPS if step not in outcome.costs]
     if missing or not (release / "manifest.json").is_file():
-        raise RunFailed(journal.read_failure(job.folder), log)
+        raise RunFailed(journal.read_failure(job.home.store, job.key), log)
     return outcome
 
 
@@ -122,7 +129,7 @@ def _outputs(pipeline: Callable[..., Any], job: Job, log: Path) -> Path:
     try:
         task = pipeline(**job.arguments)
     except RuntimeError as error:  # all that the runner raises for a step that failed
-        raise RunFailed(journal.read_failure(job.folder), log) from error
+        raise RunFailed(journal.read_failure(job.home.store, job.key), log) from error
     return Path(task.output.path)
 
 

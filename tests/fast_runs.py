@@ -11,8 +11,9 @@ from pathlib import Path
 from components.services.journal import Failure
 from components.services.leases import Leases
 from components.services.promotion import require_parent, settle
-from components.services.records import ENDINGS, ConceptState, Records, standing, upload_digest
+from components.services.records import ENDINGS, ConceptState, Records, standing
 from components.services.registry import Facts, Registry
+from components.services.uploads import Uploads
 from l2dm.errors import L2dmError
 from pipelines.runs import Look
 from pipelines.submit import Job
@@ -62,7 +63,8 @@ class FastRuns:
         self.ends[name] = Look("failed", failure, "its process was ended from outside")
 
     def _steps(self, job: Job) -> None:
-        concept, digest = job.upload.name, upload_digest(job.upload)
+        concept = job.concept
+        digest = Uploads(job.home.store, job.line).digest(concept)
         records, registry = Records(job.home.store, job.line), self.registry()
         known = records.concept(concept)
         if known and known.task and known.upload == digest and known.state not in ENDINGS:

@@ -1,37 +1,66 @@
-"""Where a line's state lives on this machine: one folder, every path named once.
+"""Where the state of all lines lives: every path and key named once.
+
+In the object store, which is the state folder itself or a bucket (`s3://bucket/prefix`):
 
 inbox/<line>/<concept>/       uploads; concept.json commits one
-records/<line>/000001-*.json  what happened, append-only
-lines/<line>.json             projection of registry and records for `l2dm status`
+records/<line>/000001.json    what happened, append-only
 leases/<line>.json            who learns now
-runs/<line>/<concept>/        log, costs and error of the last run of a concept
+lines/<line>.json             projection of registry and records for `l2dm status`
+runs/<line>/<concept>/        costs and error of the last run of a concept
+reports/<line>.html           the latest report
+
+On this machine, in the state folder, or beside a bucket in a scratch folder:
+
+runs/<line>/<concept>/        log and doors of the last run of a concept
 dispatched/<run>/             a dispatcher's runs: job, output, end
 work/<line>/<concept>/        checkpoints of a running task, removed when it ended
 cache/prior/                  class pictures per base
-reports/<line>.html           the latest report
-mlflow.db  artifacts/         tracking and registry
+mlflow.db  artifacts/         tracking and registry, where no server is named
 """
 
+import hashlib
+import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from components.services.objects import FolderObjects, Objects
+from components.services.objects import Objects
+from components.services.stores import SCHEME, open_objects
+
+SCRATCH = "L2DM_SCRATCH"  # environment: the folder on this machine beside a bucket
 
 
 @dataclass(frozen=True)
 class Home:
-    """The state folder; `at` makes it absolute because steps run in other processes."""
+    """folder: on this machine, absolute. bucket: where the store is, "" when it is the folder."""
 
     folder: Path
+    bucket: str = ""
 
     @classmethod
-    def at(cls, folder: str | Path) -> "Home":
-        """The state folder at this path, absolute."""
-        return cls(Path(folder).expanduser().resolve())
+    def at(cls, place: str | Path) -> "Home":
+        """The home in a folder or in `s3://bucket/prefix`."""
+        if not str(place).startswith(SCHEME):
+            return cls(Path(place).expanduser().resolve())
+        scratch = os.environ.get(SCRATCH)
+        if scratch:
+            return cls(Path(scratch).expanduser().resolve(), str(place))
+        name = hashlib.sha256(str(place).encode()).hexdigest()[:12]
+        return cls(Path("~/.cache/l2dm").expanduser() / name, str(place))
+
+    @property
+    def place(self) -> str:
+        """What `at` was given, for another process."""
+        return self.bucket or str(self.folder)
+
+    @cached_property
+    def store(self) -> Objects:
+        """The object store."""
+        return open_objects(self.place)
 
     @property
     def inbox(self) -> Path:
-        """Uploads of every line."""
+        """Uploads of every line; beside a bucket, those that this machine fetched."""
         return self.folder / "inbox"
 
     @property
@@ -49,34 +78,26 @@ class Home:
         """MLflow's SQLite file."""
         return self.folder / "mlflow.db"
 
-    @property
-    def store(self) -> Objects:
-        """Records and leases: this folder as an object store."""
-        return FolderObjects(self.folder)
-
-    def projection(self, line: str) -> Path:
-        """The light index of a line that `l2dm status` reads."""
-        return self.folder / "lines" / f"{line}.json"
-
     def upload(self, line: str, concept: str) -> Path:
-        """One upload."""
+        """One upload; beside a bucket, its place once it is fetched."""
         return self.inbox / line / concept
 
     def run(self, line: str, concept: str) -> Path:
-        """Log, costs and error of the last run of a concept."""
+        """Log and doors of the last run of a concept."""
         return self.folder / "runs" / line / concept
+
+    def run_key(self, line: str, concept: str) -> str:
+        """Prefix of its costs and its error in the store."""
+        return f"runs/{line}/{concept}/"
 
     def work(self, line: str, concept: str) -> Path:
         """Scratch of one upload: a killed run finds its checkpoints here again."""
         return self.folder / "work" / line / concept
 
-    def report(self, line: str) -> Path:
-        """The latest report of a line."""
-        return self.folder / "reports" / f"{line}.html"
+    def report(self, line: str) -> str:
+        """Key of the latest report of a line."""
+        return f"reports/{line}.html"
 
     def lines(self) -> tuple[str, ...]:
-        """Every line that has records, an upload or a projection, by name."""
-        roots = (self.folder / "records", self.inbox)
-        names = {path.name for root in roots if root.is_dir() for path in root.iterdir()}
-        names |= {path.stem for path in (self.folder / "lines").glob("*.json")}
-        return tuple(sorted(name for name in names if not name.startswith(".")))
+        """Every line that has records or an upload, by name."""
+        return tuple(sorted({*self.store.folders("records/"), *self.store.folders("inbox/")}))

@@ -1,7 +1,7 @@
 """What a step leaves behind for whoever started it: progress lines, costs, and its error.
 
 Progress goes to standard output as one JSON object per line behind a mark, because the runner
-passes a step's output on line by line. Costs and errors are files, because the runner tells only
+passes a step's output on line by line. Costs and errors are objects, because the runner tells only
 that a step failed, not why.
 """
 
@@ -10,11 +10,10 @@ import resource
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from l2dm.errors import BadInput
-from l2dm.manifest import write_text
+from components.services.objects import Objects
+from l2dm.errors import BadInput, NoSuchObject
 
 MARK = "l2dm|"
 
@@ -69,33 +68,39 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e6
 
 
-def write_cost(folder: Path, step: str, cost: Cost) -> None:
-    """Leave the cost of one step."""
-    _write(folder / f"cost-{step}.json", asdict(cost))
+def write_cost(store: Objects, run: str, step: str, cost: Cost) -> None:
+    """Leave the cost of one step. run: key of the run's folder, ends with a slash."""
+    _write(store, f"{run}cost-{step}.json", asdict(cost))
 
 
-def read_costs(folder: Path) -> dict[str, Cost]:
+def read_costs(store: Objects, run: str) -> dict[str, Cost]:
     """Costs of the steps that ended well, by step, in the order in which they ended."""
-    paths = sorted(folder.glob("cost-*.json"), key=lambda path: path.stat().st_mtime_ns)
-    found = {path.stem.removeprefix("cost-"): json.loads(path.read_text()) for path in paths}
-    return {step: Cost(**cost) for step, cost in found.items()}
+    entries = sorted(store.list(f"{run}cost-"), key=lambda entry: (entry.modified, entry.key))
+    names = [entry.key.removeprefix(f"{run}cost-").removesuffix(".json") for entry in entries]
+    found = [json.loads(store.read(entry.key).data) for entry in entries]
+    return {name: Cost(**cost) for name, cost in zip(names, found, strict=True)}
 
 
-def write_failure(folder: Path, step: str, error: BaseException) -> None:
+def write_failure(store: Objects, run: str, step: str, error: BaseException) -> None:
     """Leave why a step failed."""
     problems = error.problems if isinstance(error, BadInput) else (str(error) or repr(error),)
-    _write(folder / "error.json", asdict(Failure(step, type(error).__name__, problems)))
+    _write(store, f"{run}error.json", asdict(Failure(step, type(error).__name__, problems)))
 
 
-def read_failure(folder: Path) -> Failure | None:
+def read_failure(store: Objects, run: str) -> Failure | None:
     """Why the last run failed; None when no step said so."""
-    path = folder / "error.json"
-    if not path.exists():
+    try:
+        data = json.loads(store.read(f"{run}error.json").data)
+    except NoSuchObject:
         return None
-    data = json.loads(path.read_text())
     return Failure(data["step"], data["kind"], tuple(data["problems"]))
 
 
-def _write(path: Path, data: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(dict(data), indent=1))
+def forget(store: Objects, run: str) -> None:
+    """Remove what an earlier run of the same upload left."""
+    for key in (*(entry.key for entry in store.list(f"{run}cost-")), f"{run}error.json"):
+        store.delete(key)
+
+
+def _write(store: Objects, key: str, data: Mapping[str, Any]) -> None:
+    store.write(key, json.dumps(dict(data), indent=1).encode())

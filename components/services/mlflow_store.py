@@ -25,6 +25,7 @@ from components.services.registry import (
     same_release,
 )
 from l2dm import manifest
+from l2dm.errors import BadStore
 
 T = TypeVar("T")
 PREFIX = "l2dm."
@@ -35,6 +36,11 @@ def connect(home: Home) -> Any:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    if home.bucket and not _server():
+        raise BadStore(
+            "expected MLFLOW_TRACKING_URI to name a tracking server, because the state in "
+            f"{home.bucket} is shared, found none; set it to http(s)://..."
+        )
     home.folder.mkdir(parents=True, exist_ok=True)
     _ignore_foreign_warnings()
     import mlflow

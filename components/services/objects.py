@@ -27,11 +27,15 @@ LOCKS = 64  # lock files of a folder store; keys share them by hash
 
 @dataclass(frozen=True)
 class Entry:
-    """One object of a listing: bytes, seconds since 1970 at which it was written."""
+    """One object of a listing: bytes, seconds since 1970 at which it was written.
+
+    mark: another one after every write; means nothing but that.
+    """
 
     key: str
     size: int
     modified: float
+    mark: str = ""
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,8 @@ class FolderObjects:
                 if key.startswith(prefix) and key > after and _is_object(key):
                     with suppress(FileNotFoundError):
                         stat = path.stat()
-                        found.append(Entry(key, stat.st_size, stat.st_mtime))
+                        mark = f"{stat.st_mtime_ns} {stat.st_ino}"
+                        found.append(Entry(key, stat.st_size, stat.st_mtime, mark))
         # code points sort as S3's UTF-8 bytes do
         yield from sorted(found, key=lambda entry: entry.key)
 

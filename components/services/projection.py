@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from components.services.home import Home
-from components.services.records import ENDINGS, ConceptState, Records, upload_digest
+from components.services.records import ENDINGS, ConceptState, Records
 from components.services.registry import Registry, Version
+from components.services.uploads import Uploads
 from l2dm import manifest
+from l2dm.errors import NoSuchObject
 
 
 @dataclass(frozen=True)
@@ -35,24 +37,23 @@ class Index:
 
 def forget(home: Home, line: str) -> None:
     """Remove the copy: call before anything changes."""
-    home.projection(line).unlink(missing_ok=True)
+    home.store.delete(_key(line))
 
 
 def refresh(home: Home, registry: Registry, line: str) -> Index:
     """Write the copy anew from the registry."""
     index = Index({str(a): n for a, n in registry.aliases(line).items()}, registry.versions(line))
-    path = home.projection(line)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    manifest.write_text(path, json.dumps(manifest.to_data(index), indent=1))
+    home.store.write(_key(line), json.dumps(manifest.to_data(index), indent=1).encode())
     return index
 
 
 def read(home: Home, line: str, registry: Callable[[], Registry]) -> Index:
     """The copy; written anew from the registry when it is missing and a task was ever begun."""
-    path = home.projection(line)
-    if path.exists():
-        index: Index = manifest.from_data(Index, json.loads(path.read_text()))
+    try:
+        index: Index = manifest.from_data(Index, json.loads(home.store.read(_key(line)).data))
         return index
+    except NoSuchObject:
+        pass
     if not any(event.kind == "begun" for event in Records(home.store, line).events()):
         return Index()
     return refresh(home, registry(), line)
@@ -61,11 +62,10 @@ def read(home: Home, line: str, registry: Callable[[], Registry]) -> Index:
 def concepts(home: Home, line: str) -> tuple[ConceptState, ...]:
     """Every concept of a line: those with records, then uploads that nobody looked at yet."""
     states = {state.name: state for state in Records(home.store, line).concepts()}
-    for path in sorted((home.inbox / line).glob("*/concept.json")):
-        name, known = path.parent.name, states.get(path.parent.name)
-        renewed = known and known.state in ENDINGS and known.upload != upload_digest(path.parent)
-        if known is None or renewed:
-            states[name] = ConceptState(name, _class_noun(path), "waiting")
+    uploads = Uploads(home.store, line)
+    for name in sorted(uploads.waiting(tuple(states.values()))):
+        if name not in states or states[name].state in ENDINGS:
+            states[name] = ConceptState(name, uploads.class_noun(name), "waiting")
     return tuple(states.values())
 
 
@@ -112,8 +112,5 @@ def taken(home: Home, line: str, index: Index) -> dict[str, str]:
     return {**known, **busy}
 
 
-def _class_noun(path: Any) -> str:
-    try:
-        return str(json.loads(path.read_text())["concept"]["class_noun"])
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
-        return ""
+def _key(line: str) -> str:
+    return f"lines/{line}.json"

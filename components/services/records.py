@@ -12,12 +12,10 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from components.services.objects import Objects
 from l2dm.errors import Conflict
-from l2dm.manifest import sha256_of
 
 Kind = Literal["submitted", "started", "begun", "retried", "ended", "promotion", "rollback"]
 Ending = Literal["promoted", "held", "refused", "failed"]
@@ -190,18 +188,6 @@ def attempts(events: Sequence[Event], concept: str, upload: str) -> int:
         elif event.kind == "started":
             count += event.facts["upload"] == upload
     return count
-
-
-def waiting(uploads: Sequence[Path], records: Records) -> tuple[Path, ...]:
-    """Uploads without a terminal state, in the given order."""
-    ended = {state.name: state.upload for state in records.concepts() if state.state in ENDINGS}
-    return tuple(folder for folder in uploads if ended.get(folder.name) != upload_digest(folder))
-
-
-def upload_digest(folder: Path) -> str:
-    """What tells one upload from another: sha256 of its concept.json, "" when there is none."""
-    path = folder / "concept.json"
-    return sha256_of(path) if path.is_file() else ""
 
 
 def _after(before: ConceptState | None, event: Event) -> ConceptState:

@@ -136,7 +136,8 @@ class S3Objects:
             for item in page.get("Contents", ()):
                 key = item["Key"].removeprefix(self.prefix)
                 if _is_key(key):
-                    yield Entry(key, item["Size"], item["LastModified"].timestamp())
+                    written = item["LastModified"].timestamp()
+                    yield Entry(key, item["Size"], written, item["ETag"])
                 elif not key.endswith("/"):  # consoles put an empty object there for a folder
                     strange.append(key)
         if strange:

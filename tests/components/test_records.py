@@ -10,7 +10,7 @@ import pytest
 from components.services import projection
 from components.services.home import Home
 from components.services.objects import FolderObjects
-from components.services.records import ConceptState, Records, waiting
+from components.services.records import ConceptState, Records
 from components.services.registry import Facts, FolderRegistry
 
 
@@ -64,18 +64,6 @@ def test_writers_at_once_never_share_a_number(records: Records) -> None:
         )
     assert sorted(event.number for event in made) == list(range(1, 41))
     assert len(records.concepts()) == 40
-
-
-def test_an_upload_waits_until_it_has_ended_and_again_when_its_pictures_change(
-    records: Records, tmp_path: Path
-) -> None:
-    folder = upload(tmp_path, "rex")
-    assert waiting([folder], records) == (folder,)
-    digest = __import__("hashlib").sha256((folder / "concept.json").read_bytes()).hexdigest()
-    records.end(ConceptState("rex", "dog", "refused", reasons=("blurred",), upload=digest))
-    assert waiting([folder], records) == ()
-    (folder / "concept.json").write_text('{"concept": {"name": "rex", "class_noun": "puppy"}}')
-    assert waiting([folder], records) == (folder,)
 
 
 def facts(number: int, parent: int, concept: str) -> Facts:

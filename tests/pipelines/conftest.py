@@ -1,1 +1,2 @@
 from mlflow_home import home, template  # noqa: F401
+from object_stores import moto, moto_bucket  # noqa: F401

@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from components.services import projection
 from components.services.home import Home
-from components.services.records import ConceptState, Records, upload_digest
+from components.services.records import ConceptState, Records
 from components.services.registry import Facts, FolderRegistry
+from components.services.uploads import Uploads
 from pipelines.cli import app
 
 COMMANDS = (
@@ -125,7 +126,7 @@ def test_bad_pictures_are_refused_with_every_problem_and_nothing_is_written(tmp_
 def test_an_upload_that_ended_without_success_can_be_submitted_again(tmp_path: Path) -> None:
     folder, home = pictures(tmp_path / "in"), tmp_path / "home"
     submit(home, folder)
-    digest = upload_digest(home / "inbox" / "pets" / "rex")
+    digest = Uploads(Home.at(home).store, "pets").digest("rex")
     reasons = ("step train: out of memory",)
     ended = ConceptState("rex", "dog", "failed", reasons=reasons, upload=digest)
     Records(Home.at(home).store, "pets").end(ended)

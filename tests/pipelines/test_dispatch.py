@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from fast_runs import FastRuns
+from object_stores import Bucket
+from PIL import Image
 
 from components.services.home import Home
 from components.services.journal import Failure
@@ -15,15 +17,18 @@ from components.services.objects import FolderObjects
 from components.services.promotion import roll_back
 from components.services.records import Records
 from components.services.registry import FolderRegistry
+from l2dm.doors import Concept
+from l2dm.spec import IntakeSpec
+from pipelines import operations
 from pipelines.dispatch import Dispatcher, Policy, Settings
 
 
 class World:
     """A state folder with its registry, its runs and a clock that the test moves."""
 
-    def __init__(self, folder: Path, policy: Policy = Policy()) -> None:  # noqa: B008
+    def __init__(self, folder: Path, policy: Policy = Policy(), place: str = "") -> None:  # noqa: B008
         (folder / "release").mkdir(parents=True)
-        self.home = Home.at(folder / "home")
+        self.home = Home.at(place or folder / "home")
         self.registry = FolderRegistry(folder / "registry")
         self.runs = FastRuns(lambda: self.registry, folder / "release")
         self.policy, self.now = policy, 0.0
@@ -144,6 +149,27 @@ def test_a_killed_run_goes_on_with_its_task(world: World) -> None:
     assert world.registry.versions("pets")[0].facts.task == "t0001"
 
 
+def test_the_next_run_waits_until_the_last_one_has_left_and_its_scratch_is_swept(
+    world: World,
+) -> None:
+    """A run records its end some moments before its process is gone."""
+    for name in ("mimi", "rex"):
+        world.upload("pets", name)
+    look = world.dispatcher.reconcile
+    look("pets")
+    (name,) = world.runs.running()
+    work = world.home.work("pets", world.runs.jobs[name].concept) / "key"
+    work.mkdir(parents=True)
+    world.runs.finish(name)
+    del world.runs.ends[name]  # its process is still there
+    assert [look("pets"), look("pets")] == ["running", "running"]
+    assert work.exists()
+    world.now += 61
+    assert look("pets") == "started"
+    assert world.runs.stopped == [name]
+    assert not work.exists()
+
+
 def test_a_stale_parent_begins_anew_from_the_champion_of_then(world: World, tmp_path: Path) -> None:
     for name in ("mimi", "rex"):
         world.upload("pets", name)
@@ -239,6 +265,28 @@ def test_an_alias_moved_by_hand_is_told_and_set_back_before_the_next_task(
     assert "alias champion named version 1, the records say 2" in caplog.text
     world.finish()
     assert world.chain() == [(0, 1), (1, 2), (2, 3)]
+
+
+def test_a_line_in_a_bucket_is_dispatched_like_one_in_a_folder(
+    moto_bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("L2DM_SCRATCH", str(tmp_path / "scratch"))
+    world = World(tmp_path, place=f"s3://{moto_bucket.name}/{moto_bucket.prefix}")
+    for name in ("rex", "mimi"):
+        folder = tmp_path / "in" / name
+        folder.mkdir(parents=True)
+        for number in range(3):
+            noise = random.Random(f"{name} {number}").randbytes(64 * 64 * 3)
+            Image.frombytes("RGB", (64, 64), noise).save(folder / f"{number}.png")
+        concept = Concept(name, "dog")
+        operations.submit(world.home.place, folder, "pets", concept, IntakeSpec())
+    for _ in range(2):
+        assert world.dispatcher.look() == {"pets": "started"}
+        world.finish()
+    assert world.dispatcher.look() == {"pets": "idle"}
+    assert world.chain() == [(0, 1), (1, 2)]
+    assert world.states() == {"rex": "promoted", "mimi": "promoted"}
+    assert not (tmp_path / "scratch" / "records").exists()  # nothing of the state is local
 
 
 class Death(BaseException):

@@ -70,7 +70,7 @@ class Line:
         spec = to_json(override(Spec(), settings))
         learner = Learner(self.home, "pets", self.base, spec, self.registry)
 
-        def watch(upload: Path) -> AbstractContextManager[Listener]:
+        def watch(concept: str) -> AbstractContextManager[Listener]:
             return nullcontext(listen)
 
         (learned,) = learner.learn(watch)
@@ -97,12 +97,13 @@ def test_champion_moves_once_then_is_held_and_a_stale_parent_is_refused(
     assert set(first.costs) == set(STEPS)
     assert first.overhead < first.wall
     assert sorted(one.step for one in heard if one.text == "begins") == sorted(STEPS)
-    assert line.home.report("pets").read_text().lower().startswith("<!doctype html")
+    report = line.home.store.read(line.home.report("pets")).data
+    assert report.lower().startswith(b"<!doctype html")
 
-    folder = upload(line.home, "mimi", "cat", tmp_path)
+    upload(line.home, "mimi", "cat", tmp_path)
     spec = to_json(override(Spec(), CLOSED))
     with Leases(line.home.store).held("pets") as heartbeat:
-        job = Job("pets", folder, line.base, spec, line.home, heartbeat.lease.fence)
+        job = Job("pets", "mimi", line.base, spec, line.home, heartbeat.lease.fence)
         outcome = run_local(job, lambda progress: None)
     registry = line.registry()
     assert registry.aliases("pets") == {"champion": 1, "challenger": 2}

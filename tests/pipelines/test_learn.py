@@ -11,8 +11,9 @@ import pytest
 from components.services.home import Home
 from components.services.journal import Cost, Failure, Progress
 from components.services.leases import Leases
-from components.services.records import ConceptState, Records, upload_digest
+from components.services.records import ConceptState, Records
 from components.services.registry import FolderRegistry, Registry
+from components.services.uploads import Uploads
 from l2dm.errors import L2dmError, LineBusy
 from pipelines.learn import Learned, Learner
 from pipelines.submit import STEPS, Job, Listener, Outcome, RunFailed
@@ -30,12 +31,12 @@ def upload(home: Home, name: str) -> Path:
 def promoted(job: Job, listener: Listener) -> Outcome:
     """A run that does what the last step does: it records the end."""
     listener(Progress("train", "loss", 1, 2))
-    name = job.upload.name
+    name = job.concept
     number = 1 + len([s for s in Records(job.home.store, job.line).concepts() if s.version])
     Records(job.home.store, job.line).end(
         ConceptState(
             name, "dog", "promoted", version=number, task=f"t{number:04d}",
-            upload=upload_digest(job.upload),
+            upload=Uploads(job.home.store, job.line).digest(name),
         )
     )  # fmt: skip
     return Outcome(10.0, {step: Cost(1.0, 100.0) for step in STEPS}, job.folder)
@@ -157,11 +158,11 @@ def test_checkpoints_are_swept_when_an_upload_has_ended(place: Home) -> None:
 
 
 def test_arguments_are_the_pipelines_parameters(place: Home) -> None:
-    job = Job("pets", Path("/in/rex"), "pocket", "{}", place, 7)
+    job = Job("pets", "rex", "pocket", "{}", place, 7)
     found: dict[str, Any] = dict(job.arguments)
     assert found == {
         "line": "pets",
-        "upload": "/in/rex",
+        "upload": "rex",
         "base": "pocket",
         "spec": "{}",
         "home": str(place.folder),

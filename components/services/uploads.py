@@ -1,0 +1,144 @@
+"""Uploads as the object store has them: `inbox/<line>/<concept>/`, committed by concept.json.
+
+An upload without concept.json does not exist: it is still on its way, or never arrived whole. In a
+folder store these are the files that `l2dm submit` wrote; in a bucket anybody may have put them
+there, so they are fetched under limits and checked like any upload.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from components.services.objects import Entry, Objects
+from components.services.records import ENDINGS, ConceptState
+from l2dm.errors import BadKey, BadUpload, Conflict, NoSuchObject, TooLarge
+
+FILE = "concept.json"
+MAX_JSON = 1_000_000  # bytes of concept.json
+MAX_FILES = 100  # of one upload; more is none
+
+
+class Uploads:
+    """The committed uploads of one line. Digests are kept, because a look asks for them often."""
+
+    def __init__(self, store: Objects, line: str) -> None:
+        self._store, self._folder = store, f"inbox/{line}/"
+        self._digests: dict[Entry, str] = {}
+
+    def waiting(self, concepts: Sequence[ConceptState]) -> tuple[str, ...]:
+        """Names of the uploads without a terminal state, oldest first."""
+        ended = {state.name: state.upload for state in concepts if state.state in ENDINGS}
+        found = [(self._name(entry), entry) for entry in self._committed()]
+        return tuple(
+            name for name, entry in found if name not in ended or ended[name] != self._of(entry)
+        )
+
+    def digest(self, name: str) -> str:
+        """What tells one upload of a name from another: sha256 of its concept.json; "" if none."""
+        key = f"{self._folder}{name}/{FILE}"
+        entry = next((one for one in self._store.list(key) if one.key == key), None)
+        return self._of(entry) if entry else ""
+
+    def class_noun(self, name: str) -> str:
+        """What its concept.json says it is; "" where it cannot be read."""
+        try:
+            facts = json.loads(self._store.read(f"{self._folder}{name}/{FILE}").data)
+            return str(facts["concept"]["class_noun"])
+        except (NoSuchObject, BadKey, ValueError, KeyError, TypeError):
+            return ""
+
+    def fetch(self, name: str, to: Path, *, max_bytes: int) -> Path:
+        """Copy an upload to the folder `to`, emptied first: concept.json and what it lists.
+
+        Anything else is left, it may be of an upload that came second. max_bytes: of one picture.
+        Raises BadUpload when it holds too much, before a picture moves.
+        """
+        prefix = f"{self._folder}{name}/"
+        shutil.rmtree(to, ignore_errors=True)
+        to.mkdir(parents=True)
+        found = {entry.key.removeprefix(prefix): entry.size for entry in self._store.list(prefix)}
+        listed = self._listed(prefix, to) & set(found)
+        problems = [
+            f"{one!r} of upload {name!r}: expected at most {max_bytes:,} bytes, found "
+            f"{found[one]:,}; submit a smaller picture"
+            for one in sorted(listed)
+            if found[one] > max_bytes
+        ]
+        if len(listed) > MAX_FILES:
+            problems.append(
+                f"upload {name!r}: expected at most {MAX_FILES} pictures, found {len(listed)}; "
+                "submit the pictures of one concept"
+            )
+        if problems:
+            raise BadUpload(problems)
+        for one in sorted(listed):
+            self._store.download(f"{prefix}{one}", to / one, limit=max_bytes)
+        return to
+
+    def commit(self, folder: Path) -> None:
+        """Put the upload in `folder` into the store, concept.json last and on condition.
+
+        Pictures get names by their bytes, so that of two uploads with one name the second leaves
+        the first one's pictures alone. Raises BadUpload when another one was committed meanwhile.
+        """
+        facts, name = json.loads((folder / FILE).read_bytes()), folder.name
+        for picture in facts["pictures"]:
+            path = folder / picture["name"]
+            picture["name"] = f"{path.stem}-{picture['sha256'][:16]}{path.suffix}"
+            self._store.upload(f"{self._folder}{name}/{picture['name']}", path)
+        text = json.dumps(facts, sort_keys=True, indent=1)
+        try:
+            self._store.create(f"{self._folder}{name}/{FILE}", text.encode())
+        except Conflict as error:
+            raise BadUpload(
+                f"concept {name!r}: expected a new upload, found one of this name waiting in the "
+                "store; choose another name, or wait until it has ended"
+            ) from error
+
+    def withdraw(self, name: str) -> None:
+        """Take an upload back: without concept.json there is none."""
+        prefix = f"{self._folder}{name}/"
+        self._store.delete(f"{prefix}{FILE}")
+        for entry in tuple(self._store.list(prefix)):
+            self._store.delete(entry.key)
+
+    def _committed(self) -> list[Entry]:
+        entries = [
+            entry
+            for entry in self._store.list(self._folder)
+            if entry.key.count("/") == 3 and entry.key.endswith(f"/{FILE}")
+        ]
+        return sorted(entries, key=lambda entry: (entry.modified, entry.key))
+
+    def _listed(self, prefix: str, to: Path) -> set[str]:
+        """Fetch concept.json; names of files in the folder that it lists, none from a broken one.
+
+        What is wrong with it is for whoever reads the fetched upload to say.
+        """
+        try:
+            self._store.download(f"{prefix}{FILE}", to / FILE, limit=MAX_JSON)
+            pictures = json.loads((to / FILE).read_bytes())["pictures"]
+            return {name for one in pictures if "/" not in (name := str(one["name"]))}
+        except NoSuchObject:
+            return set()
+        except TooLarge as error:
+            raise BadUpload(str(error)) from error
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return set()
+
+    def _name(self, entry: Entry) -> str:
+        return entry.key.split("/")[2]
+
+    def _of(self, entry: Entry) -> str:
+        if entry not in self._digests:
+            if entry.size > MAX_JSON:  # intake refuses it; its name and size tell it from others
+                data = f"{entry.key} {entry.size}".encode()
+            else:
+                try:
+                    data = self._store.read(entry.key).data
+                except NoSuchObject:  # withdrawn while we looked
+                    return ""
+            self._digests[entry] = hashlib.sha256(data).hexdigest()
+        return self._digests[entry]

@@ -1,0 +1,158 @@
+"""Uploads in a store: what waits, in which order, and what is fetched; on a folder and a bucket."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from components.services.objects import FolderObjects, Objects
+from components.services.records import ConceptState, Records
+from components.services.uploads import MAX_FILES, MAX_JSON, Uploads
+from l2dm.errors import BadUpload
+
+
+def put(store: Objects, name: str, noun: str = "dog", pictures: int = 3) -> None:
+    for number in range(pictures):
+        store.write(f"inbox/pets/{name}/{number:02d}.png", bytes([number]) * 100)
+    names = [{"name": f"{number:02d}.png"} for number in range(pictures)]
+    facts = {"line": "pets", "concept": {"name": name, "class_noun": noun}, "pictures": names}
+    store.write(f"inbox/pets/{name}/concept.json", json.dumps(facts).encode())
+
+
+@pytest.fixture
+def uploads(objects: Objects) -> Uploads:
+    return Uploads(objects, "pets")
+
+
+def test_an_upload_without_its_concept_json_does_not_exist(
+    objects: Objects, uploads: Uploads
+) -> None:
+    objects.write("inbox/pets/half/00.png", b"1")
+    objects.write("inbox/pets/deep/er/concept.json", b"{}")
+    objects.write("inbox/pets/concept.json", b"{}")
+    objects.write("inbox/petshop/rex/concept.json", b"{}")
+    assert uploads.waiting(()) == ()
+    put(objects, "rex")
+    assert uploads.waiting(()) == ("rex",)
+    assert uploads.class_noun("rex") == "dog"
+    assert (uploads.class_noun("half"), uploads.digest("half")) == ("", "")
+
+
+def test_the_oldest_waits_in_front(tmp_path: Path) -> None:
+    store = FolderObjects(tmp_path)
+    for age, name in enumerate(("newest", "middle", "oldest")):
+        put(store, name)
+        path = tmp_path / "inbox" / "pets" / name / "concept.json"
+        os.utime(path, (1_000_000 - age,) * 2)
+    assert Uploads(store, "pets").waiting(()) == ("oldest", "middle", "newest")
+
+
+def test_an_upload_waits_until_it_has_ended_and_again_when_its_pictures_change(
+    objects: Objects, uploads: Uploads
+) -> None:
+    put(objects, "rex")
+    records = Records(objects, "pets")
+    digest = uploads.digest("rex")
+    assert len(digest) == 64
+    records.end(ConceptState("rex", "dog", "refused", reasons=("blurred",), upload=digest))
+    assert uploads.waiting(records.concepts()) == ()
+    put(objects, "rex", "puppy")
+    assert uploads.digest("rex") != digest
+    assert uploads.waiting(records.concepts()) == ("rex",)
+
+
+def test_a_fetched_upload_is_the_one_that_was_put(
+    objects: Objects, uploads: Uploads, tmp_path: Path
+) -> None:
+    put(objects, "rex")
+    to = tmp_path / "scratch" / "rex"
+    to.mkdir(parents=True)
+    (to / "left-over.png").write_bytes(b"of an earlier upload")
+    folder = uploads.fetch("rex", to, max_bytes=100)
+    found = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert sorted(found) == ["00.png", "01.png", "02.png", "concept.json"]
+    assert found["01.png"] == b"\x01" * 100
+
+
+def test_what_is_not_listed_is_not_fetched(
+    objects: Objects, uploads: Uploads, tmp_path: Path
+) -> None:
+    put(objects, "rex")
+    for inside in ("99.png", "deep/00.png"):
+        objects.write(f"inbox/pets/rex/{inside}", b"of an upload that came second")
+    facts = json.loads(objects.read("inbox/pets/rex/concept.json").data)
+    facts["pictures"] += [{"name": name} for name in ("deep/00.png", "../x", "gone.png")]
+    objects.write("inbox/pets/rex/concept.json", json.dumps(facts).encode())
+    folder = uploads.fetch("rex", tmp_path / "rex", max_bytes=100)
+    files = sorted(path.name for path in folder.rglob("*"))
+    assert files == ["00.png", "01.png", "02.png", "concept.json"]
+
+
+@pytest.mark.parametrize("text", [b"[]", b"{", b"\xff", b'{"pictures": 3}'])
+def test_a_broken_concept_json_is_fetched_alone_for_intake_to_refuse(
+    objects: Objects, uploads: Uploads, tmp_path: Path, text: bytes
+) -> None:
+    put(objects, "rex")
+    objects.write("inbox/pets/rex/concept.json", text)
+    folder = uploads.fetch("rex", tmp_path / "rex", max_bytes=100)
+    assert [path.name for path in folder.iterdir()] == ["concept.json"]
+    assert uploads.class_noun("rex") == ""
+
+
+def test_too_much_is_refused_before_it_is_fetched(
+    objects: Objects, uploads: Uploads, tmp_path: Path
+) -> None:
+    put(objects, "rex", pictures=5)
+    objects.write("inbox/pets/rex/03.png", b"x" * 101)
+    objects.write("inbox/pets/rex/04.png", b"x" * 102)
+    with pytest.raises(BadUpload) as caught:
+        uploads.fetch("rex", tmp_path / "rex", max_bytes=100)
+    assert len(caught.value.problems) == 2
+    assert "'03.png' of upload 'rex': expected at most 100 bytes, found 101" in str(caught.value)
+    assert [path.name for path in (tmp_path / "rex").iterdir()] == ["concept.json"]
+
+
+def test_a_huge_concept_json_is_refused_and_told_from_another(
+    objects: Objects, uploads: Uploads, tmp_path: Path
+) -> None:
+    objects.write("inbox/pets/rex/concept.json", b" " * (MAX_JSON + 1))
+    assert uploads.waiting(()) == ("rex",)
+    with pytest.raises(BadUpload, match=r"at most 1,000,000 bytes, found 1,000,001"):
+        uploads.fetch("rex", tmp_path / "rex", max_bytes=100)
+    first = uploads.digest("rex")
+    objects.write("inbox/pets/rex/concept.json", b" " * (MAX_JSON + 2))
+    assert uploads.digest("rex") != first
+
+
+def test_an_upload_of_too_many_pictures_is_refused(tmp_path: Path) -> None:
+    store = FolderObjects(tmp_path / "store")
+    put(store, "rex", pictures=MAX_FILES + 1)
+    with pytest.raises(BadUpload, match="at most 100 pictures, found 101"):
+        Uploads(store, "pets").fetch("rex", tmp_path / "rex", max_bytes=100)
+
+
+def local(folder: Path, picture: bytes) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "00.png").write_bytes(picture)
+    sha = hashlib.sha256(picture).hexdigest()
+    (folder / "concept.json").write_text(
+        json.dumps({"pictures": [{"name": "00.png", "sha256": sha}]})
+    )
+    return folder
+
+
+def test_of_two_uploads_with_one_name_the_first_is_kept_whole(
+    objects: Objects, uploads: Uploads, tmp_path: Path
+) -> None:
+    uploads.commit(local(tmp_path / "a" / "rex", b"the first"))
+    digest = uploads.digest("rex")
+    with pytest.raises(BadUpload, match="found one of this name waiting in the store"):
+        uploads.commit(local(tmp_path / "b" / "rex", b"the second"))
+    assert uploads.digest("rex") == digest
+    folder = uploads.fetch("rex", tmp_path / "rex", max_bytes=100)
+    (picture,) = folder.glob("*.png")
+    assert picture.read_bytes() == b"the first"
+    uploads.withdraw("rex")
+    assert (uploads.waiting(()), objects.folders("inbox/")) == ((), ())
