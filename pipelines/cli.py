@@ -193,10 +193,19 @@ def export(
 
 
 @app.command()
-def dispatch(
+def dispatch(  # noqa: PLR0913 - one parameter per option
     once: Annotated[bool, typer.Option("--once", help="Stop when nothing waits or runs.")] = False,
-    every: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between looks.")] = 2.0,
+    every: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between scans.")] = 2.0,
     parallel: Annotated[int, typer.Option("--parallel", min=1, help="Lines at once.")] = 1,
+    queue: Annotated[
+        str | None, typer.Option("--queue", help="SQS queue of the bucket's events.")
+    ] = None,
+    listen: Annotated[
+        str | None, typer.Option("--listen", help="HOST:PORT for events over HTTP.")
+    ] = None,
+    token: Annotated[
+        str | None, typer.Option(envvar="L2DM_WEBHOOK_TOKEN", help="Bearer token of --listen.")
+    ] = None,
     home: HomeOption = HOME,
     base: BaseOption = BASE,
     settings: SetOption = None,
@@ -205,9 +214,8 @@ def dispatch(
     """Learn the uploads of all lines as they come, until stopped."""
     from pipelines import console, operations
 
-    for line, moved in operations.dispatch(
-        home, base, settings or [], once=once, every=every, parallel=parallel
-    ):
+    service = operations.Service(every, parallel, once, queue, listen, token)
+    for line, moved in operations.dispatch(home, base, settings or [], service):
         if json:
             console.out_json_line({"line": line, "moved": moved})
         else:

@@ -9,7 +9,7 @@ it was read.
 import logging
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from components.services.records import (
 )
 from components.services.registry import Registry
 from components.services.uploads import Uploads
+from components.services.wakeups import Wakeups
 from l2dm.errors import Conflict, LineBusy, LostLease
 from pipelines.endings import end_badly, sweep
 from pipelines.runs import Look, Runs, run_name
@@ -231,3 +232,27 @@ class Dispatcher:
     def _last_served(self, line: str) -> tuple[str, str]:
         starts = [e.facts["at"] for e in self._records(line).events() if e.kind == "started"]
         return (starts[-1] if starts else "", line)
+
+
+def follow(
+    dispatcher: Dispatcher, wakeups: Wakeups, every: float, *, once: bool
+) -> Iterator[tuple[str, Moved]]:
+    """Look at all lines every so many seconds, at woken ones at once; each change of a line.
+
+    once: end when nothing waits or runs. A line that an event names and nobody knows is nothing.
+    """
+    known: dict[str, Moved] = {}
+    scan = 0.0
+    while True:
+        left = scan - time.monotonic()
+        woken = wakeups.wait(left) & frozenset(known) if left > 0 else frozenset[str]()
+        if woken:
+            moves = {line: dispatcher.reconcile(line) for line in sorted(woken)}
+        elif scan > time.monotonic():
+            continue
+        else:
+            moves, scan = dispatcher.look(), time.monotonic() + every
+        yield from ((line, now) for line, now in moves.items() if known.get(line) != now)
+        known |= moves
+        if once and set(known.values()) <= {"idle"}:
+            return

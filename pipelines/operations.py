@@ -2,11 +2,10 @@
 
 import secrets
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.services import projection
 from components.services.home import Home
@@ -18,10 +17,13 @@ from components.services.registry import Registry, resolve
 from components.services.uploads import Uploads
 from l2dm import concepts, manifest
 from l2dm.doors import Concept
-from l2dm.errors import BadUpload, UnknownLine
+from l2dm.errors import BadStore, BadUpload, UnknownLine
 from l2dm.spec import IntakeSpec, Spec, override, to_json
 from pipelines.learn import Learned, Learner, Watch
 from pipelines.submit import Listener
+
+if TYPE_CHECKING:
+    from components.services.wakeups import Wakeups
 
 
 @dataclass(frozen=True)
@@ -187,38 +189,69 @@ def export(place: Place, version: str, out: Path) -> None:
         write(release, place.base_name, out)
 
 
-def dispatch(
-    folder: str | Path,
-    base: str,
-    settings: Sequence[str],
-    *,
-    once: bool,
-    every: float,
-    parallel: int,
-) -> Iterator[tuple[str, str]]:
-    """Reconcile all lines for ever, or until nothing waits or runs; every move of a line.
+@dataclass(frozen=True)
+class Service:
+    """How a dispatcher runs: seconds between scans, lines at once, and what wakes it sooner.
 
-    Raises BadSpec, BadBase before anything starts. When it ends, its runs end with it.
+    queue: URL of an SQS queue. listen: HOST:PORT for events over HTTP, token: what they must bear.
     """
-    from pipelines.dispatch import Dispatcher, Policy, Settings
+
+    every: float = 2.0
+    parallel: int = 1
+    once: bool = False
+    queue: str | None = None
+    listen: str | None = None
+    token: str | None = None
+
+
+def dispatch(
+    folder: str | Path, base: str, settings: Sequence[str], service: Service
+) -> Iterator[tuple[str, str]]:
+    """Reconcile all lines until stopped, or until nothing waits or runs; every move of a line.
+
+    Raises BadSpec, BadBase, BadStore before anything starts. When it ends, its runs end with it.
+    """
+    from components.services.stores import probe
+    from pipelines.dispatch import Dispatcher, Policy, Settings, follow
     from pipelines.runs import LocalRuns
 
     place = Place(folder, "", base, tuple(settings))
     home, chosen = place.home, Settings(place.base_name, to_json(place.spec))
     _require_base(chosen.base)
-    runs = LocalRuns(home)
-    dispatcher = Dispatcher(home, runs, place.registry, chosen, Policy(parallel=parallel))
-    before: dict[str, str] = {}
+    probe(home.store)
+    runs, wakeups = LocalRuns(home), _wakeups(home, service)
+    policy = Policy(parallel=service.parallel)
+    dispatcher = Dispatcher(home, runs, place.registry, chosen, policy)
     try:
-        while True:
-            moves = dispatcher.look()
-            yield from ((line, now) for line, now in moves.items() if before.get(line) != now)
-            before = dict(moves)
-            if once and set(moves.values()) <= {"idle"}:
-                return
-            time.sleep(every)
+        yield from follow(dispatcher, wakeups, service.every, once=service.once)
     finally:
+        wakeups.close()
         runs.close()
+
+
+def _wakeups(home: Home, service: Service) -> "Wakeups":
+    """What wakes the dispatcher. Raises BadStore: only a bucket sends events."""
+    from components.services.events import Inbox
+    from components.services.s3 import S3Objects
+    from components.services.wakeups import HttpWakeups, NoWakeups, Several, SqsWakeups
+
+    if not service.queue and not service.listen:
+        return NoWakeups()
+    store = home.store
+    if not isinstance(store, S3Objects):
+        raise BadStore(
+            f"expected the state in s3://bucket/prefix, since a folder sends no events, found "
+            f"{home.place}; leave out --queue and --listen, the scan finds every upload"
+        )
+    inbox, sources = Inbox(store.bucket, store.prefix), list["Wakeups"]()
+    if service.queue:
+        sources.append(SqsWakeups(service.queue, inbox))
+    if service.listen:
+        host, _, port = service.listen.rpartition(":")
+        if not port.isdigit():
+            raise BadStore(f"--listen: expected HOST:PORT, found {service.listen!r}")
+        sources.append(HttpWakeups(host, int(port), inbox, service.token))
+    return sources[0] if len(sources) == 1 else Several(*sources)
 
 
 def history(folder: str | Path, line: str) -> list[dict[str, Any]]:

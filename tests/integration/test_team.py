@@ -59,7 +59,9 @@ def test_an_upload_in_a_bucket_becomes_the_champion(
     (before,) = operations.status(place, line, refresh=False)
     assert [one["state"] for one in before["concepts"]] == ["waiting"]
 
-    moves = operations.dispatch(place, str(tiny_base), TINY, once=True, every=0.5, parallel=1)
+    moves = operations.dispatch(
+        place, str(tiny_base), TINY, operations.Service(every=0.5, once=True, listen="127.0.0.1:0")
+    )
     assert [moved for _, moved in moves] == ["started", "running", "idle"]
 
     (now,) = operations.status(place, line, refresh=True)

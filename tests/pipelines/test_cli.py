@@ -207,6 +207,12 @@ def test_dispatch_once_ends_at_once_where_nothing_waits(tmp_path: Path) -> None:
     assert not (tmp_path / "home" / "dispatched").exists()
 
 
+def test_a_folder_sends_no_events(tmp_path: Path) -> None:
+    done = run(tmp_path / "home", "dispatch", "--once", "--listen", "127.0.0.1:0")
+    assert done.exit_code == 2
+    assert "since a folder sends no events" in done.stderr
+
+
 def test_compile_writes_the_golden_pipeline(tmp_path: Path) -> None:
     done = run(tmp_path, "compile", "--out", str(tmp_path / "out"), "--json")
     (path,) = json.loads(done.stdout)["files"]

@@ -20,7 +20,7 @@ from components.services.registry import FolderRegistry
 from l2dm.doors import Concept
 from l2dm.spec import IntakeSpec
 from pipelines import operations
-from pipelines.dispatch import Dispatcher, Policy, Settings
+from pipelines.dispatch import Dispatcher, Policy, Settings, follow
 
 
 class World:
@@ -287,6 +287,41 @@ def test_a_line_in_a_bucket_is_dispatched_like_one_in_a_folder(
     assert world.chain() == [(0, 1), (1, 2)]
     assert world.states() == {"rex": "promoted", "mimi": "promoted"}
     assert not (tmp_path / "scratch" / "records").exists()  # nothing of the state is local
+
+
+class Rings:
+    """Wake-ups that the test has thought of; each wait takes the next one."""
+
+    def __init__(self, *lines: str) -> None:
+        self.lines, self.waited = list(lines), 0
+
+    def wait(self, seconds: float) -> frozenset[str]:
+        self.waited += 1
+        return frozenset({self.lines.pop(0)}) if self.lines else frozenset()
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_woken_line_is_looked_at_before_the_next_scan(world: World) -> None:
+    world.upload("pets", "rex")
+    world.upload("cars", "bolt")
+    moves = follow(world.dispatcher, Rings("cars", "nobody", "pets"), 3600, once=False)
+    assert [next(moves), next(moves)] == [("cars", "started"), ("pets", "waits")]
+    world.finish()
+    assert next(moves) == ("cars", "idle")  # woken, an hour before the scan
+    assert next(moves) == ("pets", "started")
+    assert "nobody" not in world.home.lines()
+
+
+def test_following_once_ends_when_nothing_waits_or_runs(world: World) -> None:
+    world.upload("pets", "rex")
+    found = []
+    for line, moved in follow(world.dispatcher, Rings(), 0.0, once=True):
+        found.append((line, moved))
+        if moved == "running":
+            world.finish()
+    assert found == [("pets", "started"), ("pets", "running"), ("pets", "idle")]
 
 
 class Death(BaseException):

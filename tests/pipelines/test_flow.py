@@ -260,9 +260,8 @@ def test_a_killed_step_ends_in_the_same_digest_without_doubles(
     mine = points(line)
     if step == "promote":  # the dispatcher's run of an upload is the learner's run of it
         settings = [*TINY, "train.steps=40"]
-        moves = operations.dispatch(
-            calm.home.folder, calm.base, settings, once=True, every=0.5, parallel=1
-        )
+        service = operations.Service(every=0.5, once=True)
+        moves = operations.dispatch(calm.home.folder, calm.base, settings, service)
         assert list(moves) == [("pets", "started"), ("pets", "running"), ("pets", "idle")]
     else:
         calm.learn((*TINY, "train.steps=40"))
