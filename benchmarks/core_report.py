@@ -41,12 +41,13 @@ def write(work: Path, docs: Path, base: str) -> None:
     pictures = [
         _sheet(one, docs) for one in found if one.variant in ("sequential", "l2dm", "gated")
     ]
-    text = "\n".join([*_head(base, found), *_table(found), *_costs(found), *_shown(pictures)])
+    parts = [*_head(base, found), *_table(found), *_shared(found, work), *_costs(found)]
+    text = "\n".join([*parts, *_shown(pictures)])
     (docs / "results.md").write_text(text + "\n")
 
 
-def _found(variant: str, work: Path) -> Found | None:
-    lines = tuple(line_of(variant, seed) for seed in SEEDS)
+def _found(variant: str, work: Path, seeds: Sequence[int] = SEEDS) -> Found | None:
+    lines = tuple(line_of(variant, seed) for seed in seeds)
     finished = [(line, scores) for line in lines if (scores := scores_of(line, work))]
     if not finished:
         return None
@@ -120,6 +121,22 @@ def _table(found: Sequence[Found]) -> list[str]:
     return [*rows, ""]
 
 
+def _shared(found: Sequence[Found], work: Path) -> list[str]:
+    """The table again on the seeds that every row has, where rows have different ones."""
+    seeds = [{line.seed for line in one.lines} for one in found]
+    shared = sorted(set.intersection(*seeds))
+    if not shared or all(len(one) == len(shared) for one in seeds):
+        return []
+    same = [part for one in found if (part := _found(one.variant, work, shared))]
+    named = ", ".join(str(seed) for seed in shared)
+    return [
+        "Rows of different seeds are not comparable. All of them on the same identities, seed "
+        f"{named} alone:",
+        "",
+        *_table(same),
+    ]
+
+
 def _costs(found: Sequence[Found]) -> list[str]:
     steps = ("score_memory", "train", "evaluate")
     rows = [
@@ -135,7 +152,8 @@ def _costs(found: Sequence[Found]) -> list[str]:
     return [
         *rows,
         "",
-        f"Means over tasks, one line to a core. Class pictures cost {drawn:.0f} s a task on top",
+        "Means over tasks, one line to a core, beside other work where there was any. Class",
+        f"pictures cost {drawn:.0f} s a task on top",
         "until they are cached per base and noun. Bytes are those of the adapter and token rows,",
         "divided by the concepts: a shared adapter does not grow. A `gated` concept on an",
         f"SD-1.5-sized UNet takes {sd15_bytes(8):,} bytes at rank 8, {sd15_bytes(4):,} at rank 4",
