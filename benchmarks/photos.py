@@ -115,7 +115,7 @@ def _write(line: Mapping[str, Any], home: Path, docs: Path, method: str, seconds
         "What the champion draws for each concept that was promoted, one row a concept:",
         ", ".join(concept["name"] for concept in drawn) + ".",
         "The pocket base is a toy that draws flat shapes at 64x64 and has never seen a photograph:",
-        "colours and places come through, likeness does not. No photograph is in the repository.",
+        "colours come through, likeness does not. No photograph is in the repository.",
         "",
         "![what the model drew](photos.png)",
     ]
