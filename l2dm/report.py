@@ -79,10 +79,15 @@ def _header(story: Story) -> str:
     base = story.scores.record.base if story.scores else ""
     return (
         f"<h1>{page.text(story.line)}</h1><div>{status}</div>"
-        f'<p class="soft">{len(story.kept)} concepts after {len(story.history)} tasks, method '
+        f'<p class="soft">{_counted(len(story.kept), "concept")} after '
+        f"{_counted(len(story.history), 'task')}, method "
         f"{page.text(method_of(subject))}, base model <code>{page.text(base[:12])}</code></p>"
         f'<div class="tiles">{tiles}</div>'
     )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _headlines(story: Story) -> list[tuple[str, str, str]]:

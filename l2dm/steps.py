@@ -17,7 +17,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from l2dm import attaching, concepts, doors, evaluation, manifest, memory, prior, releases
+from l2dm import (
+    attaching,
+    basefolder,
+    concepts,
+    doors,
+    evaluation,
+    manifest,
+    memory,
+    prior,
+    releases,
+)
 from l2dm import spec as specs
 from l2dm.diffusion import derive_seed
 from l2dm.encoders import load_encoders
@@ -56,7 +66,7 @@ class Context:
 
 def empty_release(out: Path, line: str, base: str) -> Door[doors.Release]:
     """The release that a line starts from: no adapter, no memory, no scores."""
-    return releases.write_empty(out, line, load_base(base).fingerprint)
+    return releases.write_empty(out, line, basefolder.fingerprint(basefolder.locate(base)))
 
 
 def intake(upload: Path, parent: Path, out: Path, context: Context) -> Door[doors.Task]:

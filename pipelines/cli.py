@@ -44,11 +44,11 @@ def demo(
     settings: SetOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Learn three pocket concepts, then print the report's path."""
-    from pipelines.demo import LINE, write_uploads
+    """Learn three pocket concepts with gated adapters, then print the report's path."""
+    from pipelines.demo import LINE, METHOD, write_uploads
 
     write_uploads(home)
-    _learn(home, LINE, base, settings, json)
+    _learn(home, LINE, base, [METHOD, *(settings or [])], json)
 
 
 @app.command()

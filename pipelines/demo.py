@@ -10,6 +10,7 @@ from l2dm.spec import IntakeSpec
 from pipelines import operations
 
 LINE = "demo"
+METHOD = "train.method=gated"  # learns best on this base; --set train.method=l2dm for the other
 PICTURES = 5
 CONCEPTS = (Concept("rex", "dog"), Concept("mimi", "cat"), Concept("sunny", "cup"))
 

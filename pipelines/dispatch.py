@@ -103,8 +103,10 @@ class Dispatcher:
                 return "waits"
         try:
             lease = self._hold(line)
-            if records.events() != events:  # somebody acted before we held the line
-                return "again"
+            now = records.events()
+            if active(now) != run or (run is None and now != events):
+                return "again"  # somebody acted before we held the line
+            events = now  # a run that goes on may have recorded its task
             if run is None:
                 return self._start(line, lease, events, waits[0])
             return self._settle(line, lease, events, run)

@@ -11,8 +11,9 @@ import pytest
 from integration import servers
 
 START = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 from integration.servers import Servers
 folder = Path(sys.argv[1])
 folder.mkdir()
