@@ -21,7 +21,7 @@ test: $(READY)
 	$(BIN)/python -m pytest $(PYTEST)
 
 # Against real servers: radosgw, PostgreSQL and MLflow from apt and pip, on loopback.
-INTEGRATION := tests/integration $(addprefix tests/components/test_,objects.py s3.py uploads.py wakeups.py)
+INTEGRATION := tests/integration $(addprefix tests/components/test_,objects.py s3.py presigned.py uploads.py webhook.py)
 
 test-integration: $(READY)
 	sh tests/integration/install.sh

@@ -3,9 +3,9 @@
     python -m benchmarks.core [--variant sequential ...] [--seeds 0 1] [--work .bench] [--report]
 
 Every line of the bench runs the six steps in this process, without the platform. Finished doors
-are kept in --work, so a bench that was stopped goes on where it was; doors of another spec are
-refused, since a table must not mix them. `--report` (or finishing)
-writes docs/results.md from the doors that are there, misses included.
+are kept in --work, so a bench that was stopped goes on where it was; doors of another spec or base
+are refused, since a table must not mix them. `--report` (or finishing) writes docs/results.md from
+the doors that are there, misses included.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from l2dm import concepts, doors, manifest, releases, steps
+from l2dm import basefolder, concepts, doors, manifest, releases, steps
 from l2dm import spec as specs
 from l2dm.errors import BadDoor
 from l2dm.pocket.world import TEST_SEEDS, Identity, identity, photos
@@ -85,6 +85,7 @@ def run(line: Line, work: Path, base: str) -> None:
     # One line name for all variants: seeds derive from it, so variants share every random draw.
     called = f"bench-{line.seed}"
     _once(parent, doors.Release, lambda out: steps.empty_release(out, called, base))
+    _require_base(parent, base)
     for number, (name, noun) in enumerate(zip(NAMES, NOUNS, strict=True), start=1):
         context = steps.Context(base, called, f"t{number:04d}", number - 1, line.spec)
         who = identity(line.identities[100 * line.seed + number], noun)
@@ -169,6 +170,16 @@ def _once(
             "move the folder of that line away to run it again"
         )
     return None
+
+
+def _require_base(empty: Path, base: str) -> None:
+    """Stop at a line that was begun on another base: one table must not mix them."""
+    found = releases.adapter_of(empty).record.base
+    if found != (wanted := basefolder.fingerprint(basefolder.locate(base))):
+        raise SystemExit(
+            f"expected a line on base {wanted} in {empty.parent}, found one on {found}; "
+            "move that folder away to run it again"
+        )
 
 
 def _note_seconds(path: Path, seconds: Mapping[str, float | None]) -> None:

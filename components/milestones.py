@@ -10,13 +10,7 @@ from components.runtime import Step
 from components.services import projection
 from components.services.mlflow_store import MlflowRegistry
 from components.services.promotion import require_parent, settle
-from components.services.records import (
-    ENDINGS,
-    ConceptState,
-    Ending,
-    Records,
-    standing,
-)
+from components.services.records import ENDINGS, ConceptState, Ending, Records, standing
 from components.services.registry import Facts, Registry
 from l2dm import doors, manifest
 from l2dm.manifest import Door
@@ -181,12 +175,11 @@ def _report(step: Step, registry: Registry, html: Path, task: str) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         history = list(_history(registry, line, Path(scratch)))
         text = render(line, history, list(_step_costs(step, task)))
-    html.write_text(text)
-    step.home.store.write(step.home.report(line), text.encode())
-    with tempfile.TemporaryDirectory() as scratch:
-        named = Path(scratch) / f"{line}.html"
+        named = Path(scratch) / f"{line}.html"  # the tracking server shows it under this name
         named.write_text(text)
         step.tracking.file(named, "")
+    html.write_text(text)
+    step.home.store.write(step.home.report(line), text.encode())
 
 
 def _history(registry: Registry, line: str, scratch: Path) -> Iterator[Any]:

@@ -27,14 +27,16 @@ from components.services.records import (
 from components.services.registry import Registry
 from components.services.uploads import Uploads
 from components.services.wakeups import Wakeups
-from l2dm.errors import Conflict, LineBusy, LostLease
+from l2dm.errors import Conflict, L2dmError, LineBusy, LostLease
 from pipelines.endings import end_badly, sweep
 from pipelines.runs import Look, Runs, run_name
 from pipelines.submit import Job
 
 log = logging.getLogger(__name__)
 
-Moved = Literal["idle", "busy", "waits", "started", "running", "retried", "ended", "again"]
+Moved = Literal[
+    "idle", "busy", "waits", "started", "running", "retried", "ended", "again", "broken"
+]
 PATIENCE = 60.0  # seconds that a run may go on after it recorded its end
 ANEW = ("StaleParent",)  # the task is begun again from the champion of then
 
@@ -82,13 +84,30 @@ class Dispatcher:
     def look(self) -> dict[str, Moved]:
         """One pass over all lines, the one that was served longest ago first."""
         for line in tuple(self._held):  # a place that is free now is for whoever is first in line
-            if active(self._records(line).events()) is None and not self._leaves(line):
-                self._free(line)
+            self._told(line, self._let_go)
         lines = sorted(self._home.lines(), key=self._last_served)
         return {line: self.reconcile(line) for line in lines}
 
     def reconcile(self, line: str) -> Moved:
-        """Move one line one step. Idempotent; safe in several processes at once."""
+        """Move one line one step. Idempotent; safe in several processes at once.
+
+        Whatever is wrong with one line is told and leaves the others alone.
+        """
+        return self._told(line, self._reconcile)
+
+    def _told(self, line: str, act: Callable[[str], Moved]) -> Moved:
+        try:
+            return act(line)
+        except (L2dmError, OSError) as error:
+            log.error("line %s is left as it is: %s", line, error)
+            return "broken"
+
+    def _let_go(self, line: str) -> Moved:
+        if active(self._records(line).events()) is None and not self._leaves(line):
+            self._free(line)
+        return "again"
+
+    def _reconcile(self, line: str) -> Moved:
         records = self._records(line)
         events = records.events()
         run = active(events)
@@ -232,7 +251,11 @@ class Dispatcher:
         return self._lines.setdefault(line, Records(self._home.store, line))
 
     def _last_served(self, line: str) -> tuple[str, str]:
-        starts = [e.facts["at"] for e in self._records(line).events() if e.kind == "started"]
+        try:
+            events = self._records(line).events()
+        except (L2dmError, OSError):  # reconcile says what is wrong
+            return ("", line)
+        starts = [event.facts["at"] for event in events if event.kind == "started"]
         return (starts[-1] if starts else "", line)
 
 
@@ -244,7 +267,7 @@ def follow(
     once: end when nothing waits or runs. A line that an event names and nobody knows is nothing.
     """
     known: dict[str, Moved] = {}
-    scan = 0.0
+    scan, settled = 0.0, False
     while True:
         left = scan - time.monotonic()
         woken = wakeups.wait(left) & frozenset(known) if left > 0 else frozenset[str]()
@@ -256,5 +279,7 @@ def follow(
             moves, scan = dispatcher.look(), time.monotonic() + every
         yield from ((line, now) for line, now in moves.items() if known.get(line) != now)
         known |= moves
-        if once and set(known.values()) <= {"idle"}:
+        over = set(known.values())
+        if once and (over <= {"idle"} or (settled and over <= {"idle", "broken"})):
             return
+        settled = over <= {"idle", "broken"}  # broken twice in a row: it will not mend itself

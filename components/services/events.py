@@ -12,9 +12,10 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 from components.services.objects import require_key
+from components.services.uploads import FILE
 from l2dm.errors import BadInput, BadKey
 
-INBOX, FILE = "inbox", "concept.json"
+INBOX = "inbox"
 MAX_BODY = 2**20  # bytes; SQS carries no more
 LINE = re.compile(r"[a-z][a-z0-9_-]{0,39}")  # l2dm.concepts.SLUG, which services may not import
 RAW = "ceph:"  # event sources that leave keys as they are; all others write them URL-encoded

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from components.services.objects import Objects
-from l2dm.errors import Conflict, L2dmError, LineBusy, LostLease, NoSuchObject
+from l2dm.errors import Conflict, Corrupt, L2dmError, LineBusy, LostLease, NoSuchObject
 
 log = logging.getLogger(__name__)
 
 SECONDS = 60.0  # without a heartbeat for so long, a lease is free to take
+FACTS = ("owner", "fence", "beat", "host", "space", "pid")
 BEATS = 4  # heartbeats in that time
 
 
@@ -121,7 +122,14 @@ class Leases:
             stored = self._store.read(_key(line))
         except NoSuchObject:
             return None
-        return json.loads(stored.data), stored.tag, stored.age
+        try:
+            facts = json.loads(stored.data)
+            return {name: facts[name] for name in FACTS}, stored.tag, stored.age
+        except (ValueError, KeyError, TypeError) as error:
+            raise Corrupt(
+                f"expected a lease as JSON in {_key(line)!r}, found something else ({error}); stop "
+                "the line's runs, then restore that object: its number must not go back"
+            ) from error
 
 
 class Heartbeat:

@@ -8,6 +8,7 @@ closes it in exactly one of four states; a later `submitted` opens it again.
 import getpass
 import json
 import os
+import re
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -15,11 +16,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from components.services.objects import Objects
-from l2dm.errors import Conflict
+from l2dm.errors import Conflict, Corrupt
 
 Kind = Literal["submitted", "started", "begun", "retried", "ended", "promotion", "rollback"]
 Ending = Literal["promoted", "held", "refused", "failed"]
 State = Literal["waiting", "learning", "promoted", "held", "refused", "failed"]
+EVENT = re.compile(r"\d{6,}\.json")
 ENDINGS: tuple[Ending, ...] = ("promoted", "held", "refused", "failed")
 
 
@@ -99,7 +101,7 @@ class Records:
 
     def events(self) -> tuple[Event, ...]:
         """Every event, oldest first."""
-        return tuple(self._event(entry.key) for entry in self._store.list(self._folder))
+        return tuple(self._event(key) for key in self._keys())
 
     def concepts(self) -> tuple[ConceptState, ...]:
         """The state of every concept that has an event, in order of first appearance."""
@@ -140,12 +142,23 @@ class Records:
 
     def _event(self, key: str) -> Event:
         if key not in self._known:
-            facts = json.loads(self._store.read(key).data)
-            self._known[key] = Event(_number(key), facts["kind"], facts)
+            try:
+                facts = json.loads(self._store.read(key).data)
+                self._known[key] = Event(_number(key), facts["kind"], facts)
+            except (ValueError, KeyError, TypeError) as error:
+                raise Corrupt(
+                    f"expected an event as JSON in {key!r}, found something else ({error}); "
+                    "restore that object from a backup, it is never rewritten"
+                ) from error
         return self._known[key]
 
     def _last(self) -> int:
-        return max((_number(entry.key) for entry in self._store.list(self._folder)), default=0)
+        return max(map(_number, self._keys()), default=0)
+
+    def _keys(self) -> list[str]:
+        """Keys of the events in order; what others have put there is none."""
+        keys = [entry.key for entry in self._store.list(self._folder)]
+        return [key for key in keys if EVENT.fullmatch(key.removeprefix(self._folder))]
 
 
 def standing(events: Sequence[Event]) -> Standing:

@@ -66,13 +66,17 @@ class _Server(ThreadingHTTPServer):
     ) -> None:
         self.hear, self.token = hear, token
         self._serving: dict[Any, threading.Thread] = {}
+        self._leaving = set[Any]()  # those of them that were told to hang up
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), _Request)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        if len(self._serving) >= MAX_CONNECTIONS:
-            with suppress(StopIteration, RuntimeError, OSError):  # it ended meanwhile
-                next(iter(self._serving)).shutdown(socket.SHUT_RDWR)
+        # One that was told to leave may take a moment: in a burst the next one is told as well.
+        staying = [one for one in tuple(self._serving) if one not in self._leaving]
+        if len(staying) >= MAX_CONNECTIONS:
+            self._leaving.add(staying[0])
+            with suppress(OSError):  # it ended meanwhile
+                staying[0].shutdown(socket.SHUT_RDWR)
         return True
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -88,6 +92,7 @@ class _Server(ThreadingHTTPServer):
     def shutdown_request(self, request: Any) -> None:
         super().shutdown_request(request)
         self._serving.pop(request, None)
+        self._leaving.discard(request)
 
     def server_close(self) -> None:
         super().server_close()

@@ -142,5 +142,7 @@ def _paired(before: Sequence[float], after: Sequence[float]) -> list[float]:
         )
     differences = [old - new for old, new in zip(before, after, strict=True)]
     if not all(math.isfinite(one) for one in differences):
-        raise WrongShape("expected finite scores in every pair, found one that is not")
+        raise WrongShape(
+            "expected finite scores in every pair, found one that is not; evaluate that row again"
+        )
     return differences

@@ -1,75 +1,21 @@
 """The dispatcher, one look at a time: what it does next follows from records, runs and leases."""
 
-import json
-import os
 import random
 from pathlib import Path
 
 import pytest
-from fast_runs import FastRuns
+from dispatch_world import World, expire
 from object_stores import Bucket
 from PIL import Image
 
-from components.services.home import Home
 from components.services.journal import Failure
 from components.services.leases import Leases
-from components.services.objects import FolderObjects
 from components.services.promotion import roll_back
 from components.services.records import Records
-from components.services.registry import FolderRegistry
 from l2dm.doors import Concept
 from l2dm.spec import IntakeSpec
 from pipelines import operations
-from pipelines.dispatch import Dispatcher, Policy, Settings, follow
-
-
-class World:
-    """A state folder with its registry, its runs and a clock that the test moves."""
-
-    def __init__(self, folder: Path, policy: Policy = Policy(), place: str = "") -> None:  # noqa: B008
-        (folder / "release").mkdir(parents=True)
-        self.home = Home.at(place or folder / "home")
-        self.registry = FolderRegistry(folder / "registry")
-        self.runs = FastRuns(lambda: self.registry, folder / "release")
-        self.policy, self.now = policy, 0.0
-        self.dispatcher = self.another()
-
-    def another(self) -> Dispatcher:
-        return Dispatcher(
-            self.home,
-            self.runs,
-            lambda: self.registry,
-            Settings("pocket", "{}"),
-            self.policy,
-            clock=lambda: self.now,
-        )
-
-    def upload(self, line: str, name: str, age: float = 0.0) -> None:
-        folder = self.home.upload(line, name)
-        folder.mkdir(parents=True)
-        path = folder / "concept.json"
-        path.write_text(json.dumps({"line": line, "name": name}))
-        os.utime(path, (1_000_000 - age, 1_000_000 - age))
-
-    def finish(self) -> str:
-        (name,) = self.runs.running()
-        self.runs.finish(name)
-        return name
-
-    def states(self, line: str = "pets") -> dict[str, str]:
-        found = Records(self.home.store, line).concepts()
-        return {state.name: state.state for state in found}
-
-    def kinds(self, line: str = "pets") -> list[str]:
-        return [event.kind for event in Records(self.home.store, line).events()]
-
-    def chain(self, line: str = "pets") -> list[tuple[int, int]]:
-        events = Records(self.home.store, line).events()
-        return [
-            (event.facts["source"], event.facts["target"])
-            for event in events
-            if event.kind == "promotion"
-        ]
+from pipelines.dispatch import Policy, follow
 
 
 @pytest.fixture
@@ -219,11 +165,6 @@ def test_a_second_dispatcher_leaves_a_supervised_line_alone(world: World) -> Non
     assert world.chain() == [(0, 1)]
 
 
-def expire(world: World, line: str = "pets") -> None:
-    path = world.home.folder / "leases" / f"{line}.json"
-    os.utime(path, (path.stat().st_mtime - 3600,) * 2)
-
-
 def test_a_dispatcher_that_died_is_replaced_and_its_run_cannot_promote(world: World) -> None:
     world.upload("pets", "rex")
     world.dispatcher.reconcile("pets")
@@ -324,102 +265,26 @@ def test_following_once_ends_when_nothing_waits_or_runs(world: World) -> None:
     assert found == [("pets", "started"), ("pets", "running"), ("pets", "idle")]
 
 
-class Death(BaseException):
-    """The process is gone: nothing catches it, nothing runs after it."""
-
-
-class Mortal(FolderObjects):
-    """Dies before or after a request, at random."""
-
-    def __init__(self, folder: Path, dice: random.Random, chance: float) -> None:
-        super().__init__(folder)
-        self.dice, self.chance = dice, chance
-
-    def _put(self, key: str, data: bytes) -> str:
-        self.maybe_die()
-        tag = super()._put(key, data)
-        self.maybe_die()
-        return tag
-
-    def maybe_die(self) -> None:
-        if self.dice.random() < self.chance:
-            raise Death
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_whatever_dies_every_upload_ends_once_and_the_chain_is_linear(
-    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_line_that_cannot_be_read_is_told_and_leaves_the_others_alone(
+    world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Dispatchers and runs die between any two of their writes and start again."""
-    dice = random.Random(seed)
-    world = World(tmp_path, Policy(attempts=1000, backoff=0.0, parallel=3))
-    chance = [0.15]
-
-    def store(home: Home) -> Mortal:
-        return Mortal(home.folder, dice, chance[0])
-
-    monkeypatch.setattr(Home, "store", property(store))
-    monkeypatch.setattr("components.services.leases._died_here", lambda facts: False)
-    world.runs.verdict = lambda concept: not concept.endswith("3")
-
-    def cut() -> None:
-        if dice.random() < chance[0]:
-            raise Death
-
-    world.runs.cut = cut
-    lines = ("a", "b", "c")
-    for line in lines:
-        for number in range(4):
-            world.upload(line, f"c{number}", age=dice.random())
-    dispatchers = [world.another(), world.another()]
-    for turn in range(2000):
-        chance[0] = 0.15 if turn < 300 else 0.0
-        act(world, dispatchers, dice)
-        if turn > 300 and all(ended(world, line) for line in lines):
-            break
-    for line in lines:
-        check_line(world, line)
+    world.upload("cars", "bolt")
+    world.upload("pets", "rex")
+    world.home.store.write("records/cars/000001.json", b"not JSON")
+    world.home.store.write("records/pets/README", b"somebody's note")
+    assert world.dispatcher.look() == {"cars": "broken", "pets": "started"}
+    assert "'records/cars/000001.json', found something else" in caplog.text
+    world.finish()
+    assert world.states() == {"rex": "promoted"}
+    moves = list(follow(world.dispatcher, Rings(), 0.0, once=True))
+    assert moves == [("cars", "broken"), ("pets", "idle")]
 
 
-def act(world: World, dispatchers: list[Dispatcher], dice: random.Random) -> None:
-    """One random move; whoever dies is replaced by a new process."""
-    which = dice.randrange(len(dispatchers))
-    world.now += 1
-    try:
-        match dice.choice(("look", "look", "run", "expire", "kill")):
-            case "look":
-                dispatchers[which].look()
-            case "run":
-                for name in world.runs.running()[:1]:
-                    try:
-                        world.runs.finish(name)
-                    except Death:
-                        world.runs.fail(name, None)
-            case "expire":
-                line = dice.choice("abc")
-                if (world.home.folder / "leases" / f"{line}.json").exists():
-                    expire(world, line)
-            case "kill":
-                dispatchers[which] = world.another()
-    except Death:
-        dispatchers[which] = world.another()
-
-
-def ended(world: World, line: str) -> bool:
-    states = world.states(line)
-    return len(states) == 4 and set(states.values()) <= {"promoted", "held"}
-
-
-def check_line(world: World, line: str) -> None:
-    assert ended(world, line), (world.states(line), world.kinds(line))
-    events = Records(world.home.store, line).events()
-    ends = [event.facts["concept"] for event in events if event.kind == "ended"]
-    assert sorted(ends) == ["c0", "c1", "c2", "c3"]  # each once
-    chain = world.chain(line)
-    assert [source for source, _ in chain] == [0, *(target for _, target in chain[:-1])]
-    versions = world.registry.versions(line)
-    assert sorted(v.facts.concept for v in versions) == ["c0", "c1", "c2", "c3"]  # none doubled
-    promoted = {version.number: version.facts for version in versions if version.facts.open}
-    assert {target for _, target in chain} == set(promoted)
-    for source, target in chain:
-        assert promoted[target].parent_version == source
+def test_a_lease_that_cannot_be_read_is_not_taken_over(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.upload("pets", "rex")
+    world.home.store.write("leases/pets.json", b"{}")
+    assert world.dispatcher.look() == {"pets": "broken"}
+    assert "its number must not go back" in caplog.text
+    assert world.home.store.read("leases/pets.json").data == b"{}"
