@@ -196,4 +196,49 @@ class Release:
     verdict: Verdict
 
 
-DoorRecord = Task | Prior | Memory | Adapter | Scores | Release
+@dataclass(frozen=True)
+class ConceptHealth:
+    """One concept of a release that was examined again. Scores are mean identity similarities.
+
+    `released`: at its release; `again`: the same prompts and seeds now; `fresh`: other seeds.
+    `moved`: largest difference of one picture between the first two. `drop`: mean over pairs,
+    release minus now; `p`: probability of so large a drop by chance, corrected for many concepts.
+    `needed`: pairs that would decide, 0 where these do.
+    """
+
+    concept: str
+    health: str
+    released: float
+    again: float
+    fresh: float
+    moved: float
+    drop: float
+    p: float
+    pairs: int
+    needed: int
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """A release examined again: does it still draw what it drew?
+
+    `health`: healthy, regressed or inconclusive. `cause` of what is not healthy: "model" (the same
+    environment, another picture), "environment" (the bare base moved, too), "base" (other base
+    files), "release" (its own files were changed); "" otherwise. `control`: largest difference of
+    one picture of the bare base on the release's seeds. `row` is the release's own.
+    Payload: `values.json` (one entry per picture, rows `again` and `fresh`), `sheets/<concept>.png`
+    (fresh pictures); none where nothing could be drawn.
+    """
+
+    base: str
+    row: str
+    seed: int
+    health: str
+    cause: str
+    control: float
+    findings: tuple[ConceptHealth, ...]
+    reasons: tuple[str, ...]
+
+
+DoorRecord = Task | Prior | Memory | Adapter | Scores | Release | Check

@@ -40,6 +40,7 @@ __all__ = [
     "FreshRow",
     "Subject",
     "counted",
+    "fresh_distractors",
     "fresh_row",
     "new_row",
     "no_scores",
@@ -154,7 +155,7 @@ def fresh_row(subject: Subject, *, memory: Door[Memory], seed: int) -> FreshRow:
     Where the base ships no foreign identities, its pictures of the class nouns take their place.
     """
     concepts = tuple(one.concept for one in memory.record.long_term)
-    known = read_known(memory, concepts, _fresh_distractors(subject, concepts, seed))
+    known = read_known(memory, concepts, fresh_distractors(subject, concepts, seed))
     cells = _measure_all(subject, known, concepts, seed, f"seed-{seed}")
     return FreshRow(
         means={
@@ -259,7 +260,7 @@ def _distractors(subject: Subject, prior: Door[Prior]) -> Tensor:
     return subject.encoders.distractors(wanted, torch.cat(drawn) if drawn else None)
 
 
-def _fresh_distractors(subject: Subject, concepts: Sequence[Concept], seed: int) -> Tensor:
+def fresh_distractors(subject: Subject, concepts: Sequence[Concept], seed: int) -> Tensor:
     """Foreign identities without a prior at hand: the base's own, or newly drawn by it."""
     wanted = subject.spec.evaluate.distractors
     own = subject.encoders.distractors(wanted, None)

@@ -18,6 +18,7 @@ AdapterKind = Literal["lowrank", "spectral"]
 GateKind = Literal["token", "span", "prompt"]
 Selection = Literal["scored", "random"]
 Precision = Literal["fp32", "bf16"]
+Policy = Literal["tell", "roll_back"]
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,16 @@ class GateSpec:
 
 
 @dataclass(frozen=True)
+class CheckSpec:
+    """Scheduled checks: does the champion still draw what it drew at its release?"""
+
+    policy: Policy = "tell"  # what follows a regression; roll_back: to the last healthy version
+    margin: float = 0.1  # drop of identity similarity that counts as forgotten
+    alpha: float = 0.05  # share of healthy nights that may be called regressed by chance
+    power: float = 0.9  # chance to find a drop of the margin that `inconclusive` plans for
+
+
+@dataclass(frozen=True)
 class Spec:
     """Everything a user may choose for one task."""
 
@@ -112,6 +123,7 @@ class Spec:
     train: TrainSpec = field(default_factory=TrainSpec)
     evaluate: EvaluateSpec = field(default_factory=EvaluateSpec)
     gate: GateSpec = field(default_factory=GateSpec)
+    check: CheckSpec = field(default_factory=CheckSpec)
 
     def __post_init__(self) -> None:
         """Raise BadSpec with every value that is out of range."""
@@ -293,6 +305,14 @@ def _out_of_range(spec: Spec) -> list[tuple[str, str]]:
         for where, value in any_number.items()
         if not math.isfinite(value)
     ]
+    shares = {"check.alpha": spec.check.alpha, "check.power": spec.check.power}
+    found += [
+        (where, f"expected a number between 0 and 1, found {value}")
+        for where, value in shares.items()
+        if not 0 < value < 1
+    ]
+    if not 0 < spec.check.margin < float("inf"):
+        found.append(("check.margin", f"expected a number over 0, found {spec.check.margin}"))
     if spec.intake.max_pictures < spec.intake.min_pictures:
         found.append(
             (

@@ -10,6 +10,7 @@ first task of a line starts from the empty one, so no step asks whether it is th
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +21,7 @@ from torch import Tensor
 from l2dm import (
     attaching,
     basefolder,
+    checking,
     concepts,
     doors,
     evaluation,
@@ -310,6 +312,16 @@ def check_champion(
     return evaluation.fresh_row(subject, memory=releases.memory_of(release), seed=seed)
 
 
+def check_forgetting(
+    release: Path, out: Path, context: Context, *, seed: int, on_progress: Progress | None = None
+) -> Door[doors.Check]:
+    """Does a release still draw what it drew? Its own seeds, and others from `seed` on."""
+    found, inputs = checking.examine_again(
+        release, context.base, context.spec, seed, on_progress=on_progress
+    )
+    return _write(out, found.record, partial(checking.save, found), context, inputs)
+
+
 def _method(spec: specs.TrainSpec) -> Method:
     match spec.method:
         case "l2dm":
@@ -369,6 +381,7 @@ def _write(
 __all__ = [
     "Context",
     "check_champion",
+    "check_forgetting",
     "empty_release",
     "evaluate",
     "generate_prior",

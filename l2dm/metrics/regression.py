@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean, stdev
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 
@@ -101,7 +101,16 @@ def examine(
     return tuple(_finding(name, before[name], after[name], adjusted[name], bars) for name in before)
 
 
-def overall(findings: Sequence[Finding]) -> Health:
+class HasHealth(Protocol):
+    """Anything that is healthy, regressed or inconclusive."""
+
+    @property
+    def health(self) -> str:
+        """One of `Health`."""
+        ...
+
+
+def overall(findings: Sequence[HasHealth]) -> Health:
     """Regressed if one concept is, healthy if all are, else inconclusive."""
     kinds = {finding.health for finding in findings}
     if "regressed" in kinds:
