@@ -27,6 +27,7 @@ log = logging.getLogger("bench")
 
 NOUNS = ("dog", "car", "cat", "dog", "teapot")
 NAMES = ("ada", "bolt", "cleo", "dora", "edna")
+STREAM = tuple(zip(NAMES, NOUNS, strict=True))
 PICTURES = 5
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
@@ -42,12 +43,16 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Line:
-    """One run of the stream: settings on one seed, which also chooses among the identities."""
+    """One run of a stream: settings on one seed, which also chooses among the identities.
+
+    stream: name and class noun of every concept, in order.
+    """
 
     variant: str
     seed: int
     settings: Mapping[str, Any]
     identities: range = TEST_SEEDS
+    stream: tuple[tuple[str, str], ...] = STREAM
 
     @property
     def name(self) -> str:
@@ -79,14 +84,14 @@ def main() -> None:
 
 
 def run(line: Line, work: Path, base: str) -> None:
-    """All five tasks of one line; doors that are there already are kept."""
+    """All tasks of one line; doors that are there already are kept."""
     home = work / line.name
     parent = home / "empty"
     # One line name for all variants: seeds derive from it, so variants share every random draw.
     called = f"bench-{line.seed}"
     _once(parent, doors.Release, lambda out: steps.empty_release(out, called, base))
     _require_base(parent, base)
-    for number, (name, noun) in enumerate(zip(NAMES, NOUNS, strict=True), start=1):
+    for number, (name, noun) in enumerate(line.stream, start=1):
         context = steps.Context(base, called, f"t{number:04d}", number - 1, line.spec)
         who = identity(line.identities[100 * line.seed + number], noun)
         upload = _upload(home / "inbox", context, who, doors.Concept(name, noun))

@@ -43,3 +43,10 @@ class Release(dsl.Artifact):  # type: ignore[misc]
 
     schema_title = "system.L2dmRelease"
     schema_version = "0.0.1"
+
+
+class Check(dsl.Artifact):  # type: ignore[misc]
+    """A version examined again (`l2dm.doors.Check`)."""
+
+    schema_title = "system.L2dmCheck"
+    schema_version = "0.0.1"

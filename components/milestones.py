@@ -1,7 +1,8 @@
 """What a task's run, the records and the registry learn from a step: begun, scored, published."""
 
+import logging
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -10,12 +11,21 @@ from components.runtime import Step
 from components.services import projection
 from components.services.mlflow_store import MlflowRegistry
 from components.services.promotion import require_parent, settle
-from components.services.records import ENDINGS, ConceptState, Ending, Records, standing
+from components.services.records import (
+    ENDINGS,
+    ConceptState,
+    Ending,
+    Event,
+    Records,
+    standing,
+)
 from components.services.registry import Facts, Registry
 from l2dm import doors, manifest
+from l2dm.errors import BadDoor
 from l2dm.manifest import Door
 from l2dm.spec import to_dict
 
+log = logging.getLogger(__name__)
 REPORTED = 12  # latest versions in the report: its cost stays flat however long the line is
 MODEL_CODE = Path(__file__).parent / "serving.py"
 
@@ -101,7 +111,7 @@ def publish(step: Step, door: Door[doors.Release], scores: str, report: str, sum
     crowned = settle(registry, records, line, version)
     Path(summary).write_text(verdict_text(facts, version, crowned))
     step.tell({"version": version, "champion": float(crowned)})
-    _report(step, registry, Path(report), facts.task)
+    write_report(step, registry, Path(report), facts.task)
     step.close()
     # Last: once the records say that the task has ended, nothing before this line runs again.
     _end(step, records, facts, version, "promoted" if crowned else "held")
@@ -167,14 +177,18 @@ def _end(step: Step, records: Records, facts: Facts, version: int, state: Ending
     records.end(ended, scores=dict(facts.scores), costs=costs)
 
 
-def _report(step: Step, registry: Registry, html: Path, task: str) -> None:
-    """The report of the line: for the pipeline's page, for the run, and in the state folder."""
+def write_report(step: Step, registry: Registry, html: Path, task: str) -> None:
+    """The report of the line: for the pipeline's page, for the run, and in the state folder.
+
+    task: the one whose costs are still to be recorded, "" when there is none.
+    """
     from l2dm.report import render
 
     line = step.subject.line
+    events = Records(step.home.store, line).events()
     with tempfile.TemporaryDirectory() as scratch:
         history = list(_history(registry, line, Path(scratch)))
-        text = render(line, history, list(_step_costs(step, task)))
+        text = render(line, history, list(_step_costs(step, events, task)), list(_checks(events)))
         named = Path(scratch) / f"{line}.html"  # the tracking server shows it under this name
         named.write_text(text)
         step.tracking.file(named, "")
@@ -183,7 +197,10 @@ def _report(step: Step, registry: Registry, html: Path, task: str) -> None:
 
 
 def _history(registry: Registry, line: str, scratch: Path) -> Iterator[Any]:
-    """The latest versions and those with an alias, as the report takes them, oldest first."""
+    """The latest versions and those with an alias, as the report takes them, oldest first.
+
+    One whose files were changed is left out: a check tells of it, the others are worth a page.
+    """
     from l2dm.report import ReportEntry
 
     aliases, versions = registry.aliases(line), registry.versions(line)
@@ -191,22 +208,42 @@ def _history(registry: Registry, line: str, scratch: Path) -> Iterator[Any]:
     for number in sorted(latest | set(aliases.values())):
         release = registry.fetch(line, number, scratch / str(number))
         named = tuple(alias for alias, target in aliases.items() if target == number)
-        yield ReportEntry(number, manifest.read(release, doors.Release), named)
+        try:
+            door = manifest.read(release, doors.Release)
+        except BadDoor as error:
+            log.warning("version %d is left out of the report: %s", number, error)
+            continue
+        yield ReportEntry(number, door, named)
 
 
-def _step_costs(step: Step, task: str) -> Iterator[Any]:
+def _step_costs(step: Step, events: Sequence[Event], task: str) -> Iterator[Any]:
     """What the steps of the latest tasks took: past ones from the records, then this task's."""
     from l2dm.report import StepCost
 
-    ended = [
-        event.facts
-        for event in Records(step.home.store, step.subject.line).events()
-        if "costs" in event.facts and event.facts["task"] != task
-    ]
-    now = {"task": task, "costs": {name: asdict(cost) for name, cost in step.costs().items()}}
-    for facts in [*ended, now][-REPORTED:]:
+    ended = [e.facts for e in events if "costs" in e.facts and e.facts["task"] != task]
+    if task:
+        now = {"task": task, "costs": {name: asdict(cost) for name, cost in step.costs().items()}}
+        ended.append(now)
+    for facts in ended[-REPORTED:]:
         for name, cost in facts["costs"].items():
             yield StepCost(facts["task"], name, cost["seconds"], int(cost["peak_mb"] * 1e6))
+
+
+def _checks(events: Sequence[Event]) -> Iterator[Any]:
+    """What every check found, oldest first."""
+    from l2dm.report import PastCheck
+
+    for event in events:
+        if event.kind == "checked":
+            facts = event.facts
+            yield PastCheck(
+                at=facts["at"],
+                version=facts["version"],
+                health=facts["health"],
+                cause=facts["cause"],
+                scores=facts["scores"],
+                reasons=tuple(facts["reasons"]),
+            )
 
 
 def _drops(scores: doors.Scores) -> Iterator[tuple[str, float]]:

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from components.services import journal, watch
+from components.services.checks import CONCEPT as CHECK
 from components.services.home import Home
 from components.services.journal import Cost, Progress, say
 from components.services.leases import Leases
@@ -51,16 +52,30 @@ class Settings:
 
 @dataclass(frozen=True)
 class Subject:
-    """What a step works on. Before intake has accepted an upload its task is None."""
+    """What a step works on. Before intake has accepted an upload its task is None.
+
+    tracked: name of the tracking run of a step that works on no task.
+    """
 
     line: str
     concept: str
     task: doors.Task | None = None
+    tracked: str = ""
+
+    @property
+    def run(self) -> str:
+        """Name of its tracking run; empty before intake has named the task."""
+        return self.task.id if self.task else self.tracked
 
 
 def upload_of(line: str, upload: str) -> Subject:
     """The upload that intake looks at, by its concept's name."""
     return Subject(line, upload)
+
+
+def checks_of(line: str) -> Subject:
+    """The checks of a line: one tracking run holds them all, so that it shows a time line."""
+    return Subject(line, CHECK, tracked="checks")
 
 
 def task_of(folder: str) -> Subject:
@@ -111,9 +126,8 @@ class Step:
     def tracking(self) -> Tracking:
         """The run of this task; opened on first use, because it imports mlflow."""
         if self._tracking is None:
-            task = self.subject.task
-            assert task is not None
-            self._tracking = MlflowTracking(self.home, self.subject.line, task.id)
+            assert self.subject.run
+            self._tracking = MlflowTracking(self.home, self.subject.line, self.subject.run)
         return self._tracking
 
     def __enter__(self) -> Self:
@@ -219,7 +233,7 @@ class Step:
 
     def _flush(self) -> None:
         began = time.monotonic()
-        if self._points and self.subject.task is not None:
+        if self._points and self.subject.run:
             self.tracking.metrics(self._points)
             self._points = []
         self._flushed = time.monotonic()

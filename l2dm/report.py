@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from l2dm.reporting import charts, numbers, page, pictures
+from l2dm.reporting import charts, numbers, page, pictures, timeline
 from l2dm.reporting.numbers import LISTED, bounds, latest
 from l2dm.reporting.story import ROWS, ReportEntry, Story, curve_of, method_of, tell
+from l2dm.reporting.timeline import PastCheck
 
-__all__ = ["ReportEntry", "StepCost", "render", "summary_markdown"]
+__all__ = ["PastCheck", "ReportEntry", "StepCost", "render", "summary_markdown"]
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,16 @@ class StepCost:
     peak_bytes: int | None = None
 
 
-def render(line: str, history: Sequence[ReportEntry], costs: Sequence[StepCost] = ()) -> str:
-    """The whole report as HTML text. Equal doors give an equal page. Raises BadDoor."""
+def render(
+    line: str,
+    history: Sequence[ReportEntry],
+    costs: Sequence[StepCost] = (),
+    checks: Sequence[PastCheck] = (),
+) -> str:
+    """The whole report as HTML text. Equal doors give an equal page. Raises BadDoor.
+
+    checks: oldest first.
+    """
     story = tell(line, history)
     if story.scores is None:
         empty = f"<h1>{page.text(line)}</h1><p>This line has not learned a concept yet.</p>"
@@ -32,6 +41,7 @@ def render(line: str, history: Sequence[ReportEntry], costs: Sequence[StepCost] 
         [
             _header(story),
             _tasks(story),
+            timeline.checks(checks),
             numbers.matrices(story, story.scores.record),
             numbers.forgetting(story),
             pictures.concepts(story, story.scores),

@@ -312,7 +312,7 @@ def check_champion(
     return evaluation.fresh_row(subject, memory=releases.memory_of(release), seed=seed)
 
 
-def check_forgetting(
+def examine(
     release: Path, out: Path, context: Context, *, seed: int, on_progress: Progress | None = None
 ) -> Door[doors.Check]:
     """Does a release still draw what it drew? Its own seeds, and others from `seed` on."""
@@ -381,9 +381,9 @@ def _write(
 __all__ = [
     "Context",
     "check_champion",
-    "check_forgetting",
     "empty_release",
     "evaluate",
+    "examine",
     "generate_prior",
     "intake",
     "load_release",

@@ -1,7 +1,7 @@
 """The `l2dm` command. `--help`, `status` and `submit` answer at once: heavy imports are inside.
 
 Exit codes: 0 done (a version that the gate holds back is a result, too), 1 something failed,
-2 bad input: every problem is listed and nothing was written.
+2 bad input: every problem is listed and nothing was written, 3 a check found a regression.
 """
 
 from contextlib import AbstractContextManager
@@ -15,6 +15,7 @@ from pipelines.options import (
     BASE,
     FAILED,
     HOME,
+    REGRESSED,
     BaseOption,
     Commands,
     HomeOption,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     cls=Commands,
     help="Text-to-image models that keep learning concepts and are checked for forgetting.",
-    epilog="Exit codes: 0 done, 1 something failed, 2 bad input.",
+    epilog="Exit codes: 0 done, 1 something failed, 2 bad input, 3 a champion has regressed.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -105,7 +106,7 @@ def status(
     if json:
         console.out_json({"lines": lines})
     else:
-        console.tell_status(lines, operations.busy(home))
+        console.tell_status(lines, operations.busy(home), operations.checked(home))
 
 
 @app.command()
@@ -152,6 +153,52 @@ def evaluate(
         console.out_json(found)
     else:
         console.tell_evaluation(found)
+
+
+@app.command()
+def check(
+    line: LineOption,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="0: a fresh one.")] = 0,
+    home: HomeOption = HOME,
+    base: BaseOption = BASE,
+    settings: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Does the champion still draw what it drew? Recorded; exit code 3 when it has regressed."""
+    from pipelines import console, operations
+
+    where = operations.Place(home, line, base, tuple(settings or ()))
+    with console.watching(line) as listener:
+        found = operations.check(where, seed, listener)
+    if json:
+        console.out_json(found)
+    else:
+        console.tell_check(found)
+    if found["health"] == "regressed":
+        raise typer.Exit(REGRESSED)
+
+
+@app.command()
+def schedule(
+    line: LineOption,
+    cron: Annotated[
+        str | None, typer.Option("--cron", help="Five fields, UTC, e.g. '0 3 * * *'.")
+    ] = None,
+    off: Annotated[bool, typer.Option("--off", help="End the line's checks.")] = False,
+    home: HomeOption = HOME,
+    settings: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Check the champion on a clock, kept by `l2dm dispatch`; without --cron, tell the clock."""
+    from pipelines import console, operations
+
+    now = operations.schedule(home, line, "" if off else cron, settings or [])
+    if json:
+        console.out_json(now)
+    elif now["cron"]:
+        console.out(f"{line}: checked at {now['cron']} (UTC), next {now['next']}")
+    else:
+        console.out(f"{line}: not checked on a clock; set one with --cron '0 3 * * *'")
 
 
 @app.command()
@@ -239,15 +286,15 @@ def compile_(
     out: Annotated[Path, typer.Option("--out", help="Folder for the YAML.")],
     json: JsonOption = False,
 ) -> None:
-    """Write the pipeline as YAML for Kubeflow Pipelines."""
+    """Write the pipelines as YAML for Kubeflow Pipelines."""
     from pipelines import console
     from pipelines.submit import compile_pipelines
 
-    path = compile_pipelines(out)
+    files = [str(path) for path in compile_pipelines(out)]
     if json:
-        console.out_json({"files": [str(path)]})
+        console.out_json({"files": files})
     else:
-        console.out(str(path))
+        console.out("\n".join(files))
 
 
 def _learn(home: str, line: str, base: str, settings: list[str] | None, json: bool) -> None:

@@ -141,8 +141,10 @@ def learned_data(learned: Learned) -> dict[str, Any]:
     }
 
 
-def tell_status(lines: Sequence[Mapping[str, Any]], busy: Mapping[str, str]) -> None:
-    """Lines, versions, aliases and concepts as tables."""
+def tell_status(
+    lines: Sequence[Mapping[str, Any]], busy: Mapping[str, str], checked: Mapping[str, str]
+) -> None:
+    """Lines, versions, aliases and concepts as tables; who learns a line, its last check."""
     console = Console()
     if not lines:
         out("no lines yet; begin with `l2dm submit`, or try `l2dm demo`")
@@ -164,6 +166,8 @@ def tell_status(lines: Sequence[Mapping[str, Any]], busy: Mapping[str, str]) -> 
                 "\n".join(concept["reasons"]),
             )
         console.print(table)
+        if line["name"] in checked:
+            out(checked[line["name"]])
         if line["name"] in busy:
             out(f"being learned by {busy[line['name']]}")
 
@@ -178,6 +182,16 @@ def tell_evaluation(found: Mapping[str, Any]) -> None:
     for concept in concepts:
         table.add_row(concept, *(f"{of[concept]:.3f}" for of in means.values()))
     Console().print(table)
+
+
+def tell_check(found: Mapping[str, Any]) -> None:
+    """What a check found, one sentence a concept, and what followed."""
+    cause = f" (cause: {found['cause']})" if found["cause"] else ""
+    out(f"{found['line']}: version {found['version']} is {found['health']}{cause}")
+    for sentence in dict.fromkeys((*found["reasons"], *found["concepts"])):
+        out(f"  - {sentence}")
+    if found["champion"] != found["version"]:
+        out(f"version {found['champion']} is the champion now; see `l2dm history`")
 
 
 def tell_history(events: Sequence[Mapping[str, Any]]) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from components.services.checks import CONCEPT, checking
 from components.services.home import Home
 from components.services.leases import Lease, Leases
 from components.services.promotion import repair
@@ -28,6 +29,7 @@ from components.services.registry import Registry
 from components.services.uploads import Uploads
 from components.services.wakeups import Wakeups
 from l2dm.errors import Conflict, L2dmError, LineBusy, LostLease
+from pipelines.clock import Clock, tell
 from pipelines.endings import end_badly, sweep
 from pipelines.runs import Look, Runs, run_name
 from pipelines.submit import Job
@@ -35,7 +37,17 @@ from pipelines.submit import Job
 log = logging.getLogger(__name__)
 
 Moved = Literal[
-    "idle", "busy", "waits", "started", "running", "retried", "ended", "again", "broken"
+    "idle",
+    "busy",
+    "waits",
+    "started",
+    "running",
+    "retried",
+    "ended",
+    "again",
+    "broken",
+    "checking",
+    "unchecked",
 ]
 PATIENCE = 60.0  # seconds that a run may go on after it recorded its end
 ANEW = ("StaleParent",)  # the task is begun again from the champion of then
@@ -80,6 +92,15 @@ class Dispatcher:
         self._inboxes: dict[str, Uploads] = {}
         self._watched: dict[str, Started] = {}  # what we started and have not seen leave
         self._patience: dict[str, float] = {}  # until when a run may take its leave
+        self._checks = Clock(
+            home,
+            runs,
+            settings.base,
+            settings.spec,
+            attempts=policy.attempts,
+            backoff=policy.backoff,
+            clock=clock,
+        )
 
     def look(self) -> dict[str, Moved]:
         """One pass over all lines, the one that was served longest ago first."""
@@ -103,29 +124,41 @@ class Dispatcher:
             return "broken"
 
     def _let_go(self, line: str) -> Moved:
-        if active(self._records(line).events()) is None and not self._leaves(line):
+        events = self._records(line).events()
+        busy = active(events) is not None or checking(events) is not None
+        if not busy and not self._leaves(line):
             self._free(line)
         return "again"
 
     def _reconcile(self, line: str) -> Moved:
         records = self._records(line)
         events = records.events()
-        run = active(events)
-        if run is None:
+        run, check = active(events), checking(events)
+        seed = None
+        if run is None and check is None:
             if self._leaves(line):
                 return "running"
             self._free(line)  # of the run that ended: the next one gets a number of its own
+            seed = self._checks.due(line, events)
             waits = self._uploads(line).waiting(records.concepts())
-            if not waits:
+            if not waits and seed is None:
                 return "idle"
-            if self._later(events, waits[0]) or len(self._held) >= self._policy.parallel:
+            if seed is None and self._later(events, waits[0]):
+                return "waits"
+            if len(self._held) >= self._policy.parallel:
                 return "waits"
         try:
             lease = self._hold(line)
             now = records.events()
-            if active(now) != run or (run is None and now != events):
+            idle = run is None and check is None
+            if (active(now), checking(now)) != (run, check) or (idle and now != events):
                 return "again"  # somebody acted before we held the line
             events = now  # a run that goes on may have recorded its task
+            if check is not None:
+                return self._checks.settle(line, check, lease, events, records)
+            if seed is not None:  # before an upload: a busy line is checked, too
+                self._watched[line] = self._checks.start(line, seed, lease, events, records)
+                return "checking"
             if run is None:
                 return self._start(line, lease, events, waits[0])
             return self._settle(line, lease, events, run)
@@ -226,6 +259,8 @@ class Dispatcher:
                 return True
             self._runs.stop(run.run)
         sweep(self._home, line, run.concept)
+        if run.concept == CONCEPT:
+            tell(line, self._records(line).events())
         del self._watched[line]
         self._patience.pop(run.run, None)
         return False

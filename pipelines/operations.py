@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.services import projection
+from components.services import checks, projection
 from components.services.home import Home
 from components.services.journal import Progress
 from components.services.leases import Leases
 from components.services.promotion import roll_back
-from components.services.records import Records
+from components.services.records import Records, standing
 from components.services.registry import Registry, resolve
 from components.services.uploads import Uploads
-from l2dm import concepts, manifest
+from l2dm import concepts, doors, manifest
 from l2dm.doors import Concept
 from l2dm.errors import BadStore, BadUpload, UnknownLine
 from l2dm.spec import IntakeSpec, Spec, override, to_json
@@ -115,6 +115,18 @@ def busy(folder: str | Path) -> dict[str, str]:
     return {line: holder for line, holder in holders.items() if holder}
 
 
+def checked(folder: str | Path) -> dict[str, str]:
+    """What the last check of each line's champion found, in a sentence."""
+    home = Home.at(folder)
+    told: dict[str, str] = {}
+    for line in home.lines():
+        events = Records(home.store, line).events()
+        facts = checks.found(events, standing(events).champion)
+        if facts:
+            told[line] = f"version {facts['version']} was checked {facts['at']}: {facts['health']}"
+    return told
+
+
 def generate(
     place: Place,
     version: str,
@@ -157,6 +169,61 @@ def evaluate(place: Place, seed: int | None) -> dict[str, Any]:
     with _fetched(place, str(number)) as release:
         row = check_champion(release, context, seed=fresh)
     return {"line": place.line, "version": number, "seed": fresh, "row": manifest.to_data(row)}
+
+
+def check(place: Place, seed: int, listener: Listener) -> dict[str, Any]:
+    """Run the pipeline `check_forgetting` on this machine; what it found.
+
+    Raises UnknownLine, LineBusy, BadBase, RunFailed.
+    """
+    from pipelines.submit import Job, run_local
+
+    home, line = place.home, place.line
+    _require_line(home, line)
+    _require_base(place.base_name)
+    checks.require_champion(Records(home.store, line).events(), line)
+    spec = to_json(place.spec)
+    with Leases(home.store).held(line) as heartbeat:
+        fence = heartbeat.lease.fence
+        job = Job(line, checks.CONCEPT, place.base_name, spec, home, fence, seed=seed)
+        door = manifest.read(run_local(job, listener).release, doors.Check)
+    events = Records(home.store, line).events()
+    version = next(
+        event.facts["version"]
+        for event in reversed(events)
+        if event.kind == "checked" and event.facts["digest"] == door.digest
+    )
+    return {
+        "line": line,
+        "version": version,
+        "champion": standing(events).champion,
+        "seed": door.record.seed,
+        "health": door.record.health,
+        "cause": door.record.cause,
+        "reasons": list(door.record.reasons),
+        "concepts": [one.sentence for one in door.record.findings],
+    }
+
+
+def schedule(
+    folder: str | Path, line: str, cron: str | None, settings: Sequence[str]
+) -> dict[str, Any]:
+    """Set, end ("") or only tell (None) when a line is checked. Raises UnknownLine, BadSpec."""
+    home = Home.at(folder)
+    _require_line(home, line)
+    override(Spec(), settings)  # a wrong setting is told now, not every night
+    records = Records(home.store, line)
+    if cron:
+        checks.require_cron(cron)
+    if cron is not None:
+        records.append("scheduled", line=line, cron=cron, settings=list(settings))
+    now = checks.schedule(records.events())
+    return {
+        "line": line,
+        "cron": now.cron if now else "",
+        "settings": list(now.settings) if now else [],
+        "next": checks.upcoming(now).isoformat() if now else "",
+    }
 
 
 def rollback(place: Place, to: str) -> tuple[int, int]:

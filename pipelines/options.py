@@ -8,7 +8,7 @@ from typer.core import TyperGroup
 
 from l2dm.errors import BadInput, L2dmError
 
-FAILED, BAD_INPUT = 1, 2
+FAILED, BAD_INPUT, REGRESSED = 1, 2, 3
 
 HomeOption = Annotated[
     str,

@@ -105,6 +105,11 @@ def run_name(line: str, task: int, concept: str, upload: str, attempt: int) -> s
     return f"{line}-{task:04d}-{concept}-{upload[:8]}-{attempt}"
 
 
+def check_name(line: str, seed: int, attempt: int) -> str:
+    """The same for a check."""
+    return f"{line}-check-{seed}-{attempt}"
+
+
 def _facts(job: Job) -> Mapping[str, Any]:
     return {
         "line": job.line,
@@ -113,6 +118,7 @@ def _facts(job: Job) -> Mapping[str, Any]:
         "spec": job.spec,
         "home": job.home.place,
         "fence": job.fence,
+        "seed": job.seed,
     }
 
 

@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,18 @@ from l2dm.errors import StepFailed
 
 Listener = Callable[[Progress], None]
 STEPS = ("intake", "generate_prior", "score_memory", "train", "evaluate", "promote")
+PIPELINES: Mapping[str, tuple[str, ...]] = {
+    "learn_concept": STEPS,
+    "check_forgetting": ("examine",),
+}
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run of the pipeline: which concept's upload, with which base and spec (JSON).
+    """One run of a pipeline: which concept's upload, with which base and spec (JSON).
 
-    fence: number of the lease under which it runs.
+    fence: number of the lease under which it runs. seed: of a check of the line's champion, which
+    has no upload; None: an upload is learned.
     """
 
     line: str
@@ -38,18 +44,26 @@ class Job:
     spec: str
     home: Home
     fence: int
+    seed: int | None = None
+
+    @property
+    def pipeline(self) -> str:
+        """Name of the pipeline, a key of PIPELINES."""
+        return "learn_concept" if self.seed is None else "check_forgetting"
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Names of its steps."""
+        return PIPELINES[self.pipeline]
 
     @property
     def arguments(self) -> dict[str, str | int]:
         """The pipeline's parameters."""
-        return {
-            "line": self.line,
-            "upload": self.concept,
-            "base": self.base,
-            "spec": self.spec,
-            "home": self.home.place,
-            "fence": self.fence,
-        }
+        shared = {"line": self.line, "base": self.base, "spec": self.spec}
+        where: dict[str, str | int] = {**shared, "home": self.home.place}
+        if self.seed is not None:
+            return {**where, "seed": self.seed}
+        return {**where, "upload": self.concept, "fence": self.fence}
 
     @property
     def folder(self) -> Path:
@@ -64,7 +78,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A run that ended well: seconds on the wall, cost per step, folder of the release."""
+    """A run that ended well: seconds on the wall, cost per step, folder of its last door.
+
+    That is the release, or what a check found.
+    """
 
     wall: float
     costs: Mapping[str, Cost]
@@ -84,33 +101,37 @@ class RunFailed(StepFailed):
         where = f"step {failure.step}" if failure else "a step that could not say why"
         problems = "; ".join(failure.problems) if failure else "its process was ended from outside"
         super().__init__(
-            f"expected the pipeline to end with a release, found {where} failed: {problems} "
-            f"(log: {log}); run `l2dm learn` again to continue where it stopped"
+            f"expected the pipeline to end with its outputs, found {where} failed: {problems} "
+            f"(log: {log}); run it again, it continues where it stopped"
         )
 
 
-def compile_pipelines(folder: Path) -> Path:
-    """Write `learn_concept.yaml` into a folder; the same code gives the same bytes."""
+def compile_pipelines(folder: Path) -> tuple[Path, ...]:
+    """Write every pipeline's YAML into a folder; the same code gives the same bytes."""
+    return tuple(compile_pipeline(name, folder) for name in PIPELINES)
+
+
+def compile_pipeline(name: str, folder: Path) -> Path:
+    """Write `<name>.yaml` into a folder."""
     from kfp import compiler
 
-    from pipelines.learn_concept import learn_concept
-
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "learn_concept.yaml"
+    path = folder / f"{name}.yaml"
     with _quiet():
-        compiler.Compiler().compile(learn_concept, str(path))
+        pipeline = getattr(import_module(f"pipelines.{name}"), name)
+        compiler.Compiler().compile(pipeline, str(path))
     return path
 
 
 def run_local(job: Job, listener: Listener) -> Outcome:
-    """Run one upload through the six steps on this machine. Raises RunFailed."""
+    """Run one upload, or one check, through its steps on this machine. Raises RunFailed."""
     with _quiet():
         from kfp import components, local
 
     began = time.monotonic()
     shutil.rmtree(job.folder, ignore_errors=True)
     journal.forget(job.home.store, job.key)
-    package, root = compile_pipelines(job.folder), job.folder / "pipeline"
+    package, root = compile_pipeline(job.pipeline, job.folder), job.folder / "pipeline"
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
     log = job.folder / "log.txt"
     with _quiet(), _step_environment(), open(log, "w") as file:
@@ -119,7 +140,7 @@ def run_local(job: Job, listener: Listener) -> Outcome:
             release = _outputs(pipeline, job, log)
     costs = journal.read_costs(job.home.store, job.key)
     outcome = Outcome(time.monotonic() - began, costs, release)
-    missing = [step for step in STEPS if step not in outcome.costs]
+    missing = [step for step in job.steps if step not in outcome.costs]
     if missing or not (release / "manifest.json").is_file():
         raise RunFailed(journal.read_failure(job.home.store, job.key), log)
     return outcome

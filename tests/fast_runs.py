@@ -31,6 +31,7 @@ class FastRuns:
     release: Path
     verdict: Callable[[str], bool] = lambda concept: True
     cut: Callable[[], None] = lambda: None
+    health: Callable[[str], str] = lambda line: "healthy"
     jobs: dict[str, Job] = field(default_factory=dict)
     ends: dict[str, Look] = field(default_factory=dict)
     stopped: list[str] = field(default_factory=list)
@@ -63,6 +64,9 @@ class FastRuns:
         self.ends[name] = Look("failed", failure, "its process was ended from outside")
 
     def _steps(self, job: Job) -> None:
+        if job.seed is not None:
+            self._check(job, job.seed)
+            return
         concept = job.concept
         digest = Uploads(job.home.store, job.line).digest(concept)
         records, registry = Records(job.home.store, job.line), self.registry()
@@ -92,3 +96,20 @@ class FastRuns:
         self.cut()
         state = "promoted" if crowned else "held"
         records.end(ConceptState(concept, "dog", state, version, (), task, parent, digest))
+
+    def _check(self, job: Job, seed: int) -> None:
+        records = Records(job.home.store, job.line)
+        champion = standing(records.events()).champion
+        self.cut()
+        health = self.health(job.line)
+        records.append(
+            "checked",
+            line=job.line,
+            version=champion,
+            seed=seed,
+            health=health,
+            cause="" if health == "healthy" else "model",
+            scores={},
+            drops={},
+            reasons=["made up"],
+        )

@@ -6,7 +6,7 @@ fails and looks again. Aliases are a projection of the records: whoever finds an
 (a kill in between, a hand in the registry) sets it again with `repair`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,17 +76,26 @@ def roll_back(
     version: int,
     check: Callable[[int, Path], None],
     scratch: Path,
+    *,
+    expected: int | None = None,
+    reasons: Sequence[str] = (),
 ) -> int:
     """Make an older version the champion again; returns the version it replaced.
 
     The target is fetched to `scratch` and `check(version, folder)` must accept it before anything
-    is recorded; whatever it raises is passed on and the champion stays.
+    is recorded; whatever it raises is passed on and the champion stays. expected: the champion that
+    is to be replaced, if it matters; another one raises StaleParent. reasons: why, for the record.
     """
     require_version(registry, line, version)
     checked = False
     while True:
         events = records.events()
         champion = standing(events).champion
+        if expected not in (None, champion):
+            raise StaleParent(
+                f"expected the champion of line {line!r} to be version {expected}, which is to be "
+                f"replaced by version {version}, found version {champion}; nothing was rolled back"
+            )
         if champion == version:
             raise L2dmError(
                 f"version {version} is already the champion of line {line!r}; "
@@ -97,7 +106,9 @@ def roll_back(
             checked = True
         last = events[-1].number if events else 0
         try:
-            records.append_next(last, "rollback", line=line, source=champion, target=version)
+            records.append_next(
+                last, "rollback", line=line, source=champion, target=version, reasons=list(reasons)
+            )
         except Conflict:
             continue
         repair(registry, records, line)

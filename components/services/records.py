@@ -2,7 +2,8 @@
 
 A concept's state is read off its events. `submitted` opens it, `started` names the run that learns
 it, `begun` fixes task id and parent, `retried` gives it back after a run that failed, `ended`
-closes it in exactly one of four states; a later `submitted` opens it again.
+closes it in exactly one of four states; a later `submitted` opens it again. What concerns checks
+of the champion is read by `checks.py`.
 """
 
 import getpass
@@ -18,7 +19,19 @@ from typing import Any, Literal
 from components.services.objects import Objects
 from l2dm.errors import Conflict, Corrupt
 
-Kind = Literal["submitted", "started", "begun", "retried", "ended", "promotion", "rollback"]
+Kind = Literal[
+    "submitted",
+    "started",
+    "begun",
+    "retried",
+    "ended",
+    "promotion",
+    "rollback",
+    "scheduled",
+    "checking",
+    "checked",
+    "unchecked",
+]
 Ending = Literal["promoted", "held", "refused", "failed"]
 State = Literal["waiting", "learning", "promoted", "held", "refused", "failed"]
 EVENT = re.compile(r"\d{6,}\.json")

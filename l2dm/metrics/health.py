@@ -118,4 +118,5 @@ def _elsewhere(control: float) -> str:
 
 
 def _all_well(concepts: int) -> str:
-    return f"All {concepts} concepts score what they scored at the release."
+    who = "The concept scores" if concepts == 1 else f"All {concepts} concepts score"
+    return f"{who} what the release scored."

@@ -90,17 +90,25 @@ def domain_of(found: Sequence[Interval | None], limit: float | None) -> tuple[fl
     return min(ends) - room, max(ends) + room
 
 
-def curves(title: str, terms: Mapping[str, Sequence[float | None]]) -> str:
-    """One chart of loss terms over optimizer steps, each a running mean over 1/20 of the run."""
-    smooth = {name: _running_mean(values) for name, values in terms.items()}
-    points = [value for values in smooth.values() for value in values if value is not None]
+def curves(
+    title: str,
+    terms: Mapping[str, Sequence[float | None]],
+    *,
+    unit: str = "step",
+    smooth: bool = True,
+) -> str:
+    """One chart of values over steps, or another unit; smooth: a running mean over 1/20 of them."""
+    shown = {
+        name: _running_mean(values) if smooth else list(values) for name, values in terms.items()
+    }
+    points = [value for values in shown.values() for value in values if value is not None]
     if not points:
         return ""
     steps = max(len(values) for values in terms.values())
     top = max(*points, 1e-9)
     axis = "".join(_gridline(share, share * top) for share in (0.0, 0.5, 1.0))
     lines, keys = [], []
-    for index, (name, values) in enumerate(smooth.items()):
+    for index, (name, values) in enumerate(shown.items()):
         colour = f"var(--c{index % COLOURS + 1})"
         lines.append(_polyline(values, steps, top, colour))
         keys.append(f'<span class="key"><i style="background:{colour}"></i>{text(name)}</span>')
@@ -108,7 +116,7 @@ def curves(title: str, terms: Mapping[str, Sequence[float | None]]) -> str:
         f"<div><h3>{text(title)}</h3>"
         f'<svg width="100%" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">{axis}{"".join(lines)}'
         f'<text x="{_LEFT}" y="{_HEIGHT - 4}">1</text>'
-        f'<text x="{_WIDTH}" y="{_HEIGHT - 4}" text-anchor="end">step {steps}</text></svg>'
+        f'<text x="{_WIDTH}" y="{_HEIGHT - 4}" text-anchor="end">{text(unit)} {steps}</text></svg>'
         f"{''.join(keys)}</div>"
     )
 

@@ -51,7 +51,7 @@ def damaged(release: Path, out: Path, concept: str) -> Path:
 
 def test_an_unchanged_release_is_healthy_picture_by_picture(run: Run, tmp_path: Path) -> None:
     done: list[tuple[int, int]] = []
-    door = steps.check_forgetting(
+    door = steps.examine(
         run.release.folder, tmp_path / "check", run.context, seed=999,
         on_progress=lambda *counts: done.append(counts),
     )  # fmt: skip
@@ -68,13 +68,13 @@ def test_an_unchanged_release_is_healthy_picture_by_picture(run: Run, tmp_path: 
     assert [one["seed"] for one in values if one["row"] == "fresh"] == [999, 1000] * 2
     assert door.path("sheets/rex.png").is_file()
     assert done[-1] == (10, 10)  # two pictures twice of two concepts, two of the base
-    again = steps.check_forgetting(run.release.folder, tmp_path / "2", run.context, seed=999)
+    again = steps.examine(run.release.folder, tmp_path / "2", run.context, seed=999)
     assert again.digest == door.digest
 
 
 def test_a_damaged_row_moves_its_concept_alone(run: Run, tmp_path: Path) -> None:
     release = damaged(run.release.folder, tmp_path / "damaged", "rex")
-    found = steps.check_forgetting(release, tmp_path / "check", run.context, seed=999).record
+    found = steps.examine(release, tmp_path / "check", run.context, seed=999).record
     rex, tom = found.findings
     assert rex.moved > 0.001
     assert tom.moved == 0.0
@@ -85,7 +85,7 @@ def test_files_that_were_changed_are_a_regression_of_the_release(run: Run, tmp_p
     release = tmp_path / "release"
     shutil.copytree(run.release.folder, release)
     (release / "adapter" / "tokens.safetensors").write_bytes(b"rotten")
-    found = steps.check_forgetting(release, tmp_path / "check", run.context, seed=1).record
+    found = steps.examine(release, tmp_path / "check", run.context, seed=1).record
     assert (found.health, found.cause, found.findings) == ("regressed", "release", ())
     assert "is not what was written: changed" in found.reasons[0]
 
@@ -96,7 +96,7 @@ def test_another_base_is_told_from_a_forgotten_concept(run: Run, tmp_path: Path)
     other = steps.Context(
         str(tiny.base(tmp_path / "base", seed=1)), "pets", "", 2, run.context.spec
     )
-    found = steps.check_forgetting(run.release.folder, tmp_path / "check", other, seed=1).record
+    found = steps.examine(run.release.folder, tmp_path / "check", other, seed=1).record
     assert (found.health, found.cause) == ("regressed", "base")
     assert run.task.record.base in found.reasons[0]
 

@@ -19,7 +19,8 @@ from components.services.uploads import Uploads
 from pipelines.cli import app
 
 COMMANDS = (
-    "demo submit learn status generate evaluate rollback export compile".split()  # noqa: SIM905
+    *("demo", "submit", "learn", "status", "generate", "evaluate", "check", "schedule"),
+    *("rollback", "export", "dispatch", "history", "compile"),
 )
 
 
@@ -213,11 +214,39 @@ def test_a_folder_sends_no_events(tmp_path: Path) -> None:
     assert "since a folder sends no events" in done.stderr
 
 
-def test_compile_writes_the_golden_pipeline(tmp_path: Path) -> None:
+def test_compile_writes_the_golden_pipelines(tmp_path: Path) -> None:
     done = run(tmp_path, "compile", "--out", str(tmp_path / "out"), "--json")
-    (path,) = json.loads(done.stdout)["files"]
-    golden = Path(__file__).parent / "golden" / "learn_concept.yaml"
-    assert Path(path).read_text() == golden.read_text()
+    paths = [Path(path) for path in json.loads(done.stdout)["files"]]
+    assert [path.name for path in paths] == ["learn_concept.yaml", "check_forgetting.yaml"]
+    for path in paths:
+        golden = Path(__file__).parent / "golden" / path.name
+        assert path.read_text() == golden.read_text()
+
+
+def test_schedule_tells_sets_and_ends_a_clock(tmp_path: Path) -> None:
+    home, line = tmp_path / "home", ("--line", "pets")
+    submit(home, pictures(tmp_path / "in"))
+    assert "pets: not checked on a clock" in run(home, "schedule", *line).stdout
+    done = run(home, "schedule", *line, "--cron", "0 3 * * *", "--set", "check.policy=roll_back")
+    assert "pets: checked at 0 3 * * * (UTC), next " in done.stdout
+    told = json.loads(run(home, "schedule", *line, "--json").stdout)
+    assert (told["cron"], told["settings"]) == ("0 3 * * *", ["check.policy=roll_back"])
+    assert "not checked" in run(home, "schedule", *line, "--off").stdout
+    wrong = run(home, "schedule", *line, "--cron", "nightly")
+    assert wrong.exit_code == 2
+    assert "expected five fields such as '0 3 * * *'" in wrong.stderr
+    assert run(home, "schedule", *line, "--set", "check.policy=weep").exit_code == 2
+
+
+def test_a_line_without_champion_cannot_be_checked(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    submit(home, pictures(tmp_path / "in"))
+    done = run(home, "check", "--line", "cats")
+    assert done.exit_code == 2
+    assert "expected a line of" in done.stderr
+    done = run(home, "check", "--line", "pets")
+    assert done.exit_code == 2
+    assert "expected line 'pets' to have a champion, found none" in done.stderr
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(

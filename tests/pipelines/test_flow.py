@@ -119,6 +119,7 @@ def test_champion_moves_once_then_is_held_and_a_stale_parent_is_refused(
     check_status(line)
     check_serving(line)
     check_operations(line, tmp_path)
+    check_health(line)
     check_stale_parent(line, job, outcome.release)
 
 
@@ -192,6 +193,50 @@ def check_operations(line: Line, tmp_path: Path) -> None:
 
     operations.export(place, "champion", tmp_path / "files")
     assert "<rex>" in (tmp_path / "files" / "README.md").read_text()
+
+
+def check_health(line: Line) -> None:
+    """The champion is examined; then another one, whose files rot in the registry, is replaced."""
+    place = Place(line.home.folder, "pets", line.base, (*TINY, "check.policy=roll_back"))
+    found = operations.check(place, 5, lambda progress: None)
+    assert (found["version"], found["health"], found["reasons"]) == (
+        1,
+        "healthy",
+        ["The concept scores what the release scored."],
+    )
+    assert found["concepts"][0].startswith("rex: the release's seeds give its scores again")
+
+    operations.rollback(place, "2")
+    (rotten,) = [
+        path
+        for path in line.home.artifacts.rglob("tokens.safetensors")
+        if b"mimi" in path.read_bytes()
+    ]
+    rotten.write_bytes(b"rotten")
+    found = operations.check(place, 6, lambda progress: None)
+    assert (found["version"], found["health"], found["cause"]) == (2, "regressed", "release")
+    assert found["champion"] == 1
+    assert line.registry().aliases("pets")["champion"] == 1
+    last = Records(line.home.store, "pets").events()[-1]
+    assert (last.kind, last.facts["source"], last.facts["target"]) == ("rollback", 2, 1)
+    assert "is not what was written" in last.facts["reasons"][0]
+    assert operations.checked(line.home.folder)["pets"].endswith(": healthy")
+    page = line.home.store.read(line.home.report("pets")).data.decode()
+    assert "✕ regressed" in page and "✓ healthy" in page
+    check_timeline(line)
+
+
+def check_timeline(line: Line) -> None:
+    """One run holds all checks of a line, a point each."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    where = client.get_experiment_by_name("l2dm/pets").experiment_id
+    (run,) = client.search_runs([where], "tags.`l2dm.task_key` = 'pets/checks'")
+    points = client.get_metric_history(run.info.run_id, "check/regressed")
+    assert [(point.step, point.value) for point in points] == [(1, 0.0), (2, 1.0)]
+    assert run.data.tags["l2dm.health"] == "regressed"
+    assert "check/rex/identity_similarity" in run.data.metrics
 
 
 def check_stale_parent(line: Line, job: Job, release: Path) -> None:

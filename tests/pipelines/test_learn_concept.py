@@ -16,11 +16,21 @@ from pipelines.submit import STEPS, compile_pipelines
 GOLDEN = Path(__file__).parent / "golden" / "learn_concept.yaml"
 
 
-def test_the_compiled_pipeline_is_the_golden_one(tmp_path: Path) -> None:
+def test_the_compiled_pipelines_are_the_golden_ones(tmp_path: Path) -> None:
     """After a wanted change: `l2dm compile --out tests/pipelines/golden`."""
-    first, again = (compile_pipelines(tmp_path / name).read_text() for name in ("one", "two"))
-    assert first == again
-    assert first == GOLDEN.read_text()
+    first, again = (compile_pipelines(tmp_path / name) for name in ("one", "two"))
+    assert [path.stem for path in first] == ["learn_concept", "check_forgetting"]
+    for one, other in zip(first, again, strict=True):
+        assert one.read_text() == other.read_text()
+        assert one.read_text() == GOLDEN.with_name(one.name).read_text()
+
+
+def test_a_check_is_never_cached() -> None:
+    import yaml
+
+    text = GOLDEN.with_name("check_forgetting.yaml").read_text()
+    (task,) = yaml.safe_load(text)["root"]["dag"]["tasks"].values()
+    assert not task["cachingOptions"].get("enableCache")
 
 
 def test_the_pipeline_has_six_steps_and_those_that_move_aliases_are_never_cached() -> None:

@@ -22,7 +22,7 @@ def kept() -> Evidence:
 def test_the_same_pictures_are_healthy_and_say_so() -> None:
     found = diagnose({"rex": kept(), "mia": kept()}, 0.0, BARS)
     assert (found.health, found.cause) == ("healthy", "")
-    assert found.reasons == ("All 2 concepts score what they scored at the release.",)
+    assert found.reasons == ("All 2 concepts score what the release scored.",)
     assert [one.moved for one in found.findings] == [0.0, 0.0]
     assert found.findings[0].sentence == (
         "rex: the release's seeds give its scores again (0.600); fresh seeds 0.600"
