@@ -17,6 +17,7 @@ from pipelines.options import (
     HOME,
     BaseOption,
     Commands,
+    ConfigOption,
     HomeOption,
     JsonOption,
     LineOption,
@@ -237,17 +238,19 @@ def history(line: LineOption, home: HomeOption = HOME, json: JsonOption = False)
 @app.command("compile")
 def compile_(
     out: Annotated[Path, typer.Option("--out", help="Folder for the YAML.")],
+    config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Write the pipeline as YAML for Kubeflow Pipelines."""
+    """Write the pipelines as YAML for Kubeflow Pipelines."""
     from pipelines import console
-    from pipelines.submit import compile_pipelines
+    from pipelines.compilation import compile_pipelines
+    from pipelines.settings import load
 
-    path = compile_pipelines(out)
+    files = [str(path) for path in compile_pipelines(out, load(config) if config else None)]
     if json:
-        console.out_json({"files": [str(path)]})
+        console.out_json({"files": files})
     else:
-        console.out(str(path))
+        console.out("\n".join(files))
 
 
 def _learn(home: str, line: str, base: str, settings: list[str] | None, json: bool) -> None:

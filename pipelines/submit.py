@@ -10,7 +10,6 @@ import io
 import os
 import shutil
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from components.services import journal, watch
 from components.services.home import Home
 from components.services.journal import Cost, Failure, Progress
 from l2dm.errors import StepFailed
+from pipelines.compilation import compile_pipeline, quiet
 
 Listener = Callable[[Progress], None]
 STEPS = ("intake", "generate_prior", "score_memory", "train", "evaluate", "promote")
@@ -89,31 +89,18 @@ class RunFailed(StepFailed):
         )
 
 
-def compile_pipelines(folder: Path) -> Path:
-    """Write `learn_concept.yaml` into a folder; the same code gives the same bytes."""
-    from kfp import compiler
-
-    from pipelines.learn_concept import learn_concept
-
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "learn_concept.yaml"
-    with _quiet():
-        compiler.Compiler().compile(learn_concept, str(path))
-    return path
-
-
 def run_local(job: Job, listener: Listener) -> Outcome:
     """Run one upload through the six steps on this machine. Raises RunFailed."""
-    with _quiet():
+    with quiet():
         from kfp import components, local
 
     began = time.monotonic()
     shutil.rmtree(job.folder, ignore_errors=True)
     journal.forget(job.home.store, job.key)
-    package, root = compile_pipelines(job.folder), job.folder / "pipeline"
+    package, root = compile_pipeline("learn_concept", job.folder), job.folder / "pipeline"
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
     log = job.folder / "log.txt"
-    with _quiet(), _step_environment(), open(log, "w") as file:
+    with quiet(), _step_environment(), open(log, "w") as file:
         pipeline = components.load_component_from_file(str(package))
         with contextlib.redirect_stdout(_Lines(file, listener)):
             release = _outputs(pipeline, job, log)
@@ -171,13 +158,3 @@ def _step_environment() -> Iterator[None]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what kfp warns about: image names without "python", its own deprecations."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"kfp\..*")
-        warnings.filterwarnings("ignore", category=FutureWarning)
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        yield
