@@ -183,6 +183,7 @@ def test_the_environment_is_read_at_the_edge_only() -> None:
         "components.services",
         "pipelines.submit",
         "pipelines.runs",
+        "pipelines.kfp_client",
         "l2dm.pocket.make",
         "l2dm.models",
     )
