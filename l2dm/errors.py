@@ -22,7 +22,7 @@ L2dmError
 │   ├── Conflict          a conditional write came second
 │   ├── Corrupt           other bytes than those that were written
 │   └── TooLarge          more bytes than the reader takes
-├── ClusterError        Kubeflow Pipelines did not answer, or refused what it was asked
+├── PlatformError       Kubeflow Pipelines or a container engine did not answer, or refused
 └── StepFailed          a pipeline step ended without its outputs
 
 A message says what was expected, what was found, where, and what to do.
@@ -103,8 +103,8 @@ class LostLease(L2dmError):
     """Another run took this line over, or this one was not heard of in time."""
 
 
-class ClusterError(L2dmError):
-    """Kubeflow Pipelines did not answer, or refused what it was asked."""
+class PlatformError(L2dmError):
+    """Kubeflow Pipelines or a container engine did not answer, or refused what it was asked."""
 
 
 class StepFailed(L2dmError):

@@ -207,6 +207,10 @@ def dispatch(  # noqa: PLR0913 - one parameter per option
     token: Annotated[
         str | None, typer.Option(envvar="L2DM_WEBHOOK_TOKEN", help="Bearer token of --listen.")
     ] = None,
+    runner: Annotated[
+        Literal["local", "docker", "cluster"], typer.Option("--runner", help="Where runs execute.")
+    ] = "local",
+    config: ConfigOption = None,
     home: HomeOption = HOME,
     base: BaseOption = BASE,
     settings: SetOption = None,
@@ -215,7 +219,7 @@ def dispatch(  # noqa: PLR0913 - one parameter per option
     """Learn the uploads of all lines as they come, until stopped."""
     from pipelines import console, operations
 
-    service = operations.Service(every, parallel, once, queue, listen, token)
+    service = operations.Service(every, parallel, once, queue, listen, token, runner, config)
     for line, moved in operations.dispatch(home, base, settings or [], service):
         if json:
             console.out_json_line({"line": line, "moved": moved})

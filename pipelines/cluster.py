@@ -40,7 +40,7 @@ class ClusterRuns:
         self._experiments: dict[str, str] = {}
 
     def prepare(self) -> None:
-        """Everything that can fail before a run starts. Raises ClusterError, BadSettings."""
+        """Everything that can fail before a run starts. Raises PlatformError, BadSettings."""
         self._api.check()
         self._version = self._upload()
 

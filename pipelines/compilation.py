@@ -17,9 +17,14 @@ def pipelines() -> dict[str, Any]:
     return {"learn_concept": learn_concept}
 
 
-def compile_pipeline(name: str, folder: Path, settings: Settings | None = None) -> Path:
-    """Write one pipeline; the same code and settings give the same bytes. Raises BadSettings."""
-    return _write({name: _placed(settings)[name]}, folder)[0]
+def compile_pipeline(
+    name: str, folder: Path, settings: Settings | None = None, image: str = ""
+) -> Path:
+    """Write one pipeline; the same code and settings give the same bytes. Raises BadSettings.
+
+    image: instead of that of the settings.
+    """
+    return _write({name: _placed(settings, image)[name]}, folder)[0]
 
 
 def compile_pipelines(folder: Path, settings: Settings | None = None) -> tuple[Path, ...]:
@@ -27,14 +32,14 @@ def compile_pipelines(folder: Path, settings: Settings | None = None) -> tuple[P
     return _write(_placed(settings), folder)
 
 
-def _placed(settings: Settings | None) -> dict[str, Any]:
+def _placed(settings: Settings | None, image: str = "") -> dict[str, Any]:
     """All of them, because a step of the settings may be any one's."""
     if settings is None:
         return pipelines()
     with quiet():
         from pipelines.placement import placed
 
-        return placed(pipelines(), settings)
+        return placed(pipelines(), settings, image)
 
 
 def _write(found: dict[str, Any], folder: Path) -> tuple[Path, ...]:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from l2dm.errors import ClusterError
+from l2dm.errors import PlatformError
 from pipelines.kfp_client import Connection, Missing
 from pipelines.settings import NOUN
 
@@ -30,7 +30,7 @@ class Run:
 
 
 class KfpApi:
-    """One Kubeflow Pipelines. Every method raises ClusterError."""
+    """One Kubeflow Pipelines. Every method raises PlatformError."""
 
     def __init__(self, connection: Connection) -> None:
         self._to, self._cluster = connection, connection.cluster
@@ -39,7 +39,7 @@ class KfpApi:
         """Ask for what every dispatch needs: an answer, and the right to see runs."""
         health = self._to.ask("health", lambda: self._client.get_kfp_healthz())
         if getattr(health, "multi_user", False) and not self._cluster.namespace:
-            raise ClusterError(
+            raise PlatformError(
                 f"expected cluster.namespace in {NOUN}, because {self._cluster.host} has many "
                 "users, found none; name the namespace whose runs these are"
             )

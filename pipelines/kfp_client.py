@@ -22,7 +22,7 @@ from kfp_server_api import ApiException
 from urllib3 import Retry
 from urllib3.exceptions import HTTPError, SSLError
 
-from l2dm.errors import ClusterError
+from l2dm.errors import PlatformError
 from pipelines.compilation import quiet
 from pipelines.settings import NOUN, Cluster
 
@@ -43,20 +43,20 @@ WHAT_TO_DO = {
 }
 
 
-class Lost(ClusterError):
+class Lost(PlatformError):
     """No answer, or one that does not tell whether it was done."""
 
 
-class Taken(ClusterError):
+class Taken(PlatformError):
     """Somebody made one of that name."""
 
 
-class Missing(ClusterError):
+class Missing(PlatformError):
     """What was named is not there."""
 
 
 class Connection:
-    """One server, asked patiently. Raises ClusterError."""
+    """One server, asked patiently. Raises PlatformError."""
 
     def __init__(self, cluster: Cluster, pause: Callable[[float], None] = time.sleep) -> None:
         self.cluster, self._pause = cluster, pause
@@ -97,7 +97,7 @@ class Connection:
 
         Whoever made it: an answer that was lost, or another one who was faster, is found next.
         """
-        last: ClusterError | None = None
+        last: PlatformError | None = None
         for number in range(1, TRIES + 2):
             found = find()
             if found is not None:
@@ -109,7 +109,7 @@ class Connection:
             except (Lost, Taken) as error:
                 last = error
                 self._wait(number)
-        raise last or ClusterError(
+        raise last or PlatformError(
             f"{what}: expected to find at {self.cluster.host} what was made there, found nothing "
             f"after {TRIES} tries; look at the API server's log"
         )
@@ -127,11 +127,11 @@ class Connection:
         except HTTPError as error:
             raise self._silence(what, error) from error
 
-    def _refusal(self, what: str, error: Any) -> ClusterError:
+    def _refusal(self, what: str, error: Any) -> PlatformError:
         if not error.status:  # kfp's client: TLS
             return self._silence(what, SSLError(error.reason))
         do = WHAT_TO_DO.get(error.status, "")
-        kind = {TAKEN: Taken, 404: Missing}.get(error.status, ClusterError)
+        kind = {TAKEN: Taken, 404: Missing}.get(error.status, PlatformError)
         if error.status in AGAIN:
             kind, do = Lost, "it was tried again; look at the API server"
         return kind(
@@ -139,10 +139,10 @@ class Connection:
             f"{error.status} ({_words(error)}){'; ' + do if do else ''}"
         )
 
-    def _silence(self, what: str, error: HTTPError) -> ClusterError:
+    def _silence(self, what: str, error: HTTPError) -> PlatformError:
         reason = getattr(error, "reason", None) or error
         if isinstance(reason, SSLError):
-            return ClusterError(
+            return PlatformError(
                 f"{what}: expected {self.cluster.host} to show a certificate that we trust, "
                 f"found: {reason}; name the file of its authority in cluster.ca of {NOUN}"
             )
@@ -169,18 +169,18 @@ class FileToken(TokenCredentialsBase):  # type: ignore[misc]
         self._path, self._audience = path, audience
 
     def refresh_api_key_hook(self, config: Any) -> None:
-        """Called before every request. Raises ClusterError."""
+        """Called before every request. Raises PlatformError."""
         try:
             token = self._path.read_text().strip()
         except OSError as error:
-            raise ClusterError(
+            raise PlatformError(
                 f"expected a service account's token in {self._path}, could not read it "
                 f"({error.strerror}); mount a projected token, or name its file in "
                 f"cluster.token_path of {NOUN}"
             ) from error
         told = audiences(token)
         if self._audience and told is not None and self._audience not in told:
-            raise ClusterError(
+            raise PlatformError(
                 f"expected the token in {self._path} to be for {self._audience!r}, found "
                 f"{list(told)}; set the audience of the projected token, or cluster.audience"
             )

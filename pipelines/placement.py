@@ -23,9 +23,13 @@ SHM = "/dev/shm"
 
 @dataclass
 class Placement:
-    """Pipelines being placed. seen: every step of theirs; problems: what cannot be."""
+    """Pipelines being placed. seen: every step of theirs; problems: what cannot be.
+
+    image: instead of that of the settings.
+    """
 
     settings: Settings
+    image: str = ""
     seen: set[str] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
 
@@ -71,8 +75,8 @@ class Placement:
             return
         self.seen.add(name)
         settings, step = self.settings, self.settings.step(name)
-        if settings.image:
-            task.set_container_image(settings.image)
+        if self.image or settings.image:
+            task.set_container_image(self.image or settings.image)
         for variable, value in sorted(self._environment(step).items()):
             task.set_env_variable(variable, value)
         _set_resources(task, step)
@@ -103,9 +107,9 @@ class Placement:
             )
 
 
-def placed(pipelines: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+def placed(pipelines: Mapping[str, Any], settings: Settings, image: str = "") -> dict[str, Any]:
     """Pipelines with their steps placed. Raises BadSettings with every problem of all of them."""
-    placement = Placement(settings)
+    placement = Placement(settings, image)
     found = {name: placement.place(pipeline) for name, pipeline in pipelines.items()}
     placement.require()
     return found

@@ -1,4 +1,4 @@
-"""Run the compiled pipeline: on this machine, under kfp.local's subprocess runner.
+"""Run the compiled pipeline on this machine: under one of kfp.local's runners.
 
 What is compiled is what runs. The runner deletes its workspace folder after each pipeline, so none
 is passed; it may report success without outputs, so the declared one is required; and it tells
@@ -20,6 +20,7 @@ from components.services.home import Home
 from components.services.journal import Cost, Failure, Progress
 from l2dm.errors import StepFailed
 from pipelines.compilation import compile_pipeline, quiet
+from pipelines.settings import Settings
 
 Listener = Callable[[Progress], None]
 STEPS = ("intake", "generate_prior", "score_memory", "train", "evaluate", "promote")
@@ -89,7 +90,25 @@ class RunFailed(StepFailed):
         )
 
 
-def run_local(job: Job, listener: Listener) -> Outcome:
+def _subprocesses(job: Job) -> Any:
+    from kfp import local
+
+    return local.SubprocessRunner(use_venv=False)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What carries out the steps: a kfp.local runner, made for a job, and how the YAML is placed.
+
+    Processes of this machine have no image and no limits, so without settings it is not placed.
+    """
+
+    runner: Callable[[Job], Any] = _subprocesses
+    settings: Settings | None = None
+    image: str = ""
+
+
+def run_local(job: Job, listener: Listener, engine: Engine = Engine()) -> Outcome:
     """Run one upload through the six steps on this machine. Raises RunFailed."""
     with quiet():
         from kfp import components, local
@@ -97,8 +116,10 @@ def run_local(job: Job, listener: Listener) -> Outcome:
     began = time.monotonic()
     shutil.rmtree(job.folder, ignore_errors=True)
     journal.forget(job.home.store, job.key)
-    package, root = compile_pipeline("learn_concept", job.folder), job.folder / "pipeline"
-    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
+    package = compile_pipeline("learn_concept", job.folder, engine.settings, engine.image)
+    root = job.folder / "pipeline"
+    root.mkdir()
+    local.init(engine.runner(job), pipeline_root=str(root))
     log = job.folder / "log.txt"
     with quiet(), _step_environment(), open(log, "w") as file:
         pipeline = components.load_component_from_file(str(package))

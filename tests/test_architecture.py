@@ -184,6 +184,7 @@ def test_the_environment_is_read_at_the_edge_only() -> None:
         "pipelines.submit",
         "pipelines.runs",
         "pipelines.kfp_client",
+        "pipelines.containers",
         "l2dm.pocket.make",
         "l2dm.models",
     )

@@ -17,7 +17,7 @@ from fake_kfp import FakeKfp, served
 from components.services import journal
 from components.services.home import Home
 from components.services.journal import Cost, Failure
-from l2dm.errors import BadSettings, ClusterError
+from l2dm.errors import BadSettings, PlatformError
 from pipelines.cluster import ClusterRuns, require_cluster
 from pipelines.compilation import compile_pipeline
 from pipelines.dispatch import Dispatcher, Settings
@@ -131,7 +131,7 @@ def test_whoever_died_after_the_request_finds_the_run_again(kfp: FakeKfp, home: 
     first.prepare()
     kfp.fail("POST", "/runs$", "lost")
     kfp.fail("GET", "/runs$", "dropped", times=100, spare=2)  # from then on it hears nothing
-    with pytest.raises(ClusterError, match="expected an answer"):
+    with pytest.raises(PlatformError, match="expected an answer"):
         first.start(NAME, job_of(home))
     kfp.faults.clear()
     second = runs_on(kfp, home)
@@ -148,12 +148,12 @@ def test_a_server_that_is_silent_for_good_is_told_after_three_tries(
     runs.look(NAME)
     kfp.fail("GET", "/runs$", 503, times=1000)
     before = kfp.count("GET", "/runs")
-    with pytest.raises(ClusterError, match=r"found HTTP 503 .*it was tried again"):
+    with pytest.raises(PlatformError, match=r"found HTTP 503 .*it was tried again"):
         runs.look(NAME)
     assert kfp.count("GET", "/runs") - before == 3
     low, high = (0.25, 0.5), (0.5, 1.0)
     assert all(a <= b <= c for a, b, c in zip(low, pauses.seconds, high, strict=True))
-    with pytest.raises(ClusterError):
+    with pytest.raises(PlatformError):
         runs.look(NAME)
     assert kfp.count("GET", "/runs") - before == 4  # others wait: one try is enough by now
 
@@ -164,7 +164,7 @@ def test_a_server_that_does_not_answer_is_not_waited_for_for_ever(
     monkeypatch.setattr("pipelines.kfp_client.TIMEOUT", (0.2, 0.2))
     runs = runs_on(kfp, home)
     kfp.fail("GET", "/runs$", "silent", times=100)
-    with pytest.raises(ClusterError, match="expected an answer"):
+    with pytest.raises(PlatformError, match="expected an answer"):
         runs.look(NAME)
     assert kfp.count("GET", "/runs") == 3  # the library beneath does not multiply them
 
@@ -183,7 +183,7 @@ def test_a_refusal_says_what_to_do_and_is_not_tried_again(
 ) -> None:
     runs = runs_on(kfp, home)
     kfp.fail("GET", "/runs$", status, times=100)
-    with pytest.raises(ClusterError, match=advice) as caught:
+    with pytest.raises(PlatformError, match=advice) as caught:
         runs.look(NAME)
     assert f"HTTP {status} (as it was told to)" in str(caught.value)
     assert kfp.count("GET", "/runs") == 1
@@ -282,9 +282,9 @@ def test_pipeline_root_service_account_and_namespace_are_handed_on(home: Home) -
         assert kfp.run(NAME)["runtime_config"]["pipeline_root"] == "s3://kfp"
         assert kfp.run(NAME)["service_account"] == "steps"
         assert kfp.experiments[0]["namespace"] == "team"
-        with pytest.raises(ClusterError, match=r"expected cluster\.namespace"):
+        with pytest.raises(PlatformError, match=r"expected cluster\.namespace"):
             runs_on(kfp, home).prepare()
-        with pytest.raises(ClusterError, match="HTTP 403"):
+        with pytest.raises(PlatformError, match="HTTP 403"):
             runs_on(kfp, home, namespace="others").prepare()
 
 
@@ -300,15 +300,15 @@ def test_a_projected_token_is_read_again_for_every_request(home: Home, tmp_path:
         runs = runs_on(kfp, home, token_path=str(file))
         runs.prepare()
         kfp.token = token_for("pipelines.kubeflow.org")  # the kubelet renewed it
-        with pytest.raises(ClusterError, match="HTTP 401"):
+        with pytest.raises(PlatformError, match="HTTP 401"):
             runs.look(NAME)
         file.write_text(kfp.token)
         assert runs.look(NAME) == Look("absent")
         file.write_text(token_for(["somebody.else"]))
-        with pytest.raises(ClusterError, match=r"for 'pipelines.kubeflow.org', found \['somebody"):
+        with pytest.raises(PlatformError, match=r"for 'pipelines.kubeflow.org', found \['somebody"):
             runs.look(NAME)
         file.unlink()
-        with pytest.raises(ClusterError, match="could not read it"):
+        with pytest.raises(PlatformError, match="could not read it"):
             runs.look(NAME)
 
 
@@ -316,7 +316,7 @@ def test_a_token_of_the_environment_serves_outside_a_cluster(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with served(FakeKfp(token="opaque")) as kfp:
-        with pytest.raises(ClusterError, match="HTTP 401"):
+        with pytest.raises(PlatformError, match="HTTP 401"):
             runs_on(kfp, home).prepare()
         monkeypatch.setenv("L2DM_KFP_TOKEN", "opaque")
         runs_on(kfp, home).prepare()
@@ -370,7 +370,7 @@ def test_a_certificate_of_our_own_authority_is_trusted_when_it_is_named(
     ca, context = authority(tmp_path)
     with served(FakeKfp(), context) as kfp:
         runs_on(kfp, home, ca=str(ca)).prepare()
-        with pytest.raises(ClusterError, match=r"a certificate that we trust.*cluster\.ca"):
+        with pytest.raises(PlatformError, match=r"a certificate that we trust.*cluster\.ca"):
             runs_on(kfp, home).prepare()
 
 
