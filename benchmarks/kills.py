@@ -25,7 +25,7 @@ from pathlib import Path
 from components.services.home import Home
 from components.services.journal import Progress, heard
 from l2dm.pocket.world import TUNING_SEEDS, identity, photos
-from pipelines.submit import STEPS
+from pipelines.compilation import STEPS
 
 LINE = "kills"
 FIRST, SECOND = ("ada", "dog"), ("bolt", "car")

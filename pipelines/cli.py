@@ -18,6 +18,7 @@ from pipelines.options import (
     REGRESSED,
     BaseOption,
     Commands,
+    ConfigOption,
     HomeOption,
     JsonOption,
     LineOption,
@@ -253,6 +254,10 @@ def dispatch(  # noqa: PLR0913 - one parameter per option
     token: Annotated[
         str | None, typer.Option(envvar="L2DM_WEBHOOK_TOKEN", help="Bearer token of --listen.")
     ] = None,
+    runner: Annotated[
+        Literal["local", "docker", "cluster"], typer.Option("--runner", help="Where runs execute.")
+    ] = "local",
+    config: ConfigOption = None,
     home: HomeOption = HOME,
     base: BaseOption = BASE,
     settings: SetOption = None,
@@ -261,7 +266,7 @@ def dispatch(  # noqa: PLR0913 - one parameter per option
     """Learn the uploads of all lines as they come, until stopped."""
     from pipelines import console, operations
 
-    service = operations.Service(every, parallel, once, queue, listen, token)
+    service = operations.Service(every, parallel, once, queue, listen, token, runner, config)
     for line, moved in operations.dispatch(home, base, settings or [], service):
         if json:
             console.out_json_line({"line": line, "moved": moved})
@@ -284,13 +289,15 @@ def history(line: LineOption, home: HomeOption = HOME, json: JsonOption = False)
 @app.command("compile")
 def compile_(
     out: Annotated[Path, typer.Option("--out", help="Folder for the YAML.")],
+    config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
     """Write the pipelines as YAML for Kubeflow Pipelines."""
     from pipelines import console
-    from pipelines.submit import compile_pipelines
+    from pipelines.compilation import compile_pipelines
+    from pipelines.settings import load
 
-    files = [str(path) for path in compile_pipelines(out)]
+    files = [str(path) for path in compile_pipelines(out, load(config) if config else None)]
     if json:
         console.out_json({"files": files})
     else:

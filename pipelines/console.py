@@ -24,8 +24,9 @@ from rich.table import Table
 from rich.text import Text
 
 from components.services.journal import Cost, Progress
+from pipelines.compilation import STEPS
 from pipelines.learn import Learned
-from pipelines.submit import STEPS, Listener
+from pipelines.submit import Listener
 
 PLAIN_SECONDS = 5.0  # between plain lines of one step
 

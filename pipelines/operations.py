@@ -20,6 +20,7 @@ from l2dm.doors import Concept
 from l2dm.errors import BadStore, BadUpload, UnknownLine
 from l2dm.spec import IntakeSpec, Spec, override, to_json
 from pipelines.learn import Learned, Learner, Watch
+from pipelines.runners import Runner, open_runs, read_settings, sees
 from pipelines.submit import Listener
 
 if TYPE_CHECKING:
@@ -261,6 +262,7 @@ class Service:
     """How a dispatcher runs: seconds between scans, lines at once, and what wakes it sooner.
 
     queue: URL of an SQS queue. listen: HOST:PORT for events over HTTP, token: what they must bear.
+    runner: where runs execute, with the settings in config (an l2dm.toml).
     """
 
     every: float = 2.0
@@ -269,6 +271,8 @@ class Service:
     queue: str | None = None
     listen: str | None = None
     token: str | None = None
+    runner: Runner = "local"
+    config: Path | None = None
 
 
 def dispatch(
@@ -276,17 +280,20 @@ def dispatch(
 ) -> Iterator[tuple[str, str]]:
     """Reconcile all lines until stopped, or until nothing waits or runs; every move of a line.
 
-    Raises BadSpec, BadBase, BadStore before anything starts. When it ends, its runs end with it.
+    Raises BadSpec, BadBase, BadStore, BadSettings, PlatformError before anything starts. When it
+    ends, its runs on this machine end with it.
     """
     from components.services.stores import probe
     from pipelines.dispatch import Dispatcher, Policy, Settings, follow
-    from pipelines.runs import LocalRuns
 
     place = Place(folder, "", base, tuple(settings))
     home, chosen = place.home, Settings(place.base_name, to_json(place.spec))
-    _require_base(chosen.base)
+    where = read_settings(service.config)
+    if sees(service.runner, chosen.base):
+        _require_base(chosen.base)
     probe(home.store)
-    runs, wakeups = LocalRuns(home), _wakeups(home, service)
+    wakeups = _wakeups(home, service)
+    runs = open_runs(service.runner, where, home, chosen.base)
     policy = Policy(parallel=service.parallel)
     dispatcher = Dispatcher(home, runs, place.registry, chosen, policy)
     try:

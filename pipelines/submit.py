@@ -1,4 +1,4 @@
-"""Run the compiled pipeline: on this machine, under kfp.local's subprocess runner.
+"""Run the compiled pipeline on this machine: under one of kfp.local's runners.
 
 What is compiled is what runs. The runner deletes its workspace folder after each pipeline, so none
 is passed; it may report success without outputs, so the declared one is required; and it tells
@@ -10,10 +10,8 @@ import io
 import os
 import shutil
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +19,10 @@ from components.services import journal, watch
 from components.services.home import Home
 from components.services.journal import Cost, Failure, Progress
 from l2dm.errors import StepFailed
+from pipelines.compilation import PIPELINES, compile_pipeline, quiet
+from pipelines.settings import Settings
 
 Listener = Callable[[Progress], None]
-STEPS = ("intake", "generate_prior", "score_memory", "train", "evaluate", "promote")
-PIPELINES: Mapping[str, tuple[str, ...]] = {
-    "learn_concept": STEPS,
-    "check_forgetting": ("examine",),
-}
 
 
 @dataclass(frozen=True)
@@ -106,35 +101,38 @@ class RunFailed(StepFailed):
         )
 
 
-def compile_pipelines(folder: Path) -> tuple[Path, ...]:
-    """Write every pipeline's YAML into a folder; the same code gives the same bytes."""
-    return tuple(compile_pipeline(name, folder) for name in PIPELINES)
+def _subprocesses(job: Job) -> Any:
+    from kfp import local
+
+    return local.SubprocessRunner(use_venv=False)
 
 
-def compile_pipeline(name: str, folder: Path) -> Path:
-    """Write `<name>.yaml` into a folder."""
-    from kfp import compiler
+@dataclass(frozen=True)
+class Engine:
+    """What carries out the steps: a kfp.local runner, made for a job, and how the YAML is placed.
 
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.yaml"
-    with _quiet():
-        pipeline = getattr(import_module(f"pipelines.{name}"), name)
-        compiler.Compiler().compile(pipeline, str(path))
-    return path
+    Processes of this machine have no image and no limits, so without settings it is not placed.
+    """
+
+    runner: Callable[[Job], Any] = _subprocesses
+    settings: Settings | None = None
+    image: str = ""
 
 
-def run_local(job: Job, listener: Listener) -> Outcome:
+def run_local(job: Job, listener: Listener, engine: Engine = Engine()) -> Outcome:
     """Run one upload, or one check, through its steps on this machine. Raises RunFailed."""
-    with _quiet():
+    with quiet():
         from kfp import components, local
 
     began = time.monotonic()
     shutil.rmtree(job.folder, ignore_errors=True)
     journal.forget(job.home.store, job.key)
-    package, root = compile_pipeline(job.pipeline, job.folder), job.folder / "pipeline"
-    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
+    package = compile_pipeline(job.pipeline, job.folder, engine.settings, engine.image)
+    root = job.folder / "pipeline"
+    root.mkdir()
+    local.init(engine.runner(job), pipeline_root=str(root))
     log = job.folder / "log.txt"
-    with _quiet(), _step_environment(), open(log, "w") as file:
+    with quiet(), _step_environment(), open(log, "w") as file:
         pipeline = components.load_component_from_file(str(package))
         with contextlib.redirect_stdout(_Lines(file, listener)):
             release = _outputs(pipeline, job, log)
@@ -192,13 +190,3 @@ def _step_environment() -> Iterator[None]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what kfp warns about: image names without "python", its own deprecations."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"kfp\..*")
-        warnings.filterwarnings("ignore", category=FutureWarning)
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        yield

@@ -29,9 +29,10 @@ from l2dm.doors import Concept
 from l2dm.errors import BadPrompt, L2dmError, LostLease, StaleParent
 from l2dm.spec import Spec, override, to_json
 from pipelines import operations
+from pipelines.compilation import STEPS
 from pipelines.learn import Learned, Learner
 from pipelines.operations import Place
-from pipelines.submit import STEPS, Job, Listener, run_local
+from pipelines.submit import Job, Listener, run_local
 
 pytestmark = pytest.mark.slow
 

@@ -15,8 +15,9 @@ from components.services.records import ConceptState, Records
 from components.services.registry import FolderRegistry, Registry
 from components.services.uploads import Uploads
 from l2dm.errors import L2dmError, LineBusy
+from pipelines.compilation import STEPS
 from pipelines.learn import Learned, Learner
-from pipelines.submit import STEPS, Job, Listener, Outcome, RunFailed
+from pipelines.submit import Job, Listener, Outcome, RunFailed
 
 Run = Callable[[Job, Listener], Outcome]
 

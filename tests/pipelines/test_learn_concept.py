@@ -11,7 +11,7 @@ from components.generate_prior import generate_prior
 from components.intake import intake
 from components.score_memory import score_memory
 from components.train import train
-from pipelines.submit import STEPS, compile_pipelines
+from pipelines.compilation import STEPS, compile_pipelines
 
 GOLDEN = Path(__file__).parent / "golden" / "learn_concept.yaml"
 
