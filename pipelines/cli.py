@@ -22,6 +22,7 @@ from pipelines.options import (
     HomeOption,
     JsonOption,
     LineOption,
+    RunnerOption,
     SetOption,
 )
 
@@ -101,13 +102,13 @@ def status(
     json: JsonOption = False,
 ) -> None:
     """Show lines, versions, aliases and concepts with state and reasons."""
-    from pipelines import console, operations
+    from pipelines import checking, console, operations
 
     lines = operations.status(home, line, refresh=refresh)
     if json:
         console.out_json({"lines": lines})
     else:
-        console.tell_status(lines, operations.busy(home), operations.checked(home))
+        console.tell_status(lines, operations.busy(home), checking.last_checks(home))
 
 
 @app.command()
@@ -166,11 +167,11 @@ def check(
     json: JsonOption = False,
 ) -> None:
     """Does the champion still draw what it drew? Recorded; exit code 3 when it has regressed."""
-    from pipelines import console, operations
+    from pipelines import checking, console, operations
 
     where = operations.Place(home, line, base, tuple(settings or ()))
     with console.watching(line) as listener:
-        found = operations.check(where, seed, listener)
+        found = checking.check_now(where, seed, listener)
     if json:
         console.out_json(found)
     else:
@@ -180,24 +181,32 @@ def check(
 
 
 @app.command()
-def schedule(
+def schedule(  # noqa: PLR0913 - one parameter per option
     line: LineOption,
     cron: Annotated[
         str | None, typer.Option("--cron", help="Five fields, UTC, e.g. '0 3 * * *'.")
     ] = None,
     off: Annotated[bool, typer.Option("--off", help="End the line's checks.")] = False,
+    runner: RunnerOption = "local",
+    config: ConfigOption = None,
     home: HomeOption = HOME,
+    base: BaseOption = BASE,
     settings: SetOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Check the champion on a clock, kept by `l2dm dispatch`; without --cron, tell the clock."""
-    from pipelines import console, operations
+    """Check the champion on a clock; without --cron, tell the clock.
 
-    now = operations.schedule(home, line, "" if off else cron, settings or [])
+    `l2dm dispatch` keeps it; with --runner cluster, a recurring run of Kubeflow Pipelines does.
+    """
+    from pipelines import checking, console, operations
+
+    where = operations.Place(home, line, base, tuple(settings or ()))
+    now = checking.set_clock(where, "" if off else cron, checking.Keeper(runner, config))
     if json:
         console.out_json(now)
     elif now["cron"]:
-        console.out(f"{line}: checked at {now['cron']} (UTC), next {now['next']}")
+        kept = f"by the {now['keeper']}, next {now['next']}"
+        console.out(f"{line}: checked at {now['cron']} (UTC) {kept}")
     else:
         console.out(f"{line}: not checked on a clock; set one with --cron '0 3 * * *'")
 
@@ -254,9 +263,7 @@ def dispatch(  # noqa: PLR0913 - one parameter per option
     token: Annotated[
         str | None, typer.Option(envvar="L2DM_WEBHOOK_TOKEN", help="Bearer token of --listen.")
     ] = None,
-    runner: Annotated[
-        Literal["local", "docker", "cluster"], typer.Option("--runner", help="Where runs execute.")
-    ] = "local",
+    runner: RunnerOption = "local",
     config: ConfigOption = None,
     home: HomeOption = HOME,
     base: BaseOption = BASE,

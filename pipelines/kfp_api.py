@@ -79,6 +79,50 @@ class KfpApi:
         except Missing:
             return
 
+    def repeat(
+        self,
+        name: str,
+        experiment: str,
+        version: tuple[str, str],
+        cron: str,
+        arguments: dict[str, Any],
+    ) -> None:
+        """Make the one recurring run of that name; those that were there are removed first.
+
+        cron: six fields, seconds first. A run that takes longer than until the next instant keeps
+        that one waiting; instants that were missed are not made up for.
+        """
+        self.end_repeating(name)
+        self._to.ensure(
+            f"recurring run {name!r}",
+            lambda: self._repeated(name) or None,
+            lambda: self._client.create_recurring_run(
+                experiment,
+                name,
+                cron_expression=cron,
+                max_concurrency=1,
+                no_catchup=True,
+                params=arguments,
+                pipeline_id=version[0],
+                version_id=version[1],
+                pipeline_root=self._cluster.pipeline_root or None,
+                service_account=self._cluster.service_account or None,
+            ),
+        )
+
+    def end_repeating(self, name: str) -> None:
+        """Remove every recurring run of that name; no error when there is none."""
+        for one in self._repeated(name):
+            number = str(one.recurring_run_id)
+            try:
+                self._to.ask(name, partial(self._client.delete_recurring_run, number))
+            except Missing:
+                continue
+
+    def _repeated(self, name: str) -> list[Any]:
+        kind = "recurring_runs"
+        return self._named(kind, name, "list_recurring_runs", **self._where)
+
     def experiment(self, name: str) -> str:
         """Id of an experiment, made if need be."""
         found = self._ensured(

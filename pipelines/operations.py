@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.services import checks, projection
+from components.services import projection
 from components.services.home import Home
 from components.services.journal import Progress
 from components.services.leases import Leases
 from components.services.promotion import roll_back
-from components.services.records import Records, standing
+from components.services.records import Records
 from components.services.registry import Registry, resolve
 from components.services.uploads import Uploads
-from l2dm import concepts, doors, manifest
+from l2dm import concepts, manifest
 from l2dm.doors import Concept
 from l2dm.errors import BadStore, BadUpload, UnknownLine
 from l2dm.spec import IntakeSpec, Spec, override, to_json
@@ -87,8 +87,8 @@ def submit(
 def learn(place: Place, watch: Watch) -> Iterator[Learned]:
     """Learn every waiting upload of a line. Raises UnknownLine, LineBusy, BadSpec, BadBase."""
     spec, base = to_json(place.spec), place.base_name
-    _require_line(place.home, place.line)
-    _require_base(base)
+    require_line(place.home, place.line)
+    require_base(base)
     learner = Learner(place.home, place.line, base, spec, place.registry)
     yield from learner.learn(watch)
 
@@ -97,7 +97,7 @@ def status(folder: str | Path, line: str | None, *, refresh: bool) -> list[dict[
     """Every line, or one, as `l2dm status --json` prints it. Raises UnknownLine."""
     home = Home.at(folder)
     if line is not None:
-        _require_line(home, line)
+        require_line(home, line)
     lines = home.lines() if line is None else (line,)
     if refresh:
         for name in lines:
@@ -116,18 +116,6 @@ def busy(folder: str | Path) -> dict[str, str]:
     return {line: holder for line, holder in holders.items() if holder}
 
 
-def checked(folder: str | Path) -> dict[str, str]:
-    """What the last check of each line's champion found, in a sentence."""
-    home = Home.at(folder)
-    told: dict[str, str] = {}
-    for line in home.lines():
-        events = Records(home.store, line).events()
-        facts = checks.found(events, standing(events).champion)
-        if facts:
-            told[line] = f"version {facts['version']} was checked {facts['at']}: {facts['health']}"
-    return told
-
-
 def generate(
     place: Place,
     version: str,
@@ -142,7 +130,7 @@ def generate(
     from l2dm.prompts import require_known
     from l2dm.releases import adapter_of
 
-    _require_line(place.home, place.line)
+    require_line(place.home, place.line)
     with _fetched(place, version) as release:
         known = adapter_of(release).record.concepts
         require_known(prompt, [concept.name for concept in known])  # before the model is loaded
@@ -163,7 +151,7 @@ def evaluate(place: Place, seed: int | None) -> dict[str, Any]:
     """The champion's scores with fresh seeds. Raises UnknownLine, BadBase, DoesNotFit."""
     from l2dm.steps import Context, check_champion
 
-    _require_line(place.home, place.line)
+    require_line(place.home, place.line)
     fresh = secrets.randbelow(2**31) if seed is None else seed
     number = resolve(place.registry(), place.line, "champion")
     context = Context(place.base_name, place.line, "", number, place.spec)
@@ -172,66 +160,11 @@ def evaluate(place: Place, seed: int | None) -> dict[str, Any]:
     return {"line": place.line, "version": number, "seed": fresh, "row": manifest.to_data(row)}
 
 
-def check(place: Place, seed: int, listener: Listener) -> dict[str, Any]:
-    """Run the pipeline `check_forgetting` on this machine; what it found.
-
-    Raises UnknownLine, LineBusy, BadBase, RunFailed.
-    """
-    from pipelines.submit import Job, run_local
-
-    home, line = place.home, place.line
-    _require_line(home, line)
-    _require_base(place.base_name)
-    checks.require_champion(Records(home.store, line).events(), line)
-    spec = to_json(place.spec)
-    with Leases(home.store).held(line) as heartbeat:
-        fence = heartbeat.lease.fence
-        job = Job(line, checks.CONCEPT, place.base_name, spec, home, fence, seed=seed)
-        door = manifest.read(run_local(job, listener).release, doors.Check)
-    events = Records(home.store, line).events()
-    version = next(
-        event.facts["version"]
-        for event in reversed(events)
-        if event.kind == "checked" and event.facts["digest"] == door.digest
-    )
-    return {
-        "line": line,
-        "version": version,
-        "champion": standing(events).champion,
-        "seed": door.record.seed,
-        "health": door.record.health,
-        "cause": door.record.cause,
-        "reasons": list(door.record.reasons),
-        "concepts": [one.sentence for one in door.record.findings],
-    }
-
-
-def schedule(
-    folder: str | Path, line: str, cron: str | None, settings: Sequence[str]
-) -> dict[str, Any]:
-    """Set, end ("") or only tell (None) when a line is checked. Raises UnknownLine, BadSpec."""
-    home = Home.at(folder)
-    _require_line(home, line)
-    override(Spec(), settings)  # a wrong setting is told now, not every night
-    records = Records(home.store, line)
-    if cron:
-        checks.require_cron(cron)
-    if cron is not None:
-        records.append("scheduled", line=line, cron=cron, settings=list(settings))
-    now = checks.schedule(records.events())
-    return {
-        "line": line,
-        "cron": now.cron if now else "",
-        "settings": list(now.settings) if now else [],
-        "next": checks.upcoming(now).isoformat() if now else "",
-    }
-
-
 def rollback(place: Place, to: str) -> tuple[int, int]:
     """Make another version the champion; returns the one before and the one now."""
     from l2dm.painting import open_release
 
-    _require_line(place.home, place.line)
+    require_line(place.home, place.line)
     home, line, registry = place.home, place.line, place.registry()
     version = resolve(registry, line, to)
 
@@ -252,7 +185,7 @@ def export(place: Place, version: str, out: Path) -> None:
     """Write a version as plain files that diffusers and ComfyUI read."""
     from l2dm.export import export as write
 
-    _require_line(place.home, place.line)
+    require_line(place.home, place.line)
     with _fetched(place, version) as release:
         write(release, place.base_name, out)
 
@@ -290,7 +223,7 @@ def dispatch(
     home, chosen = place.home, Settings(place.base_name, to_json(place.spec))
     where = read_settings(service.config)
     if sees(service.runner, chosen.base):
-        _require_base(chosen.base)
+        require_base(chosen.base)
     probe(home.store)
     wakeups = _wakeups(home, service)
     runs = open_runs(service.runner, where, home, chosen.base)
@@ -331,7 +264,7 @@ def _wakeups(home: Home, service: Service) -> "Wakeups":
 def history(folder: str | Path, line: str) -> list[dict[str, Any]]:
     """Every event of a line, oldest first. Raises UnknownLine."""
     home = Home.at(folder)
-    _require_line(home, line)
+    require_line(home, line)
     return [{"number": event.number, **event.facts} for event in Records(home.store, line).events()]
 
 
@@ -366,7 +299,8 @@ class _fetched:
         self._scratch.cleanup()
 
 
-def _require_line(home: Home, line: str) -> None:
+def require_line(home: Home, line: str) -> None:
+    """Raise UnknownLine, naming what there is."""
     known = home.lines()
     if line not in known:
         raise UnknownLine(
@@ -375,7 +309,7 @@ def _require_line(home: Home, line: str) -> None:
         )
 
 
-def _require_base(base: str) -> None:
+def require_base(base: str) -> None:
     """Refuse a wrong base before a step is started. Hub names are looked up by the steps."""
     from l2dm import basefolder
 

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -28,6 +28,9 @@ SetOption = Annotated[
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", envvar="L2DM_CONFIG", help="l2dm.toml: where and on what steps run."),
+]
+RunnerOption = Annotated[
+    Literal["local", "docker", "cluster"], typer.Option("--runner", help="Where runs execute.")
 ]
 HOME, BASE = ".l2dm", "pocket"
 

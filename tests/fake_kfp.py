@@ -61,6 +61,7 @@ class FakeKfp:
     versions: list[dict[str, Any]] = field(default_factory=list)
     experiments: list[dict[str, Any]] = field(default_factory=list)
     runs: list[dict[str, Any]] = field(default_factory=list)
+    recurring: list[dict[str, Any]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     url: str = ""
@@ -115,6 +116,13 @@ class FakeKfp:
             case ("GET", ["runs"]):
                 self._require_namespace(query)
                 return self._listed("runs", self.runs, query)
+            case ("GET", ["recurringruns"]):
+                self._require_namespace(query)
+                return self._listed("recurringRuns", self.recurring, query)
+            case ("POST", ["recurringruns"]):
+                return self._kept(self.recurring, {**body, **self._made("recurring_run_id")})
+            case ("DELETE", ["recurringruns", which]):
+                return self._forget(which)
             case ("POST", ["pipelines", "upload"]):
                 return self._upload(query["name"], body)
             case ("POST", ["pipelines", "upload_version"]):
@@ -181,6 +189,13 @@ class FakeKfp:
         found[0]["state"] = "CANCELED"
         return {}
 
+    def _forget(self, number: str) -> dict[str, Any]:
+        found = [one for one in self.recurring if one["recurring_run_id"] == number]
+        if not found:
+            raise Refusal(404, f"no recurring run {number}")
+        self.recurring.remove(found[0])
+        return {}
+
     def _made(self, number: str) -> dict[str, str]:
         self._clock += timedelta(seconds=1)
         return {number: uuid.uuid4().hex, "created_at": self._clock.isoformat()}
@@ -237,7 +252,7 @@ def served(fake: FakeKfp, tls: Any = None) -> Iterator[FakeKfp]:
                 return self._hang_up()
             return self._say(200, found)
 
-        do_GET = do_POST = _serve
+        do_GET = do_POST = do_DELETE = _serve
 
         def _require_token(self) -> None:
             if fake.token and self.headers.get("Authorization") != f"Bearer {fake.token}":

@@ -20,11 +20,15 @@ CONCEPT = "_check"  # where a check's costs and log lie; no concept's name begin
 
 @dataclass(frozen=True)
 class Schedule:
-    """A line's clock: cron expression (UTC), settings of the spec, since when."""
+    """A line's clock: cron expression (UTC), settings of the spec, since when, and who keeps it.
+
+    keeper: "dispatcher", or "cluster" where Kubeflow Pipelines starts the checks by itself.
+    """
 
     cron: str
     settings: tuple[str, ...]
     since: datetime
+    keeper: str = "dispatcher"
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,8 @@ def schedule(events: Sequence[Event]) -> Schedule | None:
             facts = event.facts
             if not facts["cron"]:
                 return None
-            return Schedule(facts["cron"], tuple(facts["settings"]), _instant(facts["at"]))
+            since, keeper = _instant(facts["at"]), facts.get("keeper", "dispatcher")
+            return Schedule(facts["cron"], tuple(facts["settings"]), since, keeper)
     return None
 
 
@@ -81,15 +86,15 @@ def upcoming(clock: Schedule) -> datetime:
 
 
 def due(events: Sequence[Event], line: str, now: float) -> int | None:
-    """The seed of the check that should have begun by `now` (Unix seconds); None when none should.
+    """The seed of the check that the dispatcher should have begun by `now`; None when none should.
 
-    Of several instants that were missed only the last counts. A line without champion has nothing
-    to check.
+    now: Unix seconds. Of several instants that were missed only the last counts. A line without
+    champion has nothing to check.
     """
     from cronsim import CronSim
 
     clock = schedule(events)
-    if clock is None or not standing(events).champion:
+    if clock is None or clock.keeper != "dispatcher" or not standing(events).champion:
         return None
     end = datetime.fromtimestamp(now, UTC) + timedelta(seconds=1)  # going back leaves out the start
     instant = next(CronSim(clock.cron, end, reverse=True))

@@ -228,7 +228,7 @@ def test_schedule_tells_sets_and_ends_a_clock(tmp_path: Path) -> None:
     submit(home, pictures(tmp_path / "in"))
     assert "pets: not checked on a clock" in run(home, "schedule", *line).stdout
     done = run(home, "schedule", *line, "--cron", "0 3 * * *", "--set", "check.policy=roll_back")
-    assert "pets: checked at 0 3 * * * (UTC), next " in done.stdout
+    assert "pets: checked at 0 3 * * * (UTC) by the dispatcher, next " in done.stdout
     told = json.loads(run(home, "schedule", *line, "--json").stdout)
     assert (told["cron"], told["settings"]) == ("0 3 * * *", ["check.policy=roll_back"])
     assert "not checked" in run(home, "schedule", *line, "--off").stdout

@@ -9,7 +9,7 @@ import pytest
 from dispatch_world import World, expire
 
 from components.services.records import Records
-from pipelines import operations
+from pipelines import checking, operations
 from pipelines.dispatch import Policy
 from pipelines.submit import Job
 
@@ -24,11 +24,16 @@ def world(tmp_path: Path) -> World:
     world.dispatcher.look()
     world.finish()
     world.dispatcher.look()
-    operations.schedule(world.home.folder, "pets", NIGHTLY, ["check.policy=roll_back"])
+    settings = ("check.policy=roll_back",)
+    checking.set_clock(place(world, settings), NIGHTLY, checking.Keeper())
     tomorrow = time.time() + 24 * 3600
     noon = datetime.fromtimestamp(tomorrow, UTC).replace(hour=12)
     world.now = noon.timestamp()
     return world
+
+
+def place(world: World, settings: tuple[str, ...] = ()) -> operations.Place:
+    return operations.Place(world.home.folder, "pets", "pocket", settings)
 
 
 def job(world: World) -> Job:
@@ -92,14 +97,14 @@ def test_a_regression_is_told(world: World, caplog: pytest.LogCaptureFixture) ->
     with caplog.at_level(logging.WARNING):
         world.dispatcher.look()
     assert "line pets: version 1 is regressed (cause: model): made up" in caplog.text
-    assert operations.checked(world.home.folder)["pets"].endswith(": regressed")
+    assert checking.last_checks(world.home.folder)["pets"].endswith(": regressed")
 
 
 def test_a_clock_can_be_read_and_ended(world: World) -> None:
-    now = operations.schedule(world.home.folder, "pets", None, [])
+    now = checking.set_clock(place(world), None, checking.Keeper())
     assert (now["cron"], now["settings"]) == (NIGHTLY, ["check.policy=roll_back"])
-    assert "T03:00:00" in now["next"]
-    operations.schedule(world.home.folder, "pets", "", [])
+    assert (now["keeper"], now["next"][10:19]) == ("dispatcher", "T03:00:00")
+    checking.set_clock(place(world), "", checking.Keeper())
     assert world.dispatcher.look() == {"pets": "idle"}
     kinds = [event.kind for event in Records(world.home.store, "pets").events()]
     assert kinds.count("scheduled") == 2

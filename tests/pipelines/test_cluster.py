@@ -16,14 +16,18 @@ from dispatch_world import World, expire
 from fake_kfp import FakeKfp, served
 
 from components.services import journal
+from components.services.checks import due
 from components.services.home import Home
 from components.services.journal import Cost, Failure
+from components.services.records import Records
 from l2dm.errors import BadDoor, BadSettings, PlatformError
+from pipelines import checking
 from pipelines.cluster import ClusterRuns, require_cluster
 from pipelines.compilation import compile_pipeline
 from pipelines.dispatch import Dispatcher, Settings
 from pipelines.kfp_api import KfpApi
 from pipelines.kfp_client import Connection, audiences
+from pipelines.operations import Place
 from pipelines.runs import Look
 from pipelines.settings import Cluster, load, parse
 from pipelines.submit import Job
@@ -123,6 +127,45 @@ def test_a_check_is_a_run_of_its_own_pipeline(kfp: FakeKfp, home: Home) -> None:
     failure = runs.look("pets-check-7-1").failure
     assert failure is not None
     assert (failure.step, failure.problems) == ("examine", ("torn",))
+
+
+@pytest.fixture
+def place(kfp: FakeKfp, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """A line and an l2dm.toml beside it; what a cluster needs besides is looked at elsewhere."""
+    text = f"""image = "l2dm@sha256:{"0" * 64}"
+[environment]
+MLFLOW_TRACKING_URI = "http://mlflow"
+[cluster]
+host = "{kfp.url}"
+"""
+    (tmp_path / "l2dm.toml").write_text(text)
+    Records(home.store, "pets").append("submitted", concept="rex", class_noun="dog")
+    monkeypatch.setattr("pipelines.cluster.require_cluster", lambda *given: None)
+    return Place(home.folder, "pets", "pocket", ("check.policy=roll_back",))
+
+
+def test_a_clock_of_the_cluster_is_one_recurring_run(
+    kfp: FakeKfp, place: Place, tmp_path: Path
+) -> None:
+    keeper = checking.Keeper("cluster", tmp_path / "l2dm.toml")
+    for hour in (3, 4):  # set twice: the first one goes
+        now = checking.set_clock(place, f"0 {hour} * * *", keeper)
+    assert (now["cron"], now["keeper"]) == ("0 4 * * *", "cluster")
+    (made,) = kfp.recurring
+    assert made["display_name"] == "pets-check"
+    assert made["trigger"]["cron_schedule"]["cron"] == "0 0 4 * * *"
+    assert (made["no_catchup"], made["max_concurrency"]) == (True, "1")
+    given = made["runtime_config"]["parameters"]
+    assert (given["line"], given["seed"]) == ("pets", 0)
+    assert '"policy": "roll_back"' in given["spec"]
+    events = Records(place.home.store, "pets").events()
+    assert due(events, "pets", 4e9) is None  # no dispatcher starts it a second time
+
+    checking.set_clock(place, "", keeper)
+    assert kfp.recurring == []
+    checking.set_clock(place, "0 5 * * *", keeper)
+    checking.set_clock(place, "0 6 * * *", replace(keeper, runner="local"))
+    assert kfp.recurring == []  # the dispatcher keeps it now
 
 
 def test_the_placed_pipeline_with_its_platform_part_is_one_that_the_server_takes(

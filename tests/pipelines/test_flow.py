@@ -28,7 +28,7 @@ from l2dm import concepts, doors, manifest
 from l2dm.doors import Concept
 from l2dm.errors import BadPrompt, L2dmError, LostLease, StaleParent
 from l2dm.spec import Spec, override, to_json
-from pipelines import operations
+from pipelines import checking, operations
 from pipelines.compilation import STEPS
 from pipelines.learn import Learned, Learner
 from pipelines.operations import Place
@@ -199,7 +199,7 @@ def check_operations(line: Line, tmp_path: Path) -> None:
 def check_health(line: Line) -> None:
     """The champion is examined; then another one, whose files rot in the registry, is replaced."""
     place = Place(line.home.folder, "pets", line.base, (*TINY, "check.policy=roll_back"))
-    found = operations.check(place, 5, lambda progress: None)
+    found = checking.check_now(place, 5, lambda progress: None)
     assert (found["version"], found["health"], found["reasons"]) == (
         1,
         "healthy",
@@ -214,14 +214,14 @@ def check_health(line: Line) -> None:
         if b"mimi" in path.read_bytes()
     ]
     rotten.write_bytes(b"rotten")
-    found = operations.check(place, 6, lambda progress: None)
+    found = checking.check_now(place, 6, lambda progress: None)
     assert (found["version"], found["health"], found["cause"]) == (2, "regressed", "release")
     assert found["champion"] == 1
     assert line.registry().aliases("pets")["champion"] == 1
     last = Records(line.home.store, "pets").events()[-1]
     assert (last.kind, last.facts["source"], last.facts["target"]) == ("rollback", 2, 1)
     assert "is not what was written" in last.facts["reasons"][0]
-    assert operations.checked(line.home.folder)["pets"].endswith(": healthy")
+    assert checking.last_checks(line.home.folder)["pets"].endswith(": healthy")
     page = line.home.store.read(line.home.report("pets")).data.decode()
     assert "✕ regressed" in page and "✓ healthy" in page
     check_timeline(line)

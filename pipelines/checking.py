@@ -1,0 +1,111 @@
+"""Checks of champions as commands: now, on a clock, and what the last one found."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.services import checks
+from components.services.home import Home
+from components.services.leases import Leases
+from components.services.records import Records, standing
+from l2dm import doors, manifest
+from l2dm.spec import Spec, to_json
+from pipelines.operations import Place, require_base, require_line
+from pipelines.runners import Runner, read_settings
+from pipelines.submit import Job, Listener, run_local
+
+
+def check_now(place: Place, seed: int, listener: Listener) -> dict[str, Any]:
+    """Run the pipeline `check_forgetting` on this machine; what it found.
+
+    Raises UnknownLine, LineBusy, BadBase, RunFailed.
+    """
+    home, line = place.home, place.line
+    require_line(home, line)
+    require_base(place.base_name)
+    checks.require_champion(Records(home.store, line).events(), line)
+    spec = to_json(place.spec)
+    with Leases(home.store).held(line) as heartbeat:
+        fence = heartbeat.lease.fence
+        job = Job(line, checks.CONCEPT, place.base_name, spec, home, fence, seed=seed)
+        door = manifest.read(run_local(job, listener).release, doors.Check)
+    events = Records(home.store, line).events()
+    version = next(
+        event.facts["version"]
+        for event in reversed(events)
+        if event.kind == "checked" and event.facts["digest"] == door.digest
+    )
+    return {
+        "line": line,
+        "version": version,
+        "champion": standing(events).champion,
+        "seed": door.record.seed,
+        "health": door.record.health,
+        "cause": door.record.cause,
+        "reasons": list(door.record.reasons),
+        "concepts": [one.sentence for one in door.record.findings],
+    }
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """Who keeps a line's clock: a dispatcher, or, for runner "cluster", that of an l2dm.toml."""
+
+    runner: Runner = "local"
+    config: Path | None = None
+
+
+def set_clock(place: Place, cron: str | None, keeper: Keeper) -> dict[str, Any]:
+    """Set, end ("") or only tell (None) when a line is checked, and who keeps the clock.
+
+    Raises UnknownLine, BadSpec, BadSettings, PlatformError.
+    """
+    home, line = place.home, place.line
+    require_line(home, line)
+    spec = place.spec  # a wrong setting is told now, not every night
+    records = Records(home.store, line)
+    before = checks.schedule(records.events())
+    if cron:
+        checks.require_cron(cron)
+    if cron is not None:
+        where = "cluster" if keeper.runner == "cluster" else "dispatcher"
+        if where == "cluster" or (before and before.keeper == "cluster"):
+            _keep_on_cluster(place, cron if where == "cluster" else "", spec, keeper)
+        facts: dict[str, Any] = {"settings": list(place.settings), "keeper": where}
+        records.append("scheduled", line=line, cron=cron, **facts)
+    now = checks.schedule(records.events())
+    return {
+        "line": line,
+        "cron": now.cron if now else "",
+        "settings": list(now.settings) if now else [],
+        "keeper": now.keeper if now else "",
+        "next": checks.upcoming(now).isoformat() if now else "",
+    }
+
+
+def _keep_on_cluster(place: Place, cron: str, spec: Spec, keeper: Keeper) -> None:
+    """Make the cluster's recurring run of a line, or end it (cron "")."""
+    from pipelines.cluster import ClusterRuns, require_cluster
+
+    home, base = place.home, place.base_name
+    settings = read_settings(keeper.config)
+    require_cluster(home, settings, base)
+    runs = ClusterRuns(home, settings)
+    if not cron:
+        runs.end_repeating(place.line)
+        return
+    # no lease and no seed: the server repeats the same arguments every time
+    job = Job(place.line, checks.CONCEPT, base, to_json(spec), home, 0, seed=0)
+    runs.repeat(place.line, cron, job)
+
+
+def last_checks(folder: str | Path) -> dict[str, str]:
+    """What the last check of each line's champion found, in a sentence."""
+    home = Home.at(folder)
+    told: dict[str, str] = {}
+    for line in home.lines():
+        events = Records(home.store, line).events()
+        facts = checks.found(events, standing(events).champion)
+        if facts:
+            told[line] = f"version {facts['version']} was checked {facts['at']}: {facts['health']}"
+    return told
