@@ -154,7 +154,7 @@ def test_a_clock_of_the_cluster_is_one_recurring_run(
     (made,) = kfp.recurring
     assert made["display_name"] == "pets-check"
     assert made["trigger"]["cron_schedule"]["cron"] == "0 0 4 * * *"
-    assert (made["no_catchup"], made["max_concurrency"]) == (True, "1")
+    assert (made["no_catchup"], int(made["max_concurrency"])) == (True, 1)
     given = made["runtime_config"]["parameters"]
     assert (given["line"], given["seed"]) == ("pets", 0)
     assert '"policy": "roll_back"' in given["spec"]
