@@ -72,7 +72,7 @@ class DockerRuns:
     def close(self) -> None:
         """End what still runs: nothing watches it any more."""
         self._runs.close()
-        for name in self._started:
+        for name in tuple(self._started):
             self._remove(name)
 
     def _remove(self, name: str) -> None:
