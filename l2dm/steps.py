@@ -7,15 +7,9 @@ Same inputs and same seed give the same bytes on one machine. `parent` is always
 first task of a line starts from the empty one, so no step asks whether it is the first.
 """
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from l2dm import (
     attaching,
@@ -23,45 +17,25 @@ from l2dm import (
     concepts,
     doors,
     evaluation,
+    launch,
     manifest,
     memory,
     prior,
     releases,
 )
 from l2dm import spec as specs
-from l2dm.diffusion import derive_seed
+from l2dm.context import Context, write_door
 from l2dm.encoders import load_encoders
 from l2dm.errors import BadUpload
-from l2dm.images import save_png, stack
-from l2dm.lesson import Lesson, Pool
+from l2dm.images import save_png
+from l2dm.learning import Sources, learn, method_of, pictures_of
 from l2dm.manifest import Door
-from l2dm.methods import Method
-from l2dm.methods.gated import Gated
-from l2dm.methods.l2dm import L2DM
-from l2dm.methods.sequential import Sequential
 from l2dm.metrics import gate
 from l2dm.models import Model, load_base, resolution, vocabulary
 from l2dm.prompts import TEMPLATES
 from l2dm.sampling import Progress
-from l2dm.training import OnStep, fit
-
-R = TypeVar("R")
-
-
-@dataclass(frozen=True)
-class Context:
-    """What every step of one task shares. `base` is how to load the base model."""
-
-    base: str
-    line: str
-    task_id: str
-    parent_version: int
-    spec: specs.Spec
-
-    @property
-    def seed(self) -> int:
-        """The task's seed: a function of the spec's seed and the task's place in the line."""
-        return derive_seed(self.spec.seed, self.line, self.task_id)
+from l2dm.team import Alone
+from l2dm.training import OnStep
 
 
 def empty_release(out: Path, line: str, base: str) -> Door[doors.Release]:
@@ -103,7 +77,7 @@ def intake(upload: Path, parent: Path, out: Path, context: Context) -> Door[door
         for name, picture in zip(names, pictures, strict=True):
             save_png(picture, draft / name)
 
-    return _write(out, record, fill, context, {"parent": release.digest})
+    return write_door(out, record, fill, context, {"parent": release.digest})
 
 
 def generate_prior(
@@ -140,7 +114,7 @@ def generate_prior(
         seeds=prior.seeds(spec.seed, spec.prior.count),
     )
     inputs = {"task": lesson.digest}
-    return _write(out, record, lambda draft: prior.save(draft, drawn), context, inputs)
+    return write_door(out, record, lambda draft: prior.save(draft, drawn), context, inputs)
 
 
 def score_memory(
@@ -164,14 +138,14 @@ def score_memory(
     short = memory.refresh(
         model,
         encoders,
-        old.record.long_term if _method(context.spec.train).replays else (),
+        old.record.long_term if method_of(context.spec.train).replays else (),
         {one.concept.name: features[f"{one.concept.name}/image"] for one in old.record.long_term},
         context.spec.memory,
         context.spec.sampling,
         seed=lesson.record.seed,
         on_progress=on_progress,
     )
-    pictures, name = _pictures(lesson), lesson.record.concept.name
+    pictures, name = pictures_of(lesson), lesson.record.concept.name
     features[f"{name}/image"] = encoders.image(pictures)
     features[f"{name}/identity"] = encoders.identity(pictures)
     new = doors.Remembered(lesson.record.concept, lesson.record.prompts)
@@ -182,7 +156,7 @@ def score_memory(
         save_file({"latents": short.latents.contiguous()}, draft / releases.SHORT_TERM)
 
     inputs = {"task": lesson.digest, "memory": old.digest}
-    return _write(out, record, fill, context, inputs)
+    return write_door(out, record, fill, context, inputs)
 
 
 def train(
@@ -196,36 +170,17 @@ def train(
     work: Path | None = None,
     on_step: OnStep | None = None,
 ) -> Door[doors.Adapter]:
-    """Learn the concept. A run that was killed goes on from its last checkpoint in `work`."""
-    lesson_door = manifest.read(task, doors.Task)
-    bank, classes = manifest.read(memory_, doors.Memory), manifest.read(prior_, doors.Prior)
-    old = releases.adapter_of(parent)
-    spec = context.spec.train
-    model = load_base(context.base)
-    concept = lesson_door.record.concept
-    inputs = {
-        "task": lesson_door.digest,
-        "adapter": old.digest,
-        "prior": classes.digest,
-        "memory": bank.digest,
-    }
-    key = json.dumps([inputs, specs.to_json(context.spec)])
-    lesson = _lesson(model, lesson_door, old, classes, bank)
-    learned, curve = fit(_method(spec), model, lesson, spec, work=work, key=key, on_step=on_step)
-    record = doors.Adapter(
-        method=spec.method,
-        kind=learned.kind,
-        concepts=(*old.record.concepts, concept),
-        base=model.fingerprint,
-        parent=old.digest,
-        settings=learned.settings,
-    )
+    """Learn the concept. A run that was killed goes on from its last checkpoint in `work`.
 
-    def fill(draft: Path) -> None:
-        attaching.save(draft, learned.weights, learned.rows)
-        (draft / "curve.json").write_text(json.dumps({"terms": curve}))
-
-    return _write(out, record, fill, context, inputs)
+    With `train.processes` above 1 it starts that many. Raises StepFailed when one of them dies.
+    """
+    sources = Sources(task, parent, prior_, memory_)
+    if context.spec.train.processes > 1:
+        launch.together(sources, out, context, work=work, on_step=on_step)
+        return manifest.read(out, doors.Adapter)
+    door = learn(sources, out, context, Alone(), work=work, on_step=on_step)
+    assert door is not None  # who learns alone writes
+    return door
 
 
 def evaluate(
@@ -257,7 +212,7 @@ def evaluate(
         "prior": classes.digest,
         "scores": before.digest,
     }
-    return _write(
+    return write_door(
         out, found.record, lambda draft: evaluation.save(found, before, draft), context, inputs
     )
 
@@ -286,7 +241,7 @@ def promote(
         line=lesson.line,
         task=lesson,
         verdict=verdict,
-        spec=specs.to_dict(context.spec),
+        spec=specs.recorded(context.spec),
         parent=release.digest,
     )
 
@@ -310,60 +265,8 @@ def check_champion(
     return evaluation.fresh_row(subject, memory=releases.memory_of(release), seed=seed)
 
 
-def _method(spec: specs.TrainSpec) -> Method:
-    match spec.method:
-        case "l2dm":
-            return L2DM(spec)
-        case "gated":
-            return Gated(spec)
-        case "sequential":
-            return Sequential(spec)
-
-
-def _lesson(
-    model: Model,
-    task: Door[doors.Task],
-    parent: Door[doors.Adapter],
-    classes: Door[doors.Prior],
-    bank: Door[doors.Memory],
-) -> Lesson:
-    pictures = _pictures(task)
-    mirrored = torch.cat([pictures, pictures.flip(-1)])  # a concept seen from both sides
-    wordings = tuple(template.format(task.record.concept.phrase) for template in TEMPLATES)
-    short = load_file(bank.path(releases.SHORT_TERM))["latents"]
-    latents = load_file(classes.path(prior.LATENTS))
-    captions = [classes.record.captions[noun] for noun in classes.record.nouns]
-    return Lesson(
-        concept=task.record.concept,
-        parent=parent,
-        new=Pool(model.encode(mirrored).cpu(), (wordings,) * len(mirrored)),
-        replay=Pool(short, tuple((entry.prompt,) for entry in bank.record.short_term)),
-        prior=Pool(
-            torch.cat([latents[noun] for noun in classes.record.nouns]),
-            tuple((caption,) for captions_ in captions for caption in captions_),
-        ),
-        seed=task.record.seed,
-    )
-
-
-def _pictures(task: Door[doors.Task]) -> Tensor:
-    return stack([task.path(name) for name in task.record.pictures])
-
-
 def _wordings(phrase: str, count: int) -> tuple[str, ...]:
     return tuple(TEMPLATES[i % len(TEMPLATES)].format(phrase) for i in range(count))
-
-
-def _write(
-    out: Path,
-    record: R,
-    fill: Callable[[Path], None],
-    context: Context,
-    inputs: Mapping[str, str],
-) -> Door[R]:
-    return manifest.write(
-        out, record, fill, spec=specs.to_dict(context.spec), seed=context.seed, inputs=inputs
-    )
 
 
 __all__ = [
