@@ -3,10 +3,15 @@
     intake ─┬─► generate_prior ─┐
             └─► score_memory ───┴─► train ─► evaluate ─► promote
 
+On a long line the drawing of `score_memory` and `evaluate` can be shared out among others of their
+kind, `draw_memory` and `draw_evaluation`.
+
 Same inputs and same seed give the same bytes on one machine. `parent` is always a release; the
 first task of a line starts from the empty one, so no step asks whether it is the first.
 """
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -22,6 +27,8 @@ from l2dm import (
     memory,
     prior,
     releases,
+    sampling,
+    shards,
 )
 from l2dm import spec as specs
 from l2dm.context import Context, write_door
@@ -34,6 +41,7 @@ from l2dm.metrics import gate
 from l2dm.models import Model, load_base, resolution, vocabulary
 from l2dm.prompts import TEMPLATES
 from l2dm.sampling import Progress
+from l2dm.shards import Shard
 from l2dm.team import Alone
 from l2dm.training import OnStep
 
@@ -123,27 +131,34 @@ def score_memory(
     out: Path,
     context: Context,
     *,
+    drawn: Sequence[Path] = (),
     on_progress: Progress | None = None,
 ) -> Door[doors.Memory]:
     """The rainbow-memory bank for this task: Algorithm 1 of L2DM.
 
     Short-term memory is drawn with the parent model and chosen by Eq. 5, if the method replays it;
     then long-term memory takes the features and prompts of the new pictures, never their pixels.
+    drawn: what `draw_memory` drew in shards; the same bytes.
     """
     lesson = manifest.read(task, doors.Task)
     old = releases.memory_of(parent)
+    inputs = {"task": lesson.digest, "memory": old.digest}
     features = load_file(old.path(releases.LONG_TERM))
     model = load_release(parent, context.base)
     encoders = load_encoders(context.base)
+    spec = context.spec
+    draw: memory.Draw = partial(memory.draw_candidates, on_progress=on_progress)
+    if drawn:
+        draw = shards.gather(drawn, "score_memory", inputs, specs.recorded(spec)).candidates
     short = memory.refresh(
         model,
         encoders,
-        old.record.long_term if method_of(context.spec.train).replays else (),
+        _replayed(old.record, spec),
         {one.concept.name: features[f"{one.concept.name}/image"] for one in old.record.long_term},
-        context.spec.memory,
-        context.spec.sampling,
+        spec.memory,
+        spec.sampling,
         seed=lesson.record.seed,
-        on_progress=on_progress,
+        draw=draw,
     )
     pictures, name = pictures_of(lesson), lesson.record.concept.name
     features[f"{name}/image"] = encoders.image(pictures)
@@ -155,8 +170,27 @@ def score_memory(
         save_file(features, draft / releases.LONG_TERM)
         save_file({"latents": short.latents.contiguous()}, draft / releases.SHORT_TERM)
 
-    inputs = {"task": lesson.digest, "memory": old.digest}
     return write_door(out, record, fill, context, inputs)
+
+
+def draw_memory(
+    task: Path,
+    parent: Path,
+    out: Path,
+    context: Context,
+    *,
+    shard: str,
+) -> Door[doors.Drawn]:
+    """One shard of what `score_memory` draws: every n-th batch of candidates. shard: "2/4"."""
+    lesson, old = manifest.read(task, doors.Task), releases.memory_of(parent)
+    model, spec = load_release(parent, context.base), context.spec
+    planned = memory.plan(_replayed(old.record, spec), spec.memory, lesson.record.seed)
+    kept = shards.Recorder()
+    for batch in Shard.named(shard).mine(shards.batches(planned.shots, spec.sampling)):
+        kept.candidates(model, batch, spec.sampling)
+    record = doors.Drawn("score_memory", shard, model.fingerprint, tuple(kept.calls))
+    inputs = {"task": lesson.digest, "memory": old.digest}
+    return write_door(out, record, kept.save, context, inputs)
 
 
 def train(
@@ -183,7 +217,7 @@ def train(
     return door
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 - one parameter for each door
     task: Path,
     parent: Path,
     prior_: Path,
@@ -192,19 +226,17 @@ def evaluate(
     out: Path,
     context: Context,
     *,
+    drawn: Sequence[Path] = (),
     on_progress: Progress | None = None,
 ) -> Door[doors.Scores]:
-    """The new row of every matrix: all known concepts and classes, fixed prompts and seeds."""
+    """The new row of every matrix: all known concepts and classes, fixed prompts and seeds.
+
+    drawn: what `draw_evaluation` drew in shards; the same bytes.
+    """
     lesson = manifest.read(task, doors.Task)
     learned = manifest.read(adapter, doors.Adapter)
     bank, classes = manifest.read(memory_, doors.Memory), manifest.read(prior_, doors.Prior)
     before = releases.scores_of(parent)
-    model = load_base(context.base)
-    attaching.attach_door(model, learned)
-    cost = evaluation.planned(context.spec, len(learned.record.concepts), len(classes.record.nouns))
-    draw = evaluation.counted(cost, on_progress)
-    subject = evaluation.Subject(model, load_encoders(context.base), context.spec, draw)
-    found = evaluation.new_row(subject, task=lesson, parent=before, prior=classes, memory=bank)
     inputs = {
         "task": lesson.digest,
         "adapter": learned.digest,
@@ -212,9 +244,47 @@ def evaluate(
         "prior": classes.digest,
         "scores": before.digest,
     }
+    model = load_base(context.base)
+    attaching.attach_door(model, learned)
+    cost = evaluation.planned(context.spec, len(learned.record.concepts), len(classes.record.nouns))
+    draw = evaluation.counted(cost, on_progress)
+    if drawn:
+        draw = shards.gather(drawn, "evaluate", inputs, specs.recorded(context.spec)).pictures
+    subject = evaluation.Subject(model, load_encoders(context.base), context.spec, draw)
+    found = evaluation.new_row(subject, task=lesson, parent=before, prior=classes, memory=bank)
     return write_door(
         out, found.record, lambda draft: evaluation.save(found, before, draft), context, inputs
     )
+
+
+def draw_evaluation(
+    task: Path,
+    parent: Path,
+    prior_: Path,
+    adapter: Path,
+    out: Path,
+    context: Context,
+    *,
+    shard: str,
+) -> Door[doors.Drawn]:
+    """One shard of what `evaluate` draws: every n-th concept and class noun. shard: "2/4"."""
+    lesson, learned = manifest.read(task, doors.Task), manifest.read(adapter, doors.Adapter)
+    classes, before = manifest.read(prior_, doors.Prior), releases.scores_of(parent)
+    model = load_base(context.base)
+    attaching.attach_door(model, learned)
+    kept = shards.Recorder()
+    drawer = evaluation.Drawer(model, context.spec, kept.pictures(sampling.draw))
+    parts = evaluation.drawings(drawer, task=lesson, parent=before, prior=classes)
+    for draw in Shard.named(shard).mine(parts):
+        draw()
+    record = doors.Drawn("evaluate", shard, model.fingerprint, tuple(kept.calls))
+    inputs = {
+        "task": lesson.digest,
+        "adapter": learned.digest,
+        "prior": classes.digest,
+        "scores": before.digest,
+    }
+    return write_door(out, record, kept.save, context, inputs)
 
 
 def promote(
@@ -265,6 +335,11 @@ def check_champion(
     return evaluation.fresh_row(subject, memory=releases.memory_of(release), seed=seed)
 
 
+def _replayed(bank: doors.Memory, spec: specs.Spec) -> tuple[doors.Remembered, ...]:
+    """The concepts whose pictures the method wants to see again."""
+    return bank.long_term if method_of(spec.train).replays else ()
+
+
 def _wordings(phrase: str, count: int) -> tuple[str, ...]:
     return tuple(TEMPLATES[i % len(TEMPLATES)].format(phrase) for i in range(count))
 
@@ -272,6 +347,8 @@ def _wordings(phrase: str, count: int) -> tuple[str, ...]:
 __all__ = [
     "Context",
     "check_champion",
+    "draw_evaluation",
+    "draw_memory",
     "empty_release",
     "evaluate",
     "generate_prior",
