@@ -169,7 +169,7 @@ def _once(
         began = time.monotonic()
         make(folder)
         return time.monotonic() - began
-    if spec is not None and found.spec != json.loads(specs.to_json(spec)):
+    if spec is not None and found.spec != specs.recorded(spec):
         raise SystemExit(
             f"expected doors of this bench's spec in {folder}, found one made with another; "
             "move the folder of that line away to run it again"

@@ -119,6 +119,29 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class Call:
+    """Pictures that were drawn in one call of the sampler; `bare`: by the base, no adapter."""
+
+    bare: bool
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One shard of what a step draws ("score_memory" or "evaluate"), before anything is measured.
+
+    Payload: `drawn.safetensors`, keys `<i>/pictures` (n, 3, H, W) uint8 for call i, and for
+    score_memory `<i>/latents` (n, C, h, w). `shard` is "2/4": the second of four.
+    """
+
+    step: str
+    shard: str
+    base: str
+    calls: tuple[Call, ...]
+
+
+@dataclass(frozen=True)
 class Adapter:
     """What a method learned.
 
@@ -241,4 +264,4 @@ class Check:
     reasons: tuple[str, ...]
 
 
-DoorRecord = Task | Prior | Memory | Adapter | Scores | Release | Check
+DoorRecord = Task | Prior | Memory | Drawn | Adapter | Scores | Release | Check

@@ -5,8 +5,9 @@ concepts and max(budget, nouns) of class prompts a row.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -20,6 +21,7 @@ from l2dm.examination import (
     DIGITS,
     METRICS,
     Cell,
+    Drawer,
     Known,
     Subject,
     Value,
@@ -34,12 +36,15 @@ from l2dm.examination import (
 from l2dm.manifest import Door
 from l2dm.metrics import alignment, drift
 from l2dm.sampling import Shot
+from l2dm.spec import Spec
 
 __all__ = [
+    "Drawer",
     "Evaluation",
     "FreshRow",
     "Subject",
     "counted",
+    "drawings",
     "fresh_distractors",
     "fresh_row",
     "new_row",
@@ -122,6 +127,23 @@ def new_row(
     )
 
 
+def drawings(
+    drawer: Drawer, *, task: Door[Task], parent: Door[Scores], prior: Door[Prior]
+) -> tuple[Callable[[], object], ...]:
+    """Everything that `new_row` draws, in parts that can be drawn apart from each other.
+
+    The base on the new concept, then every concept, then every class noun.
+    """
+    new = task.record.concept
+    concepts = (*parent.record.concepts, new)
+    count, seed = share_of(drawer.spec, len(concepts)), drawer.spec.evaluate.seed
+    return (
+        partial(drawer.plainly, shots_of(new.class_noun, count, seed)),
+        *(partial(drawer, shots_of(concept.phrase, count, seed)) for concept in concepts),
+        *(partial(_draw_noun, drawer, prior, noun) for noun in _nouns(drawer.spec, prior)),
+    )
+
+
 def save(evaluation: Evaluation, parent: Door[Scores], folder: Path) -> None:
     """Write the payload of a Scores door: the parent's values and sheets, then the new ones.
 
@@ -182,13 +204,8 @@ def _all_values(cells: Mapping[str, Cell]) -> tuple[Value, ...]:
 def _measure_drift(subject: Subject, prior: Door[Prior], row: str) -> _Drifted:
     """Class prompts now, against the prior's pictures from the same captions and seeds."""
     drifted = _Drifted()
-    nouns = prior.record.nouns[: subject.spec.prior.max_nouns]
-    count = min(share_of(subject.spec, len(nouns)), len(prior.record.seeds))
-    for index, noun in enumerate(nouns):
-        pairs = zip(prior.record.captions[noun], prior.record.seeds, strict=True)
-        shots = [Shot(caption, seed) for caption, seed in pairs][:count]
-        now = subject.draw(subject.model, shots, subject.spec.sampling)
-        base = _before(subject, shots, now, _prior_pictures(prior, index, count))
+    for noun in _nouns(subject.spec, prior):
+        shots, now, base = _draw_noun(subject.drawer, prior, noun)
         features = [subject.encoders.image(pictures) for pictures in (now, base)]
         distances = drift.seed_distance(*features).tolist()
         kid = drift.paired_kid(*features)
@@ -209,7 +226,24 @@ def _measure_drift(subject: Subject, prior: Door[Prior], row: str) -> _Drifted:
     return drifted
 
 
-def _before(subject: Subject, shots: Sequence[Shot], now: Tensor, prior: Tensor) -> Tensor:
+def _nouns(spec: Spec, prior: Door[Prior]) -> tuple[str, ...]:
+    return prior.record.nouns[: spec.prior.max_nouns]
+
+
+def _draw_noun(
+    drawer: Drawer, prior: Door[Prior], noun: str
+) -> tuple[Sequence[Shot], Tensor, Tensor]:
+    """What the model draws of a class noun now, and what the base drew for the same shots."""
+    spec, record = drawer.spec, prior.record
+    count = min(share_of(spec, len(_nouns(spec, prior))), len(record.seeds))
+    pairs = zip(record.captions[noun], record.seeds, strict=True)
+    shots = [Shot(caption, seed) for caption, seed in pairs][:count]
+    now = drawer(shots)
+    drawn = _prior_pictures(prior, record.nouns.index(noun), count)
+    return shots, now, _before(drawer, shots, now, drawn)
+
+
+def _before(drawer: Drawer, shots: Sequence[Shot], now: Tensor, prior: Tensor) -> Tensor:
     """What the base drew for these shots, (n, 3, H, W).
 
     The prior was drawn in batches of another make-up, which may flip last bits. Where that is all
@@ -218,8 +252,7 @@ def _before(subject: Subject, shots: Sequence[Shot], now: Tensor, prior: Tensor)
     difference = (now.int() - prior.int()).abs()
     if not difference.any() or difference.float().mean() > LAST_BITS:
         return prior
-    with subject.model.plain():
-        return subject.draw(subject.model, shots, subject.spec.sampling)
+    return drawer.plainly(shots)
 
 
 def _grown(old: Scores, task: Task, untaught: Cell, cells: Sequence[Cell], known: Known) -> Scores:
@@ -269,8 +302,7 @@ def fresh_distractors(subject: Subject, concepts: Sequence[Concept], seed: int) 
     nouns = dict.fromkeys(concept.class_noun for concept in concepts)
     count = share_of(subject.spec, len(nouns))
     shots = [shot for noun in nouns for shot in shots_of(noun, count, seed)]
-    with subject.model.plain():
-        pictures = subject.draw(subject.model, shots, subject.spec.sampling)
+    pictures = subject.drawer.plainly(shots)
     return subject.encoders.distractors(wanted, pictures)
 
 

@@ -26,6 +26,24 @@ Value = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class Drawer:
+    """A model that draws under a spec."""
+
+    model: Model
+    spec: Spec
+    draw: Draw = draw
+
+    def __call__(self, shots: Sequence[Shot]) -> Tensor:
+        """Draw in one call, (n, 3, H, W) uint8."""
+        return self.draw(self.model, shots, self.spec.sampling)
+
+    def plainly(self, shots: Sequence[Shot]) -> Tensor:
+        """The same by the pretrained base."""
+        with self.model.plain():
+            return self(shots)
+
+
+@dataclass(frozen=True)
 class Subject:
     """Who is examined, by whom, and how many pictures it may cost."""
 
@@ -33,6 +51,11 @@ class Subject:
     encoders: Encoders
     spec: Spec
     draw: Draw = draw
+
+    @property
+    def drawer(self) -> Drawer:
+        """What draws for it."""
+        return Drawer(self.model, self.spec, self.draw)
 
 
 @dataclass(frozen=True)
@@ -80,7 +103,7 @@ def measure(
 
     One draw call a concept, so that rows can be compared byte for byte.
     """
-    pictures = subject.draw(subject.model, shots, subject.spec.sampling)
+    pictures = subject.drawer(shots)
     image = subject.encoders.image(pictures)  # (n, d)
     identity = subject.encoders.identity(pictures)  # (n, d')
     text = subject.encoders.text([without_placeholders(shot.prompt) for shot in shots])

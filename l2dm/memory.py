@@ -4,7 +4,7 @@ Long-term memory holds unit features of the real pictures and their prompts; sho
 holds pictures that the parent model draws for this task, chosen by Eq. 5 (Algorithm 1).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,8 @@ from l2dm.sampling import Progress, Shot, draw_latents
 from l2dm.shapes import expect_shape
 from l2dm.spec import MemorySpec, SamplingSpec
 
+Draw = Callable[[Model, Sequence[Shot], SamplingSpec], tuple[Tensor, Tensor]]
+
 
 @dataclass(frozen=True)
 class ShortTerm:
@@ -25,6 +27,15 @@ class ShortTerm:
 
     latents: Tensor
     entries: tuple[doors.Replayed, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be drawn: the concepts that are replayed, the shots, and whose each of them is."""
+
+    past: tuple[doors.Remembered, ...]
+    shots: tuple[Shot, ...]
+    owner: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -88,18 +99,20 @@ def refresh(
     sampling: SamplingSpec,
     *,
     seed: int,
-    on_progress: Progress | None = None,
+    draw: Draw | None = None,
 ) -> ShortTerm:
     """The short-term update of Algorithm 1, lines 2-5, before a task is trained.
 
-    model: carries the parent's adapter. features: (n, d) per concept name. The number of pictures
-    drawn never exceeds `spec.budget`; when there are more concepts than that, a seeded choice of
-    them is replayed in this task.
+    model: carries the parent's adapter. features: (n, d) per concept name. draw: what makes the
+    candidates, `draw_candidates` if none is given.
     """
-    past = _within_budget(long_term, spec.budget, seed)
+    planned = plan(long_term, spec, seed)
+    past = planned.past
     if not past:
         return ShortTerm(torch.empty(0, *model.latent_shape), ())
-    drawn = _draw(model, encoders, past, spec, sampling, seed, on_progress)
+    latents, pictures = (draw or draw_candidates)(model, planned.shots, sampling)
+    owner = torch.tensor(planned.owner)
+    drawn = _Candidates(latents, encoders.image(pictures), owner, planned.shots)
     picked: list[int] = []
     entries: list[doors.Replayed] = []
     for index, remembered in enumerate(past):
@@ -115,26 +128,13 @@ def refresh(
     return ShortTerm(drawn.latents[picked], tuple(entries))
 
 
-def _within_budget(
-    long_term: Sequence[doors.Remembered], budget: int, seed: int
-) -> Sequence[doors.Remembered]:
-    if len(long_term) <= budget:
-        return long_term
-    generator = generator_for(seed, "memory", "concepts")
-    kept = torch.randperm(len(long_term), generator=generator)[:budget].sort().values
-    return [long_term[index] for index in kept.tolist()]
+def plan(long_term: Sequence[doors.Remembered], spec: MemorySpec, seed: int) -> Plan:
+    """Which candidates are drawn for this task, concept by concept, never more than `spec.budget`.
 
-
-def _draw(
-    model: Model,
-    encoders: Encoders,
-    past: Sequence[doors.Remembered],
-    spec: MemorySpec,
-    sampling: SamplingSpec,
-    seed: int,
-    on_progress: Progress | None,
-) -> _Candidates:
-    share = spec.budget // len(past)
+    When there are more concepts than that, a seeded choice of them is replayed in this task.
+    """
+    past = tuple(_within_budget(long_term, spec.budget, seed))
+    share = spec.budget // max(1, len(past))
     shots: list[Shot] = []
     owner: list[int] = []
     for index, remembered in enumerate(past):
@@ -143,9 +143,30 @@ def _draw(
             prompt = remembered.prompts[number % len(remembered.prompts)]
             shots.append(Shot(prompt, derive_seed(seed, "memory", remembered.concept.name, number)))
             owner.append(index)
+    return Plan(past, tuple(shots), tuple(owner))
+
+
+def draw_candidates(
+    model: Model,
+    shots: Sequence[Shot],
+    sampling: SamplingSpec,
+    *,
+    on_progress: Progress | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Latents, (n, C, h, w), and pictures, (n, 3, H, W) uint8, on the CPU."""
     latents = draw_latents(model, shots, sampling, on_progress=on_progress)
     pictures = torch.cat([model.decode(part) for part in latents.split(sampling.batch)])
-    return _Candidates(latents.cpu(), encoders.image(pictures), torch.tensor(owner), tuple(shots))
+    return latents.cpu(), pictures
+
+
+def _within_budget(
+    long_term: Sequence[doors.Remembered], budget: int, seed: int
+) -> Sequence[doors.Remembered]:
+    if len(long_term) <= budget:
+        return long_term
+    generator = generator_for(seed, "memory", "concepts")
+    kept = torch.randperm(len(long_term), generator=generator)[:budget].sort().values
+    return [long_term[index] for index in kept.tolist()]
 
 
 def _select(

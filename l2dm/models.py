@@ -37,7 +37,7 @@ class Model:
     """A Stable Diffusion base with at most one adapter attached.
 
     `latent_shape` is (C, h, w); `resolution` in pixels; `steps` and `guidance` are what the base
-    recommends for sampling.
+    recommends for sampling. `bare`: whether it is the pretrained base right now, by `plain`.
     """
 
     name: str
@@ -56,6 +56,7 @@ class Model:
     guidance: float
     embedding: PlaceholderEmbedding
     adapter: Adapter
+    bare: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -146,8 +147,12 @@ class Model:
     @contextlib.contextmanager
     def plain(self) -> Iterator[None]:
         """Inside this block the model is the pretrained base, bit for bit."""
-        with self.adapter.disabled():
-            yield
+        before, self.bare = self.bare, True
+        try:
+            with self.adapter.disabled():
+                yield
+        finally:
+            self.bare = before
 
     def _require_uncut(self, prompt: str, ids: Sequence[int]) -> None:
         cut = [name for name in placeholders_in(prompt) if self.embedding.ids[name] not in ids]

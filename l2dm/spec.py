@@ -59,6 +59,8 @@ class MemorySpec:
     budget: int = 160  # candidates per task over all concepts, so cost stays flat in K
     selection: Selection = "scored"  # "random" is the control
     floor: float = -1.0  # candidates with cosine to the real feature under this are not replayed
+    fan_out: int = 0  # known concepts above which `shards` tasks draw the candidates; 0: never
+    shards: int = 2
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class TrainSpec:
     distill: float = 3.0  # gamma of ECD, Eq. 6; all three from docs/sweep.md
     precision: Precision = "fp32"
     checkpoint_every: int = 50  # steps between checkpoints; 0: none
+    processes: int = 1  # that share every batch: one GPU each where there are any, else the cores
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,8 @@ class EvaluateSpec:
     distractors: int = 100  # foreign identities beside the known ones
     resamples: int = 1000  # bootstrap
     seed: int = 70_000  # of the pictures: fixed, so that rows can be compared
+    fan_out: int = 0  # known concepts above which `shards` tasks draw the pictures; 0: never
+    shards: int = 2
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,22 @@ class Spec:
 def to_dict(spec: Spec) -> dict[str, Any]:
     """The resolved spec as JSON-able data; `parse` is its inverse."""
     return asdict(spec)
+
+
+def recorded(spec: Spec) -> dict[str, Any]:
+    """The spec as a door records it: without what changes no byte of any door.
+
+    That is what counts in later checks, how the drawing was shared out, and `train.processes` while
+    it is 1: several processes add in another order.
+    """
+    data = to_dict(spec)
+    del data["check"]
+    for section in ("memory", "evaluate"):
+        for key in ("fan_out", "shards"):
+            del data[section][key]
+    if spec.train.processes == 1:
+        del data["train"]["processes"]
+    return data
 
 
 def to_json(spec: Spec) -> str:
@@ -198,18 +219,22 @@ def _out_of_range(spec: Spec) -> list[tuple[str, str]]:
         "prior.max_nouns": spec.prior.max_nouns,
         "memory.candidates": spec.memory.candidates,
         "memory.budget": spec.memory.budget,
+        "memory.shards": spec.memory.shards,
         "train.rank": spec.train.rank,
         "train.steps": spec.train.steps,
         "train.batch": spec.train.batch,
         "train.replay_batch": spec.train.replay_batch,
+        "train.processes": spec.train.processes,
         "evaluate.pictures": spec.evaluate.pictures,
         "evaluate.budget": spec.evaluate.budget,
         "evaluate.resamples": spec.evaluate.resamples,
+        "evaluate.shards": spec.evaluate.shards,
     }
     not_negative = {
         "seed": spec.seed,
         "sampling.steps": spec.sampling.steps,
         "sampling.guidance": spec.sampling.guidance,
+        "memory.fan_out": spec.memory.fan_out,
         "memory.fidelity": spec.memory.fidelity,
         "train.replay": spec.train.replay,
         "train.prior": spec.train.prior,
@@ -219,6 +244,7 @@ def _out_of_range(spec: Spec) -> list[tuple[str, str]]:
         "train.checkpoint_every": spec.train.checkpoint_every,
         "intake.near_duplicate_bits": spec.intake.near_duplicate_bits,
         "evaluate.distractors": spec.evaluate.distractors,
+        "evaluate.fan_out": spec.evaluate.fan_out,
         "evaluate.seed": spec.evaluate.seed,
     }
     found = [
@@ -256,6 +282,14 @@ def _out_of_range(spec: Spec) -> list[tuple[str, str]]:
                 "intake.max_pictures",
                 f"expected at least min_pictures ({spec.intake.min_pictures}), "
                 f"found {spec.intake.max_pictures}",
+            )
+        )
+    if spec.train.processes > max(1, spec.train.batch):
+        found.append(
+            (
+                "train.processes",
+                f"expected at most train.batch ({spec.train.batch}), so that each has a new "
+                f"picture, found {spec.train.processes}",
             )
         )
     return found

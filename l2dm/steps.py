@@ -3,20 +3,18 @@
     intake ─┬─► generate_prior ─┐
             └─► score_memory ───┴─► train ─► evaluate ─► promote
 
+On a long line the drawing of `score_memory` and `evaluate` can be shared out among others of their
+kind, `draw_memory` and `draw_evaluation`.
+
 Same inputs and same seed give the same bytes on one machine. `parent` is always a release; the
 first task of a line starts from the empty one, so no step asks whether it is the first.
 """
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
-import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from l2dm import (
     attaching,
@@ -25,45 +23,28 @@ from l2dm import (
     concepts,
     doors,
     evaluation,
+    launch,
     manifest,
     memory,
     prior,
     releases,
+    sampling,
+    shards,
 )
 from l2dm import spec as specs
-from l2dm.diffusion import derive_seed
+from l2dm.context import Context, write_door
 from l2dm.encoders import load_encoders
 from l2dm.errors import BadUpload
-from l2dm.images import save_png, stack
-from l2dm.lesson import Lesson, Pool
+from l2dm.images import save_png
+from l2dm.learning import Sources, learn, method_of, pictures_of
 from l2dm.manifest import Door
-from l2dm.methods import Method
-from l2dm.methods.gated import Gated
-from l2dm.methods.l2dm import L2DM
-from l2dm.methods.sequential import Sequential
 from l2dm.metrics import gate
 from l2dm.models import Model, load_base, resolution, vocabulary
 from l2dm.prompts import TEMPLATES
 from l2dm.sampling import Progress
-from l2dm.training import OnStep, fit
-
-R = TypeVar("R")
-
-
-@dataclass(frozen=True)
-class Context:
-    """What every step of one task shares. `base` is how to load the base model."""
-
-    base: str
-    line: str
-    task_id: str
-    parent_version: int
-    spec: specs.Spec
-
-    @property
-    def seed(self) -> int:
-        """The task's seed: a function of the spec's seed and the task's place in the line."""
-        return derive_seed(self.spec.seed, self.line, self.task_id)
+from l2dm.shards import Shard
+from l2dm.team import Alone
+from l2dm.training import OnStep
 
 
 def empty_release(out: Path, line: str, base: str) -> Door[doors.Release]:
@@ -105,7 +86,7 @@ def intake(upload: Path, parent: Path, out: Path, context: Context) -> Door[door
         for name, picture in zip(names, pictures, strict=True):
             save_png(picture, draft / name)
 
-    return _write(out, record, fill, context, {"parent": release.digest})
+    return write_door(out, record, fill, context, {"parent": release.digest})
 
 
 def generate_prior(
@@ -142,7 +123,7 @@ def generate_prior(
         seeds=prior.seeds(spec.seed, spec.prior.count),
     )
     inputs = {"task": lesson.digest}
-    return _write(out, record, lambda draft: prior.save(draft, drawn), context, inputs)
+    return write_door(out, record, lambda draft: prior.save(draft, drawn), context, inputs)
 
 
 def score_memory(
@@ -151,29 +132,36 @@ def score_memory(
     out: Path,
     context: Context,
     *,
+    drawn: Sequence[Path] = (),
     on_progress: Progress | None = None,
 ) -> Door[doors.Memory]:
     """The rainbow-memory bank for this task: Algorithm 1 of L2DM.
 
     Short-term memory is drawn with the parent model and chosen by Eq. 5, if the method replays it;
     then long-term memory takes the features and prompts of the new pictures, never their pixels.
+    drawn: what `draw_memory` drew in shards; the same bytes.
     """
     lesson = manifest.read(task, doors.Task)
     old = releases.memory_of(parent)
+    inputs = {"task": lesson.digest, "memory": old.digest}
     features = load_file(old.path(releases.LONG_TERM))
     model = load_release(parent, context.base)
     encoders = load_encoders(context.base)
+    spec = context.spec
+    draw: memory.Draw = partial(memory.draw_candidates, on_progress=on_progress)
+    if drawn:
+        draw = shards.gather(drawn, "score_memory", inputs, specs.recorded(spec)).candidates
     short = memory.refresh(
         model,
         encoders,
-        old.record.long_term if _method(context.spec.train).replays else (),
+        _replayed(old.record, spec),
         {one.concept.name: features[f"{one.concept.name}/image"] for one in old.record.long_term},
-        context.spec.memory,
-        context.spec.sampling,
+        spec.memory,
+        spec.sampling,
         seed=lesson.record.seed,
-        on_progress=on_progress,
+        draw=draw,
     )
-    pictures, name = _pictures(lesson), lesson.record.concept.name
+    pictures, name = pictures_of(lesson), lesson.record.concept.name
     features[f"{name}/image"] = encoders.image(pictures)
     features[f"{name}/identity"] = encoders.identity(pictures)
     new = doors.Remembered(lesson.record.concept, lesson.record.prompts)
@@ -183,8 +171,27 @@ def score_memory(
         save_file(features, draft / releases.LONG_TERM)
         save_file({"latents": short.latents.contiguous()}, draft / releases.SHORT_TERM)
 
+    return write_door(out, record, fill, context, inputs)
+
+
+def draw_memory(
+    task: Path,
+    parent: Path,
+    out: Path,
+    context: Context,
+    *,
+    shard: str,
+) -> Door[doors.Drawn]:
+    """One shard of what `score_memory` draws: every n-th batch of candidates. shard: "2/4"."""
+    lesson, old = manifest.read(task, doors.Task), releases.memory_of(parent)
+    model, spec = load_release(parent, context.base), context.spec
+    planned = memory.plan(_replayed(old.record, spec), spec.memory, lesson.record.seed)
+    kept = shards.Recorder()
+    for batch in Shard.named(shard).mine(shards.batches(planned.shots, spec.sampling)):
+        kept.candidates(model, batch, spec.sampling)
+    record = doors.Drawn("score_memory", shard, model.fingerprint, tuple(kept.calls))
     inputs = {"task": lesson.digest, "memory": old.digest}
-    return _write(out, record, fill, context, inputs)
+    return write_door(out, record, kept.save, context, inputs)
 
 
 def train(
@@ -198,39 +205,20 @@ def train(
     work: Path | None = None,
     on_step: OnStep | None = None,
 ) -> Door[doors.Adapter]:
-    """Learn the concept. A run that was killed goes on from its last checkpoint in `work`."""
-    lesson_door = manifest.read(task, doors.Task)
-    bank, classes = manifest.read(memory_, doors.Memory), manifest.read(prior_, doors.Prior)
-    old = releases.adapter_of(parent)
-    spec = context.spec.train
-    model = load_base(context.base)
-    concept = lesson_door.record.concept
-    inputs = {
-        "task": lesson_door.digest,
-        "adapter": old.digest,
-        "prior": classes.digest,
-        "memory": bank.digest,
-    }
-    key = json.dumps([inputs, specs.to_json(context.spec)])
-    lesson = _lesson(model, lesson_door, old, classes, bank)
-    learned, curve = fit(_method(spec), model, lesson, spec, work=work, key=key, on_step=on_step)
-    record = doors.Adapter(
-        method=spec.method,
-        kind=learned.kind,
-        concepts=(*old.record.concepts, concept),
-        base=model.fingerprint,
-        parent=old.digest,
-        settings=learned.settings,
-    )
+    """Learn the concept. A run that was killed goes on from its last checkpoint in `work`.
 
-    def fill(draft: Path) -> None:
-        attaching.save(draft, learned.weights, learned.rows)
-        (draft / "curve.json").write_text(json.dumps({"terms": curve}))
-
-    return _write(out, record, fill, context, inputs)
+    With `train.processes` above 1 it starts that many. Raises StepFailed when one of them dies.
+    """
+    sources = Sources(task, parent, prior_, memory_)
+    if context.spec.train.processes > 1:
+        launch.together(sources, out, context, work=work, on_step=on_step)
+        return manifest.read(out, doors.Adapter)
+    door = learn(sources, out, context, Alone(), work=work, on_step=on_step)
+    assert door is not None  # who learns alone writes
+    return door
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 - one parameter for each door
     task: Path,
     parent: Path,
     prior_: Path,
@@ -239,19 +227,17 @@ def evaluate(
     out: Path,
     context: Context,
     *,
+    drawn: Sequence[Path] = (),
     on_progress: Progress | None = None,
 ) -> Door[doors.Scores]:
-    """The new row of every matrix: all known concepts and classes, fixed prompts and seeds."""
+    """The new row of every matrix: all known concepts and classes, fixed prompts and seeds.
+
+    drawn: what `draw_evaluation` drew in shards; the same bytes.
+    """
     lesson = manifest.read(task, doors.Task)
     learned = manifest.read(adapter, doors.Adapter)
     bank, classes = manifest.read(memory_, doors.Memory), manifest.read(prior_, doors.Prior)
     before = releases.scores_of(parent)
-    model = load_base(context.base)
-    attaching.attach_door(model, learned)
-    cost = evaluation.planned(context.spec, len(learned.record.concepts), len(classes.record.nouns))
-    draw = evaluation.counted(cost, on_progress)
-    subject = evaluation.Subject(model, load_encoders(context.base), context.spec, draw)
-    found = evaluation.new_row(subject, task=lesson, parent=before, prior=classes, memory=bank)
     inputs = {
         "task": lesson.digest,
         "adapter": learned.digest,
@@ -259,9 +245,47 @@ def evaluate(
         "prior": classes.digest,
         "scores": before.digest,
     }
-    return _write(
+    model = load_base(context.base)
+    attaching.attach_door(model, learned)
+    cost = evaluation.planned(context.spec, len(learned.record.concepts), len(classes.record.nouns))
+    draw = evaluation.counted(cost, on_progress)
+    if drawn:
+        draw = shards.gather(drawn, "evaluate", inputs, specs.recorded(context.spec)).pictures
+    subject = evaluation.Subject(model, load_encoders(context.base), context.spec, draw)
+    found = evaluation.new_row(subject, task=lesson, parent=before, prior=classes, memory=bank)
+    return write_door(
         out, found.record, lambda draft: evaluation.save(found, before, draft), context, inputs
     )
+
+
+def draw_evaluation(
+    task: Path,
+    parent: Path,
+    prior_: Path,
+    adapter: Path,
+    out: Path,
+    context: Context,
+    *,
+    shard: str,
+) -> Door[doors.Drawn]:
+    """One shard of what `evaluate` draws: every n-th concept and class noun. shard: "2/4"."""
+    lesson, learned = manifest.read(task, doors.Task), manifest.read(adapter, doors.Adapter)
+    classes, before = manifest.read(prior_, doors.Prior), releases.scores_of(parent)
+    model = load_base(context.base)
+    attaching.attach_door(model, learned)
+    kept = shards.Recorder()
+    drawer = evaluation.Drawer(model, context.spec, kept.pictures(sampling.draw))
+    parts = evaluation.drawings(drawer, task=lesson, parent=before, prior=classes)
+    for draw in Shard.named(shard).mine(parts):
+        draw()
+    record = doors.Drawn("evaluate", shard, model.fingerprint, tuple(kept.calls))
+    inputs = {
+        "task": lesson.digest,
+        "adapter": learned.digest,
+        "prior": classes.digest,
+        "scores": before.digest,
+    }
+    return write_door(out, record, kept.save, context, inputs)
 
 
 def promote(
@@ -288,7 +312,7 @@ def promote(
         line=lesson.line,
         task=lesson,
         verdict=verdict,
-        spec=specs.to_dict(context.spec),
+        spec=specs.recorded(context.spec),
         parent=release.digest,
     )
 
@@ -319,68 +343,26 @@ def examine(
     found, inputs = checking.examine_again(
         release, context.base, context.spec, seed, on_progress=on_progress
     )
-    return _write(out, found.record, partial(checking.save, found), context, inputs)
-
-
-def _method(spec: specs.TrainSpec) -> Method:
-    match spec.method:
-        case "l2dm":
-            return L2DM(spec)
-        case "gated":
-            return Gated(spec)
-        case "sequential":
-            return Sequential(spec)
-
-
-def _lesson(
-    model: Model,
-    task: Door[doors.Task],
-    parent: Door[doors.Adapter],
-    classes: Door[doors.Prior],
-    bank: Door[doors.Memory],
-) -> Lesson:
-    pictures = _pictures(task)
-    mirrored = torch.cat([pictures, pictures.flip(-1)])  # a concept seen from both sides
-    wordings = tuple(template.format(task.record.concept.phrase) for template in TEMPLATES)
-    short = load_file(bank.path(releases.SHORT_TERM))["latents"]
-    latents = load_file(classes.path(prior.LATENTS))
-    captions = [classes.record.captions[noun] for noun in classes.record.nouns]
-    return Lesson(
-        concept=task.record.concept,
-        parent=parent,
-        new=Pool(model.encode(mirrored).cpu(), (wordings,) * len(mirrored)),
-        replay=Pool(short, tuple((entry.prompt,) for entry in bank.record.short_term)),
-        prior=Pool(
-            torch.cat([latents[noun] for noun in classes.record.nouns]),
-            tuple((caption,) for captions_ in captions for caption in captions_),
-        ),
-        seed=task.record.seed,
+    spec = specs.to_dict(context.spec)
+    return manifest.write(
+        out, found.record, partial(checking.save, found), spec=spec, seed=seed, inputs=inputs
     )
 
 
-def _pictures(task: Door[doors.Task]) -> Tensor:
-    return stack([task.path(name) for name in task.record.pictures])
+def _replayed(bank: doors.Memory, spec: specs.Spec) -> tuple[doors.Remembered, ...]:
+    """The concepts whose pictures the method wants to see again."""
+    return bank.long_term if method_of(spec.train).replays else ()
 
 
 def _wordings(phrase: str, count: int) -> tuple[str, ...]:
     return tuple(TEMPLATES[i % len(TEMPLATES)].format(phrase) for i in range(count))
 
 
-def _write(
-    out: Path,
-    record: R,
-    fill: Callable[[Path], None],
-    context: Context,
-    inputs: Mapping[str, str],
-) -> Door[R]:
-    return manifest.write(
-        out, record, fill, spec=specs.to_dict(context.spec), seed=context.seed, inputs=inputs
-    )
-
-
 __all__ = [
     "Context",
     "check_champion",
+    "draw_evaluation",
+    "draw_memory",
     "empty_release",
     "evaluate",
     "examine",

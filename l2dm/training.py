@@ -14,6 +14,7 @@ from l2dm.lesson import Lesson, draw_batch
 from l2dm.methods import Learned, Method, Trainable
 from l2dm.models import Model
 from l2dm.spec import TrainSpec
+from l2dm.team import Alone, Team
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -49,13 +50,16 @@ def fit(
     work: Path | None = None,
     key: str = "",
     on_step: OnStep | None = None,
+    team: Team | None = None,
 ) -> tuple[Learned, Curve]:
     """Learn one concept. Returns what was learned and the loss curve, one value per step and term.
 
     work: a folder for checkpoints; a run that was killed goes on from the last one and ends in
     the bytes of an undisturbed run. key: names the run's inputs; a checkpoint with another key is
-    not used. Raises DoesNotFit when the loss stops being finite.
+    not used. team: the processes that learn together, each with its share of every batch; rank 0
+    writes the checkpoints and all read them. Raises DoesNotFit when the loss stops being finite.
     """
+    team = team or Alone()
     trainable = method.begin(model, lesson)
     optimizer = torch.optim.AdamW(
         [
@@ -65,31 +69,35 @@ def fit(
         weight_decay=0.0,  # decay would move rows and weights that no gradient asks for
     )
     progress = _resume(work, key, trainable, optimizer)
+    parameters = list(trainable.all().values())
+    team.agree(parameters)
     while progress.step < spec.steps:
         began = time.monotonic()
-        batch = draw_batch(lesson, model.noise, spec, progress.step)
+        batch = team.share(draw_batch(lesson, model.noise, spec, progress.step))
         with torch.autocast(
             model.device.type, dtype=torch.bfloat16, enabled=spec.precision == "bf16"
         ):
             terms = method.loss(batch)
-        means = {name: values.float().mean() for name, values in terms.items()}
-        total = torch.stack(list(means.values())).sum()
-        _require_finite(total, progress.step)
+        weighed = team.weigh(terms)
+        _require_finite(weighed.means, progress.step)
         optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        weighed.loss.backward()
+        team.add_gradients(parameters)
         optimizer.step()
         progress.step += 1
-        values = {name: round(mean.item(), 6) for name, mean in means.items()}
+        values = {name: round(mean.item(), 6) for name, mean in weighed.means.items()}
         for name, value in values.items():
             progress.curve.setdefault(name, []).append(value)
         if on_step:
             on_step(StepReport(progress.step, spec.steps, values, time.monotonic() - began))
-        if work and spec.checkpoint_every and progress.step % spec.checkpoint_every == 0:
+        due = spec.checkpoint_every and progress.step % spec.checkpoint_every == 0
+        if work and due and team.rank == 0:
             _checkpoint(work, key, trainable, optimizer, progress)
     return method.end(), progress.curve
 
 
-def _require_finite(total: Tensor, step: int) -> None:
+def _require_finite(means: Mapping[str, Tensor], step: int) -> None:
+    total = torch.stack(list(means.values())).detach().sum()
     if not torch.isfinite(total):
         raise DoesNotFit(
             f"the loss became {total.item()} at step {step + 1}; lower train.rate or "
@@ -124,7 +132,7 @@ def _resume(
     path = work / CHECKPOINT if work else None
     if path is None or not path.is_file():
         return _Progress()
-    state: dict[str, Any] = torch.load(path, weights_only=True)
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     if state["key"] != key:
         return _Progress()
     for name, parameter in trainable.all().items():

@@ -1,11 +1,19 @@
 """A tiny random Stable Diffusion folder with encoders: all but the knowledge. 16x16 pictures."""
 
 import json
+import random
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from tokenizers import pre_tokenizers
+
+if TYPE_CHECKING:
+    from l2dm import doors
+    from l2dm import spec as specs
 
 WORDS = ("a", "photo", "picture", "of", "dog", "cat", "cup", "and", "in", "the", "red", "blue")
 
@@ -57,6 +65,46 @@ def base(folder: Path, seed: int = 0) -> Path:
     (folder / "sampling.json").write_text(json.dumps({"steps": 3, "guidance": 2.0}))
     torch.set_rng_state(generator_state)
     return folder
+
+
+def second_task(root: Path, base: str, settings: Sequence[str]) -> dict[str, Path]:
+    """Doors of a second task, ready to train: folders by name; `root/empty` is the first parent."""
+    from l2dm import doors, steps
+    from l2dm import spec as specs
+
+    spec = specs.override(specs.Spec(), settings)
+    parent = steps.empty_release(root / "empty", "pets", base).folder
+    for number, concept in enumerate((doors.Concept("rex", "dog"), doors.Concept("tom", "cat"))):
+        context = steps.Context(base, "pets", f"t{number + 1:04d}", number, spec)
+        uploaded = _upload(root, concept, spec)
+        at = root / str(number) if number == 0 else root
+        made = {"task": at / "task", "parent": parent}
+        steps.intake(uploaded, parent, made["task"], context)
+        made |= {name: at / name for name in ("prior", "memory")}
+        steps.generate_prior(made["task"], parent, made["prior"], context)
+        steps.score_memory(made["task"], parent, made["memory"], context)
+        if number == 0:
+            steps.train(*made.values(), at / "adapter", context)
+            steps.evaluate(*made.values(), at / "adapter", at / "scores", context)
+            steps.promote(
+                made["task"], parent, made["memory"], at / "adapter", at / "scores",
+                at / "release", context,
+            )  # fmt: skip
+            parent = at / "release"
+    return made
+
+
+def _upload(root: Path, concept: "doors.Concept", spec: "specs.Spec") -> Path:
+    from l2dm import concepts
+
+    folder = root / "pictures" / concept.name
+    folder.mkdir(parents=True)
+    for index in range(3):
+        noise = random.Random(f"{concept.name} {index}").randbytes(192)
+        small = Image.frombytes("RGB", (8, 8), noise)
+        small.resize((32, 32), Image.Resampling.NEAREST).save(folder / f"{index}.png")
+    concepts.submit(folder, root / "inbox", "pets", concept, spec.intake, {})
+    return root / "inbox" / "pets" / concept.name
 
 
 def _tokenizer(folder: Path):  # type: ignore[no-untyped-def]

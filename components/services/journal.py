@@ -63,9 +63,13 @@ def heard(line: str) -> Progress | None:
 
 
 def peak_mb() -> float:
-    """Peak resident memory of this process so far, MB (ru_maxrss is in KiB on Linux)."""
+    """Peak resident memory so far, MB, of this process or of the largest that it started.
+
+    ru_maxrss is in KiB on Linux.
+    """
     scale = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e6
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return max(resource.getrusage(one).ru_maxrss for one in who) * scale / 1e6
 
 
 def write_cost(store: Objects, run: str, step: str, cost: Cost) -> None:

@@ -15,6 +15,18 @@ def test_load_of_save_is_the_same_spec():
     assert to_json(from_json(to_json(changed))) == to_json(changed)
 
 
+def test_a_door_records_what_may_change_its_bytes_and_nothing_of_the_machines():
+    settings = ["memory.fan_out=1", "evaluate.fan_out=1", "evaluate.shards=4", "check.margin=0.3"]
+    shared = override(Spec(), settings)
+    assert spec.recorded(shared) == spec.recorded(Spec())
+    assert parse(spec.recorded(shared)) == Spec()
+    together = override(Spec(), ["train.processes=2"])
+    assert spec.recorded(together)["train"].pop("processes") == 2
+    assert spec.recorded(Spec())["train"].keys() == {
+        field.name for field in dataclasses.fields(TrainSpec)
+    } - {"processes"}
+
+
 def test_left_out_keys_keep_their_defaults():
     assert parse({"train": {"steps": 3}}) == Spec(train=TrainSpec(steps=3))
     assert from_json("") == from_json("{}") == Spec()
