@@ -24,6 +24,7 @@ from pipelines.submit import Listener
 
 if TYPE_CHECKING:
     from components.services.wakeups import Wakeups
+    from components.services.webhook import Pages
 
 
 @dataclass(frozen=True)
@@ -213,23 +214,24 @@ def dispatch(
     """
     from components.services.stores import probe
     from pipelines.dispatch import Dispatcher, Policy, Settings, follow
+    from pipelines.metrics import PATH, Measured
     from pipelines.runs import LocalRuns
 
     place = Place(folder, "", base, tuple(settings))
     home, chosen = place.home, Settings(place.base_name, to_json(place.spec))
     _require_base(chosen.base)
     probe(home.store)
-    runs, wakeups = LocalRuns(home), _wakeups(home, service)
-    policy = Policy(parallel=service.parallel)
-    dispatcher = Dispatcher(home, runs, place.registry, chosen, policy)
+    runs, policy = LocalRuns(home), Policy(parallel=service.parallel)
+    measured = Measured(Dispatcher(home, runs, place.registry, chosen, policy), home)
+    wakeups = _wakeups(home, service, {PATH: measured.text})
     try:
-        yield from follow(dispatcher, wakeups, service.every, once=service.once)
+        yield from follow(measured, wakeups, service.every, once=service.once)
     finally:
         wakeups.close()
         runs.close()
 
 
-def _wakeups(home: Home, service: Service) -> "Wakeups":
+def _wakeups(home: Home, service: Service, pages: "Pages") -> "Wakeups":
     """What wakes the dispatcher. Raises BadStore: only a bucket sends events."""
     from components.services.events import Inbox
     from components.services.s3 import S3Objects
@@ -250,7 +252,7 @@ def _wakeups(home: Home, service: Service) -> "Wakeups":
         host, _, port = service.listen.rpartition(":")
         if not port.isdigit():
             raise BadStore(f"--listen: expected HOST:PORT, found {service.listen!r}")
-        sources.append(HttpWakeups(host, int(port), inbox, service.token))
+        sources.append(HttpWakeups(host, int(port), inbox, service.token, pages))
     return sources[0] if len(sources) == 1 else Several(*sources)
 
 
