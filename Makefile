@@ -12,7 +12,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 PACKAGES := l2dm components pipelines
 
-.PHONY: demo test test-integration check pocket bench-core compile format clean
+.PHONY: demo test test-integration test-containers check pocket bench-core compile format image up down clean
 
 demo: $(READY)
 	$(BIN)/l2dm demo --home $(DEMO_HOME)
@@ -34,6 +34,22 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest $(PYTEST)
+
+# In containers: a Docker engine of its own (Debian or Ubuntu, root), both images, one concept.
+test-containers: $(READY)
+	sh tests/infra/install.sh
+	$(BIN)/python tests/container_engine.py $(BIN)/python -m pytest tests/infra/test_containers.py $(PYTEST)
+
+# The images l2dm and l2dm-service; settings: infra/image/build.sh
+image:
+	sh infra/image/build.sh
+
+# A team's servers on one machine; settings: infra/local/README.md
+up:
+	sh infra/local/up.sh
+
+down:
+	sh infra/local/down.sh
 
 pocket: $(READY)
 	$(BIN)/python -m l2dm.pocket.make

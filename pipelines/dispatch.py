@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from components.services.checks import CONCEPT, checking
 from components.services.home import Home
@@ -294,8 +294,20 @@ class Dispatcher:
         return (starts[-1] if starts else "", line)
 
 
+class Looks(Protocol):
+    """What `follow` asks of a dispatcher, or of whoever stands before one."""
+
+    def look(self) -> dict[str, Moved]:
+        """See Dispatcher."""
+        ...
+
+    def reconcile(self, line: str) -> Moved:
+        """See Dispatcher."""
+        ...
+
+
 def follow(
-    dispatcher: Dispatcher, wakeups: Wakeups, every: float, *, once: bool
+    dispatcher: Looks, wakeups: Wakeups, every: float, *, once: bool
 ) -> Iterator[tuple[str, Moved]]:
     """Look at all lines every so many seconds, at woken ones at once; each change of a line.
 

@@ -25,6 +25,7 @@ from pipelines.submit import Listener
 
 if TYPE_CHECKING:
     from components.services.wakeups import Wakeups
+    from components.services.webhook import Pages
 
 
 @dataclass(frozen=True)
@@ -218,6 +219,7 @@ def dispatch(
     """
     from components.services.stores import probe
     from pipelines.dispatch import Dispatcher, Policy, Settings, follow
+    from pipelines.metrics import PATH, Measured
 
     place = Place(folder, "", base, tuple(settings))
     home, chosen = place.home, Settings(place.base_name, to_json(place.spec))
@@ -225,18 +227,18 @@ def dispatch(
     if sees(service.runner, chosen.base):
         require_base(chosen.base)
     probe(home.store)
-    wakeups = _wakeups(home, service)
     runs = open_runs(service.runner, where, home, chosen.base)
     policy = Policy(parallel=service.parallel)
-    dispatcher = Dispatcher(home, runs, place.registry, chosen, policy)
+    measured = Measured(Dispatcher(home, runs, place.registry, chosen, policy), home)
+    wakeups = _wakeups(home, service, {PATH: measured.text})
     try:
-        yield from follow(dispatcher, wakeups, service.every, once=service.once)
+        yield from follow(measured, wakeups, service.every, once=service.once)
     finally:
         wakeups.close()
         runs.close()
 
 
-def _wakeups(home: Home, service: Service) -> "Wakeups":
+def _wakeups(home: Home, service: Service, pages: "Pages") -> "Wakeups":
     """What wakes the dispatcher. Raises BadStore: only a bucket sends events."""
     from components.services.events import Inbox
     from components.services.s3 import S3Objects
@@ -257,7 +259,7 @@ def _wakeups(home: Home, service: Service) -> "Wakeups":
         host, _, port = service.listen.rpartition(":")
         if not port.isdigit():
             raise BadStore(f"--listen: expected HOST:PORT, found {service.listen!r}")
-        sources.append(HttpWakeups(host, int(port), inbox, service.token))
+        sources.append(HttpWakeups(host, int(port), inbox, service.token, pages))
     return sources[0] if len(sources) == 1 else Several(*sources)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from components.services.events import Inbox, lines_of
-from components.services.webhook import Webhook
+from components.services.webhook import Pages, Webhook
 from l2dm.errors import BadInput
 
 MAX_LINES = 10_000  # names kept until somebody waits; a flood of forged ones ends there
@@ -134,13 +134,21 @@ class HttpWakeups:
     POST to any path is answered with 204, or with 400 (no event), 401 or 413 and the reason;
     GET /healthz with 200 while this process lives. token: what senders give as `Authorization:
     Bearer`; without one whoever reaches the port may wake us, and can do nothing else.
+    pages: what else GET answers, to whoever asks.
     """
 
-    def __init__(self, host: str, port: int, inbox: Inbox, token: str | None = None) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        inbox: Inbox,
+        token: str | None = None,
+        pages: Pages | None = None,
+    ) -> None:
         """Port 0 takes a free one. Raises BadInput when it cannot listen there."""
         self._bell = Bell()
         self._webhook = Webhook(
-            host, port, lambda body: hear(self._bell, "webhook", body, inbox), token
+            host, port, lambda body: hear(self._bell, "webhook", body, inbox), token, pages
         )
 
     @property

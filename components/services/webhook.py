@@ -1,5 +1,6 @@
 """A small HTTP server for events: one request per connection, limits on everything, no TLS.
 
+It answers GET with its health and the pages that it is given, without the token of who posts.
 TLS and rate limits belong to the ingress in front of it.
 """
 
@@ -8,7 +9,7 @@ import logging
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -22,6 +23,8 @@ MAX_DRAINED = 16 * MAX_BODY  # bytes of a refused body that are read, so that th
 TICK = 0.2  # seconds until close() is noticed
 HEALTH = "/healthz"
 
+Pages = Mapping[str, Callable[[], str]]  # path: the text of that page, asked for in any thread
+
 log = logging.getLogger(__name__)
 
 
@@ -29,13 +32,19 @@ class Webhook:
     """Serves in threads of its own from now on. `hear` gets each body, and says what is wrong."""
 
     def __init__(
-        self, host: str, port: int, hear: Callable[[bytes], str], token: str | None = None
+        self,
+        host: str,
+        port: int,
+        hear: Callable[[bytes], str],
+        token: str | None = None,
+        pages: Pages | None = None,
     ) -> None:
         """Raises BadInput when it cannot listen there, and for a token that is empty."""
         if token is not None and not token.strip():
             raise BadInput("expected a token for the webhook, found an empty one; set it, or none")
         try:
-            self._server = _Server(host, port, hear, token.strip() if token else None)
+            secret, answers = token.strip() if token else None, {HEALTH: lambda: "ok"}
+            self._server = _Server(host, port, hear, secret, {**answers, **(pages or {})})
         except (OSError, OverflowError) as error:
             raise BadInput(
                 f"expected to listen on {host}:{port}, found {error}; choose a free port of this "
@@ -62,9 +71,14 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128  # of the five by default, a sixth sender at once waits for a second
 
     def __init__(
-        self, host: str, port: int, hear: Callable[[bytes], str], token: str | None
+        self,
+        host: str,
+        port: int,
+        hear: Callable[[bytes], str],
+        token: str | None,
+        pages: Pages,
     ) -> None:
-        self.hear, self.token = hear, token
+        self.hear, self.token, self.pages = hear, token, pages
         self._serving: dict[Any, threading.Thread] = {}
         self._leaving = set[Any]()  # those of them that were told to hang up
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -113,10 +127,12 @@ class _Request(BaseHTTPRequestHandler):
     server_version, sys_version = "l2dm", ""
 
     def do_GET(self) -> None:
-        if self.path.partition("?")[0] == HEALTH:
-            self._answer(200, "ok")
+        page = self.server.pages.get(self.path.partition("?")[0])
+        if page is not None:
+            self._answer(200, page())
         else:
-            self._answer(404, f"events are posted; this answers GET {HEALTH} only")
+            known = " and ".join(sorted(self.server.pages))
+            self._answer(404, f"events are posted; this answers GET {known} only")
 
     def do_POST(self) -> None:
         given = self.headers.get("Content-Length", "")

@@ -1,0 +1,177 @@
+"""What a dispatcher tells Prometheus: `GET /metrics` of `l2dm dispatch --listen`.
+
+A scrape asks nothing of the store: it shows what the dispatcher's last look saw. A line is counted
+anew when its look ended otherwise than "idle" or than before, and else once in a while, because
+another dispatcher may have acted on it.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import get_args
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from components.services.checks import found
+from components.services.home import Home
+from components.services.records import Records, State, standing
+from components.services.uploads import Uploads
+from l2dm.errors import L2dmError
+from pipelines.dispatch import Looks, Moved
+
+PATH = "/metrics"
+RECOUNT = 600.0  # seconds after which an idle line is counted again
+RUNS: tuple[Moved, ...] = ("started", "running", "checking")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A line at a time, and since when all that holds."""
+
+    moved: Moved
+    counts: "Counts"
+    changed: float  # seconds since 1970
+    counted: float
+
+    def same(self, other: "Seen") -> bool:
+        """Whether nothing moved between the two."""
+        return (self.moved, self.counts) == (other.moved, other.counts)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Uploads that wait, concepts by state, and what the champion's last check found ("": none)."""
+
+    waiting: int = 0
+    states: Mapping[str, int] = field(default_factory=dict)
+    health: str = ""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the next scrape shows; replaced as a whole, because scrapes come in other threads."""
+
+    lines: Mapping[str, Seen] = field(default_factory=dict)
+    looked: float = 0.0  # seconds since 1970; 0: never
+    seconds: float = 0.0  # that the look took
+
+
+class Measured:
+    """A dispatcher that is looked over the shoulder. Use it in the other's place."""
+
+    def __init__(
+        self, dispatcher: Looks, home: Home, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._dispatcher, self._home, self._clock = dispatcher, home, clock
+        self._inboxes: dict[str, tuple[Records, Uploads]] = {}
+        self._now = Snapshot()
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def look(self) -> dict[str, Moved]:
+        """See Looks."""
+        began = self._clock()
+        moves = self._dispatcher.look()
+        lines = {line: self._seen(line, moved) for line, moved in moves.items()}
+        ended = self._clock()
+        self._now = Snapshot(lines, ended, ended - began)
+        return moves
+
+    def reconcile(self, line: str) -> Moved:
+        """See Looks."""
+        moved = self._dispatcher.reconcile(line)
+        now = self._now
+        lines = {**now.lines, line: self._seen(line, moved)}
+        self._now = Snapshot(lines, now.looked, now.seconds)
+        return moved
+
+    def text(self) -> str:
+        """Everything in Prometheus' text format."""
+        return generate_latest(self._registry).decode()
+
+    def collect(self) -> Iterable[Metric]:
+        """For prometheus_client: the last look as metrics."""
+        now = self._now
+        yield _gauge(
+            "last_look_timestamp_seconds", "When all lines were last looked at", now.looked
+        )
+        yield _gauge("look_seconds", "How long that look took", now.seconds)
+        runs = sum(seen.moved in RUNS for seen in now.lines.values())
+        yield _gauge("runs", "Runs that this dispatcher watches", runs)
+        yield _lines(now.lines)
+        yield _by_line(
+            "uploads_open", "Uploads without an end", now, lambda seen: seen.counts.waiting
+        )
+        yield _by_line(
+            "line_broken", "1: it cannot be looked at", now, lambda seen: seen.moved == "broken"
+        )
+        yield _by_line(
+            "line_changed_timestamp_seconds",
+            "When something of the line last changed",
+            now,
+            lambda seen: seen.changed,
+        )
+        yield _by_line(
+            "champion_regressed",
+            "1: the champion's last check found a regression",
+            now,
+            lambda seen: seen.counts.health == "regressed",
+        )
+        yield _concepts(now.lines)
+
+    def _seen(self, line: str, moved: Moved) -> Seen:
+        now, before = self._clock(), self._now.lines.get(line)
+        settled = before is not None and moved == before.moved and moved in ("idle", "broken")
+        if before is not None and settled and now - before.counted < RECOUNT:
+            return before
+        seen = Seen(moved, self._count(line, before), now, now)
+        if before is not None and seen.same(before):
+            return replace(seen, changed=before.changed)
+        return seen
+
+    def _count(self, line: str, before: Seen | None) -> Counts:
+        """As before where the line cannot be read."""
+        store = self._home.store
+        made = (Records(store, line), Uploads(store, line))
+        records, uploads = self._inboxes.setdefault(line, made)
+        try:
+            concepts = records.concepts()
+            waiting = len(uploads.waiting(concepts))
+            events = records.events()
+        except (L2dmError, OSError):  # the dispatcher has told what is wrong with it
+            return before.counts if before else Counts()
+        states = [concept.state for concept in concepts]
+        last = found(events, standing(events).champion)
+        return Counts(
+            waiting,
+            {state: states.count(state) for state in get_args(State)},
+            str(last["health"]) if last else "",
+        )
+
+
+def _gauge(name: str, help: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"l2dm_{name}", help, value=value)
+
+
+def _by_line(name: str, help: str, now: Snapshot, value: Callable[[Seen], float]) -> Metric:
+    family = GaugeMetricFamily(f"l2dm_{name}", help, labels=["line"])
+    for line, seen in now.lines.items():
+        family.add_metric([line], float(value(seen)))
+    return family
+
+
+def _lines(lines: Mapping[str, Seen]) -> Metric:
+    family = GaugeMetricFamily("l2dm_lines", "Lines by how the last look ended", labels=["moved"])
+    moves = [seen.moved for seen in lines.values()]
+    for moved in get_args(Moved):
+        family.add_metric([moved], moves.count(moved))
+    return family
+
+
+def _concepts(lines: Mapping[str, Seen]) -> Metric:
+    family = GaugeMetricFamily("l2dm_concepts", "Concepts by state", labels=["line", "state"])
+    for line, seen in lines.items():
+        for state, count in seen.counts.states.items():
+            family.add_metric([line, state], count)
+    return family

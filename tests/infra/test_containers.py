@@ -1,0 +1,231 @@
+"""The images, and a whole run in them: nobody's user, nothing writable but what is mounted."""
+
+import json
+import os
+import subprocess
+import threading
+import time
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from container_engine import VARIABLE, client
+from integration.servers import free_port
+from uploads import pictures
+
+from components.image import IMAGE
+from components.services.home import Home
+from components.services.journal import read_failure
+from components.services.leases import Leases
+from l2dm import __version__
+from l2dm.doors import Concept
+from l2dm.spec import Spec, override, to_json
+from pipelines import operations
+from pipelines.submit import STEPS, Job, compile_pipelines
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        VARIABLE not in os.environ,
+        reason="no container engine was started; make test-containers starts one and says why not",
+    ),
+]
+
+SERVICE = IMAGE.replace("l2dm:", "l2dm-service:")
+NOBODY = "23456:0"  # a user that neither the image nor this machine knows
+MAX_BYTES = 3.5e9
+TINY = (
+    *("intake.min_side=8", "prior.count=2", "memory.candidates=1", "memory.budget=4"),
+    *("train.steps=4", "train.batch=2", "train.replay_batch=1", "train.checkpoint_every=1"),
+    *("evaluate.pictures=2", "evaluate.distractors=4", "evaluate.resamples=20"),
+    *("gate.min_identity=0", "gate.max_forgetting=2", "gate.max_drift=2"),
+)
+CLOSED = {
+    "user": NOBODY,
+    "read_only": True,
+    "tmpfs": {"/tmp": "mode=1777,size=512m"},
+    "cap_drop": ["ALL"],
+    "security_opt": ["no-new-privileges"],
+    "network_mode": "none",
+}
+FLAGS = (
+    *("--user", NOBODY, "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"),
+    *("--security-opt", "no-new-privileges"),
+)
+
+
+def docker(*command: str) -> str:
+    done = subprocess.run([client(), *command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def inside(image: str, *command: str) -> str:
+    return docker("run", "--rm", *FLAGS, "--network", "none", image, *command)
+
+
+def logs(name: str) -> str:
+    done = subprocess.run([client(), "logs", name], capture_output=True, text=True)
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("image", "title"), [(IMAGE, "l2dm step"), (SERVICE, "l2dm service")])
+def test_an_image_says_what_it_is_and_is_small_enough(image: str, title: str) -> None:
+    (facts,) = json.loads(docker("image", "inspect", image))
+    print(f"{image}: {facts['Size'] / 1e9:.2f} GB")
+    assert facts["Size"] <= MAX_BYTES
+    assert facts["Config"]["User"] == "10001:0"
+    assert facts["Config"]["Entrypoint"] is None  # the runner's command is the whole command
+    labels = facts["Config"]["Labels"]
+    assert labels["org.opencontainers.image.version"] == __version__
+    assert len(labels["org.opencontainers.image.revision"]) == 40
+    assert labels["org.opencontainers.image.title"] == title
+
+
+def test_a_step_has_of_kfp_the_executor_and_nothing_of_its_pins() -> None:
+    listed = json.loads(inside(IMAGE, "cat", "/opt/l2dm/sbom.cdx.json"))
+    versions = {one["name"].lower(): one["version"] for one in listed["components"]}
+    assert {"torch", "kfp", "diffusers", "mlflow", "l2dm"} <= {*versions, "l2dm"}
+    assert not {"kfp-server-api", "kfp-pipeline-spec", "kubernetes", "pip"} & set(versions)
+    found = json.loads(
+        inside(
+            IMAGE,
+            "python3",
+            "-c",
+            "import json; from importlib.metadata import distributions; "
+            "print(json.dumps({d.name.lower(): d.version for d in distributions()}))",
+        )
+    )
+    assert found.pop("l2dm") == __version__
+    versions.pop("l2dm", None)
+    assert versions == found  # the bill of materials is what is there
+
+
+def test_the_service_has_what_it_needs() -> None:
+    code = "import kfp, kfp_server_api, psycopg2, flask_wtf, mlflow.server.auth, pipelines.submit"
+    inside(SERVICE, "python3", "-c", code)
+    assert "dispatch" in inside(SERVICE, "l2dm", "--help")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    return Home.at(folder / "home")
+
+
+@contextmanager
+def renewed(home: Home, line: str) -> Iterator[int]:
+    """The line's lease, held as a dispatcher would."""
+    leases, over = Leases(home.store), threading.Event()
+    lease = leases.take(line, "test")
+
+    def renew() -> None:
+        held = lease
+        while not over.wait(15):
+            held = leases.renew(held)
+
+    thread = threading.Thread(target=renew, daemon=True)
+    thread.start()
+    yield lease.fence
+    over.set()
+    thread.join()
+
+
+def run_in_containers(job: Job, **options: object) -> Path:
+    """The compiled pipeline under kfp.local's DockerRunner; the folder of the release."""
+    from docker.types import Mount
+    from kfp import components, local
+
+    shared = job.home.folder.parent
+    root = shared / "pipeline"
+    root.mkdir()
+    package = compile_pipelines(shared / "package")
+    subprocess.run(["chown", "-R", NOBODY, str(shared)], check=True)
+    mounts = [Mount(str(job.home.folder), str(job.home.folder), type="bind")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        local.init(
+            local.DockerRunner(mounts=mounts, **CLOSED, **options),
+            pipeline_root=str(root),
+            raise_on_error=True,
+        )
+        pipeline = components.load_component_from_file(str(package))
+        return Path(pipeline(**job.arguments).output.path)
+
+
+def test_a_concept_is_learned_by_nobody_on_a_read_only_file_system(
+    home: Home, tmp_path: Path
+) -> None:
+    spec = override(Spec(), TINY)
+    given = pictures(tmp_path / "in")
+    operations.submit(home.place, given, "pets", Concept("rex", "dog"), spec.intake)
+    began = time.monotonic()
+    with renewed(home, "pets") as fence:
+        job = Job("pets", "rex", "pocket", to_json(spec), home, fence)
+        release = run_in_containers(job, environment={"OMP_NUM_THREADS": "1"})
+    print(f"six steps in containers: {time.monotonic() - began:.0f} s")
+
+    assert (release / "manifest.json").stat().st_uid == int(NOBODY.partition(":")[0])
+    for step in STEPS:  # a bare success proves nothing: every declared output is there
+        made = json.loads((release.parents[1] / step.replace("_", "-") / "metrics").read_text())
+        assert made["seconds"] > 0 or step == "promote"
+    (line,) = operations.status(home.place, "pets", refresh=True)
+    assert (line["champion"], line["concepts"][0]["state"]) == (1, "promoted")
+
+
+def test_a_refused_upload_is_a_failed_run(home: Home, tmp_path: Path) -> None:
+    spec = override(Spec(), TINY)
+    given = pictures(tmp_path / "in")
+    operations.submit(home.place, given, "pets", Concept("rex", "dog"), spec.intake)
+    next((home.upload("pets", "rex")).glob("*.png")).write_bytes(b"other bytes")
+    with renewed(home, "pets") as fence:
+        job = Job("pets", "rex", "pocket", to_json(spec), home, fence)
+        with pytest.raises(RuntimeError, match="intake"):
+            run_in_containers(job)
+    failure = read_failure(home.store, job.key)
+    assert failure is not None and failure.kind == "BadUpload"
+
+
+def test_the_dispatcher_is_healthy_in_its_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    endpoint = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
+    keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_REGION": "us-east-1"}
+    for name, value in keys.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1").create_bucket(Bucket="l2dm")
+    port = free_port()
+    given = {
+        **keys,
+        "AWS_ENDPOINT_URL": endpoint,
+        "L2DM_HOME": "s3://l2dm/team",
+        "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+        "L2DM_HEALTH": f"http://127.0.0.1:{port}/healthz",
+    }
+    flags = [part for name, value in given.items() for part in ("--env", f"{name}={value}")]
+    command = ["l2dm", "dispatch", "--listen", f"127.0.0.1:{port}"]
+    name = f"l2dm-dispatcher-{port}"
+    health = ("--health-interval", "1s", "--name", name, "--network", "host", "--detach")
+    docker("run", *FLAGS, *health, *flags, SERVICE, *command)
+    try:
+        state = ""
+        for _ in range(120):
+            state = docker("inspect", "--format", "{{.State.Health.Status}}", name).strip()
+            if state == "healthy":
+                break
+            time.sleep(0.5)
+        assert state == "healthy", logs(name)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            assert "l2dm_last_look_timestamp_seconds" in answer.read().decode()
+    finally:
+        docker("rm", "--force", name)
+        server.stop()
