@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -48,13 +48,30 @@ class Runs(Protocol):
         ...
 
 
+class Child(Protocol):
+    """A process that we started, as `subprocess.Popen` has it."""
+
+    @property
+    def pid(self) -> int:
+        """Its number, and that of its session."""
+        ...
+
+    def poll(self) -> int | None:
+        """Its exit code; None while it lives."""
+        ...
+
+    def wait(self) -> int:
+        """Its exit code, once it has ended."""
+        ...
+
+
 class LocalRuns:
     """Runs as processes of this machine. They end when the process that started them dies."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
         self._folder = home.folder / "dispatched"
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._children: dict[str, Child] = {}
 
     def start(self, name: str, job: Job) -> None:
         """See Runs."""
@@ -63,14 +80,7 @@ class LocalRuns:
         folder = self._folder / name
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "job.json", json.dumps(_facts(job)))
-        with open(folder / "output.txt", "ab") as output:
-            self._children[name] = subprocess.Popen(
-                [sys.executable, "-m", "pipelines.runs", str(folder)],
-                stdout=output,
-                stderr=output,
-                env={**os.environ, watch.VARIABLE: str(os.getpid())},
-                start_new_session=True,
-            )
+        self._children[name] = self._spawn(folder)
 
     def look(self, name: str) -> Look:
         """See Runs. A run that ended without saying how was killed."""
@@ -99,6 +109,17 @@ class LocalRuns:
         for name in tuple(self._children):
             self.stop(name)
 
+    def _spawn(self, folder: Path) -> Child:
+        """The process of the job in `folder`, which leads a session of its own."""
+        with open(folder / "output.txt", "ab") as output:
+            return subprocess.Popen(
+                [sys.executable, "-m", "pipelines.runs", str(folder)],
+                stdout=output,
+                stderr=output,
+                env={**os.environ, watch.VARIABLE: str(os.getpid())},
+                start_new_session=True,
+            )
+
 
 def run_name(line: str, task: int, concept: str, upload: str, attempt: int) -> str:
     """A name that says what it is and is the same after a crash."""
@@ -125,15 +146,14 @@ def _read_end(folder: Path) -> Look:
     return Look("failed", failure, end["text"])
 
 
-def main() -> None:
-    """The process of one local run: its folder is the only argument."""
+def execute(folder: Path, run: Callable[[Job], object]) -> None:
+    """Run the job that `start` left in a folder, and leave there how it ended."""
     watch.follow_learner()
-    folder = Path(sys.argv[1])
     facts = json.loads((folder / "job.json").read_text())
     home = Home.at(facts.pop("home"))
     job = Job(**facts, home=home)
     try:
-        run_local(job, lambda progress: None)  # its log holds the progress
+        run(job)
     except RunFailed as error:
         failure = asdict(error.failure) if error.failure else None
         end = {"state": "failed", "failure": failure, "text": str(error)}
@@ -143,4 +163,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    execute(Path(sys.argv[1]), lambda job: run_local(job, lambda progress: None))

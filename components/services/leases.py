@@ -43,8 +43,8 @@ class Lease:
 class Leases:
     """The leases of all lines in one store."""
 
-    def __init__(self, store: Objects, seconds: float = SECONDS) -> None:
-        self.seconds = seconds
+    def __init__(self, store: Objects, seconds: float | None = None) -> None:
+        self.seconds = SECONDS if seconds is None else seconds
         self._store = store
 
     def take(self, line: str, owner: str) -> Lease:
