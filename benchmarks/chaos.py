@@ -29,13 +29,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from integration import servers
+
 from benchmarks.chaos_check import Counts, count, story
 from benchmarks.chaos_processes import ECHO, ROOT, Role
 from components.services.home import Home
 from components.services.mlflow_store import MlflowRegistry
 from components.services.records import ENDINGS, Records
 from components.services.uploads import Uploads
-from integration import servers
 from l2dm.errors import L2dmError
 
 KINDS = {  # what happens every few seconds, and how often of a hundred times
@@ -48,6 +49,7 @@ KINDS = {  # what happens every few seconds, and how often of a hundred times
 }
 LONGEST_PAUSE = 15.0  # seconds, nearly two leases
 BUCKET = "chaos"
+DISPATCHER = "from benchmarks.chaos_processes import main; main()"
 
 
 @dataclass
@@ -59,12 +61,14 @@ class Scene:
     folder: Path
     prefix: str
     parallel: int
+    ports: tuple[int, ...]
     dispatchers: dict[int, "subprocess.Popen[bytes]"] = field(default_factory=dict)
     happened: Counter[str] = field(default_factory=Counter)
     over: threading.Event = field(default_factory=threading.Event)
 
     @property
     def home(self) -> Home:
+        """The state that everybody shares."""
         return Home.at(f"s3://{BUCKET}/{self.prefix}")
 
     def start_dispatcher(self, port: int) -> None:
@@ -79,10 +83,10 @@ class Scene:
             self.prefix,
             port,
             self.parallel,
-            skew=300.0 if len(self.dispatchers) == 0 else 0.0,  # one clock is five minutes off
+            skew=300.0 if port == self.ports[0] else 0.0,  # one clock is five minutes off
         )
         (machine / "role.json").write_text(json.dumps(asdict(role)))
-        command = [sys.executable, "-m", "benchmarks.chaos_processes", str(machine / "role.json")]
+        command = [sys.executable, "-c", DISPATCHER, str(machine / "role.json")]
         with open(self.folder / f"dispatcher-{port}.log", "ab") as log:
             self.dispatchers[port] = subprocess.Popen(
                 command, stdout=log, stderr=log, cwd=ROOT, start_new_session=True
@@ -92,9 +96,9 @@ class Scene:
         """Process numbers of the runs that have not ended."""
         found = []
         for path in sorted(self.folder.glob("machine-*/dispatched/*/pid")):
-            if not path.with_name("end.json").exists() and (text := path.read_text()):
-                if Path(f"/proc/{text}").exists():
-                    found.append(int(text))
+            ended, number = path.with_name("end.json").exists(), path.read_text()
+            if not ended and number and Path(f"/proc/{number}").exists():
+                found.append(int(number))
         return found
 
 
@@ -130,15 +134,15 @@ def play(
     servers.make_bucket(where, BUCKET)
     (folder / "release").mkdir()
     (folder / "release" / "manifest.json").write_text("{}")
-    scene = Scene(running, where, folder, f"seed-{options.seed}", options.parallel)
-    ports = [servers.free_port() for _ in range(options.dispatchers)]
+    ports = tuple(servers.free_port() for _ in range(options.dispatchers))
+    scene = Scene(running, where, folder, f"seed-{options.seed}", options.parallel, ports)
     for port in ports:
         scene.start_dispatcher(port)
     began, deadline = time.monotonic(), time.monotonic() + 60 * options.minutes
     plan = uploads_of(options)
     threads = [
-        threading.Thread(target=commit_uploads, args=(scene, plan, options.seed, ports)),
-        threading.Thread(target=strike, args=(scene, options, ports), daemon=True),
+        threading.Thread(target=commit_uploads, args=(scene, plan, options.seed)),
+        threading.Thread(target=strike, args=(scene, options), daemon=True),
     ]
     for thread in threads:
         thread.start()
@@ -164,9 +168,7 @@ def uploads_of(options: argparse.Namespace) -> list[tuple[str, str]]:
     return plan
 
 
-def commit_uploads(
-    scene: Scene, plan: list[tuple[str, str]], seed: int, ports: list[int]
-) -> None:
+def commit_uploads(scene: Scene, plan: list[tuple[str, str]], seed: int) -> None:
     """Somebody's uploads, each until the store took it, with events that are lost or doubled."""
     dice = random.Random(f"events {seed}")
     for line, concept in plan:
@@ -184,7 +186,7 @@ def commit_uploads(
             delay = dice.choice((0.0, 0.0, 3.0, 10.0))  # and reordered
             body = {"EventName": "s3:ObjectCreated:Put"}
             body["Key"] = f"{BUCKET}/{scene.prefix}/inbox/{line}/{concept}/concept.json"
-            wake = threading.Timer(delay, post, (dice.choice(ports), json.dumps(body)))
+            wake = threading.Timer(delay, post, (dice.choice(scene.ports), json.dumps(body)))
             wake.daemon = True
             wake.start()
         time.sleep(dice.expovariate(1.2))
@@ -209,12 +211,12 @@ def post(port: int, body: str) -> None:
         return
 
 
-def strike(scene: Scene, options: argparse.Namespace, ports: list[int]) -> None:
+def strike(scene: Scene, options: argparse.Namespace) -> None:
     """Every few seconds somebody is killed or paused, until the scene is over."""
     dice = random.Random(f"blows {options.seed}")
     while not scene.over.wait(dice.uniform(1.0, options.every)):
         kind = dice.choices(tuple(KINDS), tuple(KINDS.values()))[0]
-        port, which = dice.choice(ports), dice.random()
+        port, which = dice.choice(scene.ports), dice.random()
         pause, down = dice.uniform(1.0, LONGEST_PAUSE), dice.uniform(0.0, 3.0)
         if hit(scene, kind, port, which, pause if "pause" in kind else down):
             scene.happened[kind] += 1
@@ -266,8 +268,10 @@ def wait(
     began: float,
     deadline: float,
 ) -> int:
-    """Until every upload has an end, or the deadline; peace comes when half of the time is over
-    or nine of ten uploads have ended. Returns how many have none."""
+    """Until every upload has an end, or the deadline; returns how many have none.
+
+    Peace comes when half of the time is over, or nine of ten uploads have ended.
+    """
     died, left = 0, len(plan)
     while left and time.monotonic() < deadline:
         time.sleep(10.0)
@@ -292,6 +296,7 @@ def wait(
 
 
 def ended(scene: Scene) -> int:
+    """Uploads with a terminal state."""
     store = scene.home.store
     return sum(
         state.state in ENDINGS

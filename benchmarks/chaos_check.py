@@ -94,7 +94,9 @@ def story(home: Home, registry: Registry, line: str) -> str:
     lines += [_version(version) for version in registry.versions(line)]
     for event in Records(home.store, line).events():
         facts_of: Mapping[str, object] = event.facts
-        words = [f"{name}={facts_of[name]}" for name in told if facts_of.get(name) not in (None, "")]
+        words = [
+            f"{name}={facts_of[name]}" for name in told if facts_of.get(name) not in (None, "")
+        ]
         lines.append(f"  {event.number:4d} {event.kind:10s} {' '.join(words)}")
     return "\n".join(lines)
 

@@ -1,7 +1,5 @@
 """The processes of `benchmarks.chaos`: a dispatcher, and the runs that it starts.
 
-    python -m benchmarks.chaos_processes SETTINGS.json
-
 A dispatcher is the real one with its real `LocalRuns`, except that a run's process is forked from a
 server that has mlflow loaded (or 200 uploads would spend ten minutes importing it), and that its
 steps are fast ones. Every dispatcher plays a machine of its own: another scratch folder, and no
@@ -26,15 +24,17 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
+from fast_runs import keep_contracts  # noqa: E402
+
 from components.services import leases, watch  # noqa: E402
 from components.services.events import Inbox  # noqa: E402
 from components.services.home import Home  # noqa: E402
 from components.services.journal import Failure  # noqa: E402
 from components.services.mlflow_store import MlflowRegistry  # noqa: E402
 from components.services.wakeups import HttpWakeups  # noqa: E402
-from fast_runs import keep_contracts  # noqa: E402
 from l2dm.errors import L2dmError  # noqa: E402
-from pipelines.dispatch import Dispatcher, Policy, Settings, follow  # noqa: E402
+from pipelines.dispatch import Dispatcher, Policy, Settings  # noqa: E402
+from pipelines.follow import follow  # noqa: E402
 from pipelines.runs import Child, LocalRuns, execute  # noqa: E402
 from pipelines.submit import Job, RunFailed  # noqa: E402
 
@@ -149,20 +149,14 @@ def dispatch(role: Role, clock: Callable[[], float]) -> None:
         clock=clock,
     )
     wakeups = HttpWakeups("127.0.0.1", role.port, Inbox(role.bucket, role.prefix))
-    for line, moved in follow(dispatcher, wakeups, 2.0, once=False):
-        print(f"{time.strftime('%H:%M:%S')} {line}: {moved}", flush=True)
+    with dispatcher:
+        for line, moved in follow(dispatcher, wakeups, 2.0, once=False):
+            print(f"{time.strftime('%H:%M:%S')} {line}: {moved}", flush=True)
 
 
 def main() -> None:
     """One dispatcher."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     role = Role(**json.loads(Path(sys.argv[1]).read_text()))
-    # child processes of the fork server find this module under its own name
-    from benchmarks import chaos_processes as named
-
-    named.play_a_machine(f"machine of {os.getpid()}")
-    named.dispatch(named.Role(**role.__dict__), lambda: time.time() + role.skew)
-
-
-if __name__ == "__main__":
-    main()
+    play_a_machine(f"machine of {os.getpid()}")
+    dispatch(role, lambda: time.time() + role.skew)

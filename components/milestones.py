@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -10,8 +11,8 @@ from components.runtime import Step
 from components.services import projection
 from components.services.mlflow_store import MlflowRegistry
 from components.services.promotion import require_parent, settle
-from components.services.records import ENDINGS, ConceptState, Ending, Records, standing
-from components.services.registry import Facts, Registry
+from components.services.records import ENDINGS, ConceptState, Ending, Records
+from components.services.registry import Facts, Registry, require_version
 from l2dm import doors, manifest
 from l2dm.manifest import Door
 from l2dm.spec import to_dict
@@ -32,7 +33,7 @@ def begin(step: Step, parent: str, empty_release: Callable[..., Any]) -> Any:
     if _begun(known, step.uploads.digest(concept)):
         task, version = known.task, known.parent_version
     else:
-        task, version = records.next_task(), standing(records.events()).champion
+        task, version = records.next_task(), records.state().standing.champion
     if version:
         registry.fetch(line, version, Path(parent))
     else:
@@ -98,7 +99,8 @@ def publish(step: Step, door: Door[doors.Release], scores: str, report: str, sum
     require_parent(registry, records, line, facts)
     projection.forget(step.home, line)
     version = registry.register(line, door.folder, facts)
-    crowned = settle(registry, records, line, version)
+    facts = require_version(registry, line, version).facts  # perhaps of this task's other run
+    crowned = settle(registry, records, line, version, step.hold_lease)
     Path(summary).write_text(verdict_text(facts, version, crowned))
     step.tell({"version": version, "champion": float(crowned)})
     _report(step, registry, Path(report), facts.task)
@@ -198,13 +200,14 @@ def _step_costs(step: Step, task: str) -> Iterator[Any]:
     """What the steps of the latest tasks took: past ones from the records, then this task's."""
     from l2dm.report import StepCost
 
-    ended = [
+    past = (
         event.facts
-        for event in Records(step.home.store, step.subject.line).events()
+        for event in Records(step.home.store, step.subject.line).latest()
         if "costs" in event.facts and event.facts["task"] != task
-    ]
+    )
+    ended = [*islice(past, REPORTED - 1)][::-1]
     now = {"task": task, "costs": {name: asdict(cost) for name, cost in step.costs().items()}}
-    for facts in [*ended, now][-REPORTED:]:
+    for facts in [*ended, now]:
         for name, cost in facts["costs"].items():
             yield StepCost(facts["task"], name, cost["seconds"], int(cost["peak_mb"] * 1e6))
 

@@ -212,7 +212,8 @@ def dispatch(
     Raises BadSpec, BadBase, BadStore before anything starts. When it ends, its runs end with it.
     """
     from components.services.stores import probe
-    from pipelines.dispatch import Dispatcher, Policy, Settings, follow
+    from pipelines.dispatch import Dispatcher, Policy, Settings
+    from pipelines.follow import follow
     from pipelines.runs import LocalRuns
 
     place = Place(folder, "", base, tuple(settings))
@@ -223,7 +224,8 @@ def dispatch(
     policy = Policy(parallel=service.parallel)
     dispatcher = Dispatcher(home, runs, place.registry, chosen, policy)
     try:
-        yield from follow(dispatcher, wakeups, service.every, once=service.once)
+        with dispatcher:
+            yield from follow(dispatcher, wakeups, service.every, once=service.once)
     finally:
         wakeups.close()
         runs.close()

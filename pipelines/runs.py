@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol
 from components.services import watch
 from components.services.home import Home
 from components.services.journal import Failure
+from l2dm.errors import L2dmError
 from l2dm.manifest import write_text
 from pipelines.submit import Job, RunFailed, run_local
 
@@ -156,6 +157,9 @@ def execute(folder: Path, run: Callable[[Job], object]) -> None:
         run(job)
     except RunFailed as error:
         failure = asdict(error.failure) if error.failure else None
+        end = {"state": "failed", "failure": failure, "text": str(error)}
+    except (L2dmError, OSError) as error:  # the store is down, say: no step can tell it
+        failure = asdict(Failure("run", type(error).__name__, (str(error),)))
         end = {"state": "failed", "failure": failure, "text": str(error)}
     else:
         end = {"state": "succeeded", "failure": None, "text": ""}

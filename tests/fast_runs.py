@@ -11,7 +11,7 @@ from pathlib import Path
 from components.services.journal import Failure
 from components.services.leases import Leases
 from components.services.promotion import require_parent, settle
-from components.services.records import ENDINGS, ConceptState, Records, standing
+from components.services.records import ENDINGS, ConceptState, Records
 from components.services.registry import Facts, Registry
 from components.services.uploads import Uploads
 from l2dm.errors import L2dmError
@@ -85,7 +85,7 @@ def keep_contracts(
     if known and known.task and known.upload == digest and known.state not in ENDINGS:
         task, parent = known.task, known.parent_version
     else:
-        task, parent = records.next_task(), standing(records.events()).champion
+        task, parent = records.next_task(), records.state().standing.champion
         cut()
         records.append(
             "begun",
@@ -104,7 +104,9 @@ def keep_contracts(
     cut()
     version = registry.register(job.line, release, facts)
     cut()
-    crowned = settle(registry, records, job.line, version)
+    leases = Leases(job.home.store)
+    allowed = lambda: leases.check(job.line, job.fence)  # noqa: E731
+    crowned = settle(registry, records, job.line, version, allowed)
     cut()
     state = "promoted" if crowned else "held"
     records.end(ConceptState(concept, "dog", state, version, (), task, parent, digest))
