@@ -31,8 +31,9 @@ from pathlib import Path
 
 from integration import servers
 
+from benchmarks import ROOT
 from benchmarks.chaos_check import Counts, count, story
-from benchmarks.chaos_processes import ECHO, ROOT, Role
+from benchmarks.chaos_processes import ECHO, Role
 from components.services.home import Home
 from components.services.mlflow_store import MlflowRegistry
 from components.services.records import ENDINGS, Records

@@ -21,22 +21,20 @@ from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+from fast_runs import keep_contracts
 
-from fast_runs import keep_contracts  # noqa: E402
-
-from components.services import leases, watch  # noqa: E402
-from components.services.events import Inbox  # noqa: E402
-from components.services.home import Home  # noqa: E402
-from components.services.journal import Failure  # noqa: E402
-from components.services.mlflow_store import MlflowRegistry  # noqa: E402
-from components.services.wakeups import HttpWakeups  # noqa: E402
-from l2dm.errors import L2dmError  # noqa: E402
-from pipelines.dispatch import Dispatcher, Policy, Settings  # noqa: E402
-from pipelines.follow import follow  # noqa: E402
-from pipelines.runs import Child, LocalRuns, execute  # noqa: E402
-from pipelines.submit import Job, RunFailed  # noqa: E402
+from benchmarks import ROOT
+from components.services import leases, watch
+from components.services.events import Inbox
+from components.services.home import Home
+from components.services.journal import Failure
+from components.services.mlflow_store import MlflowRegistry
+from components.services.wakeups import HttpWakeups
+from l2dm.errors import L2dmError
+from pipelines.dispatch import Dispatcher, Policy, Settings
+from pipelines.follow import follow
+from pipelines.runs import Child, LocalRuns, execute
+from pipelines.submit import Job, RunFailed
 
 ECHO = ROOT / "tests" / "components" / "echo_model.py"
 LEASE_SECONDS = 8.0
