@@ -10,7 +10,7 @@ from components.runtime import Step
 from components.services import checks, projection
 from components.services.mlflow_store import MlflowRegistry
 from components.services.promotion import roll_back
-from components.services.records import Event, Records
+from components.services.records import Records
 from l2dm import doors
 from l2dm.errors import StaleParent
 from l2dm.manifest import Door
@@ -29,15 +29,15 @@ class Checkup:
 
     def champion(self, out: str) -> tuple[Door[doors.Check], int]:
         """Examine the champion; its Check door and its version. Raises UnknownLine."""
-        version = checks.require_champion(self._records.events(), self._line)
+        champion = self._records.state().standing.champion
+        version = checks.require_champion(self._line, champion)
         return self._examine(version, Path(out)), version
 
     def conclude(self, door: Door[doors.Check], version: int, report: str, summary: str) -> None:
         """Record what was found, roll back if that is the policy, tell everybody."""
         check = door.record
-        found = self._record(door, version)
+        at = self._record(door, version)
         target = self._roll_back(check, version)
-        at = sum(event.kind == "checked" for event in self._records.events()[: found.number])
         self._measure(check, at)
         self._step.tell({"version": version, "regressed": float(check.health == "regressed")})
         self._step.tracking.tags({"l2dm.health": check.health, "l2dm.checked": str(version)})
@@ -62,17 +62,13 @@ class Checkup:
                 on_progress=self._step.on_progress,
             )
 
-    def _record(self, door: Door[doors.Check], version: int) -> Event:
-        """The event of this check, once: a step that is tried again finds it."""
-        for event in self._records.events():
-            facts = event.facts
-            if event.kind == "checked" and (facts["seed"], facts["version"]) == (
-                self._seed,
-                version,
-            ):
-                return event
+    def _record(self, door: Door[doors.Check], version: int) -> int:
+        """Record this check, once: a step that is tried again finds it. Its number in the line."""
+        known = self._records.state().checks.found.get(version)
+        if known is not None and known.seed == self._seed:
+            return known.number
         check = door.record
-        return self._records.append(
+        self._records.append(
             "checked",
             line=self._line,
             version=version,
@@ -84,6 +80,7 @@ class Checkup:
             drops={one.concept: one.drop for one in check.findings},
             reasons=list(check.reasons),
         )
+        return self._records.state().checks.found[version].number
 
     def _measure(self, check: doors.Check, at: int) -> None:
         """Points of the line's time line; `at` counts its checks."""
@@ -98,7 +95,7 @@ class Checkup:
         policy = self._step.spec.check.policy
         if policy != "roll_back" or check.health != "regressed" or check.cause not in OURS:
             return None
-        for candidate in checks.former_champions(self._records.events(), version):
+        for candidate in self._records.state().checks.former_champions(version):
             if self._health(candidate) != "healthy":
                 continue
             with tempfile.TemporaryDirectory() as scratch:
@@ -123,9 +120,9 @@ class Checkup:
 
     def _health(self, version: int) -> str:
         """What the last check of a former champion found; it is examined now if there was none."""
-        known = checks.found(self._records.events(), version)
+        known = self._records.state().checks.found.get(version)
         if known is not None:
-            return str(known["health"])
+            return known.health
         with tempfile.TemporaryDirectory() as scratch:
             door = self._examine(version, Path(scratch) / "check")
             self._record(door, version)

@@ -2,8 +2,9 @@
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -11,21 +12,15 @@ from components.runtime import Step
 from components.services import projection
 from components.services.mlflow_store import MlflowRegistry
 from components.services.promotion import require_parent, settle
-from components.services.records import (
-    ENDINGS,
-    ConceptState,
-    Ending,
-    Event,
-    Records,
-    standing,
-)
-from components.services.registry import Facts, Registry
+from components.services.records import ENDINGS, ConceptState, Ending, Records
+from components.services.registry import Facts, Registry, require_version
 from l2dm import doors, manifest
 from l2dm.errors import BadDoor
 from l2dm.manifest import Door
 from l2dm.spec import to_dict
 
 log = logging.getLogger(__name__)
+LOOKED_BACK = 300  # events among which the report looks for checks: each is a request
 REPORTED = 12  # latest versions in the report: its cost stays flat however long the line is
 MODEL_CODE = Path(__file__).parent / "serving.py"
 
@@ -42,7 +37,7 @@ def begin(step: Step, parent: str, empty_release: Callable[..., Any]) -> Any:
     if _begun(known, step.uploads.digest(concept)):
         task, version = known.task, known.parent_version
     else:
-        task, version = records.next_task(), standing(records.events()).champion
+        task, version = records.next_task(), records.state().standing.champion
     if version:
         registry.fetch(line, version, Path(parent))
     else:
@@ -108,7 +103,8 @@ def publish(step: Step, door: Door[doors.Release], scores: str, report: str, sum
     require_parent(registry, records, line, facts)
     projection.forget(step.home, line)
     version = registry.register(line, door.folder, facts)
-    crowned = settle(registry, records, line, version)
+    facts = require_version(registry, line, version).facts  # perhaps of this task's other run
+    crowned = settle(registry, records, line, version, step.hold_lease)
     Path(summary).write_text(verdict_text(facts, version, crowned))
     step.tell({"version": version, "champion": float(crowned)})
     write_report(step, registry, Path(report), facts.task)
@@ -185,10 +181,9 @@ def write_report(step: Step, registry: Registry, html: Path, task: str) -> None:
     from l2dm.report import render
 
     line = step.subject.line
-    events = Records(step.home.store, line).events()
     with tempfile.TemporaryDirectory() as scratch:
         history = list(_history(registry, line, Path(scratch)))
-        text = render(line, history, list(_step_costs(step, events, task)), list(_checks(events)))
+        text = render(line, history, list(_step_costs(step, task)), list(_checks(step))[::-1])
         named = Path(scratch) / f"{line}.html"  # the tracking server shows it under this name
         named.write_text(text)
         step.tracking.file(named, "")
@@ -216,24 +211,30 @@ def _history(registry: Registry, line: str, scratch: Path) -> Iterator[Any]:
         yield ReportEntry(number, door, named)
 
 
-def _step_costs(step: Step, events: Sequence[Event], task: str) -> Iterator[Any]:
+def _step_costs(step: Step, task: str) -> Iterator[Any]:
     """What the steps of the latest tasks took: past ones from the records, then this task's."""
     from l2dm.report import StepCost
 
-    ended = [e.facts for e in events if "costs" in e.facts and e.facts["task"] != task]
+    past = (
+        event.facts
+        for event in Records(step.home.store, step.subject.line).latest()
+        if "costs" in event.facts and event.facts["task"] != task
+    )
+    ended = [*islice(past, REPORTED - 1)][::-1]
     if task:
         now = {"task": task, "costs": {name: asdict(cost) for name, cost in step.costs().items()}}
         ended.append(now)
-    for facts in ended[-REPORTED:]:
+    for facts in ended:
         for name, cost in facts["costs"].items():
             yield StepCost(facts["task"], name, cost["seconds"], int(cost["peak_mb"] * 1e6))
 
 
-def _checks(events: Sequence[Event]) -> Iterator[Any]:
-    """What every check found, oldest first."""
+def _checks(step: Step) -> Iterator[Any]:
+    """What the latest checks found, newest first."""
     from l2dm.report import PastCheck
 
-    for event in events:
+    events = Records(step.home.store, step.subject.line).latest()
+    for event in islice(events, LOOKED_BACK):
         if event.kind == "checked":
             facts = event.facts
             yield PastCheck(

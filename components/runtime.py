@@ -97,6 +97,7 @@ class Step:
         self._flushed = self._said = time.monotonic()
         self._seconds = self._outside = 0.0  # of the step's own work; of telling MLflow meanwhile
         self._tracking: Tracking | None = None
+        self._fence = 0  # no lease has that number
 
     @cached_property
     def spec(self) -> Spec:
@@ -176,7 +177,12 @@ class Step:
 
     def require_lease(self, fence: int) -> None:
         """Go on only while this run holds its line under that number. Raises LostLease."""
-        Leases(self.home.store).check(self.subject.line, fence)
+        self._fence = fence
+        self.hold_lease()
+
+    def hold_lease(self) -> None:
+        """Whether this run still holds its line. Raises LostLease."""
+        Leases(self.home.store).check(self.subject.line, self._fence)
 
     def tell(self, values: Mapping[str, float]) -> None:
         """Numbers for the pipeline's own page (`dsl.Metrics`)."""

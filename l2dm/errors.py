@@ -16,6 +16,7 @@ L2dmError
 ├── StaleParent         the champion moved since this task was begun
 ├── LineBusy            another learner holds this line
 ├── LostLease           another run took this line over, or this one was not heard of in time
+├── TrackingFailed      MLflow does not answer, or refused
 ├── ObjectError         something about one object of an object store
 │   ├── BadKey            a key that leads out of the store, or that cannot be one
 │   ├── NoSuchObject      nothing is stored under the key
@@ -109,6 +110,10 @@ class PlatformError(L2dmError):
 
 class StepFailed(L2dmError):
     """A pipeline step ended without its outputs."""
+
+
+class TrackingFailed(L2dmError):
+    """MLflow, tracking or registry, does not answer or refused what we asked."""
 
 
 class ObjectError(L2dmError):

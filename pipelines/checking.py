@@ -7,7 +7,7 @@ from typing import Any
 from components.services import checks
 from components.services.home import Home
 from components.services.leases import Leases
-from components.services.records import Records, standing
+from components.services.records import Records
 from l2dm import doors, manifest
 from l2dm.spec import Spec, to_json
 from pipelines.operations import Place, require_base, require_line
@@ -23,22 +23,22 @@ def check_now(place: Place, seed: int, listener: Listener) -> dict[str, Any]:
     home, line = place.home, place.line
     require_line(home, line)
     require_base(place.base_name)
-    checks.require_champion(Records(home.store, line).events(), line)
+    records = Records(home.store, line)
+    checks.require_champion(line, records.state().standing.champion)
     spec = to_json(place.spec)
     with Leases(home.store).held(line) as heartbeat:
         fence = heartbeat.lease.fence
         job = Job(line, checks.CONCEPT, place.base_name, spec, home, fence, seed=seed)
         door = manifest.read(run_local(job, listener).release, doors.Check)
-    events = Records(home.store, line).events()
     version = next(
         event.facts["version"]
-        for event in reversed(events)
+        for event in records.latest()
         if event.kind == "checked" and event.facts["digest"] == door.digest
     )
     return {
         "line": line,
         "version": version,
-        "champion": standing(events).champion,
+        "champion": records.state().standing.champion,
         "seed": door.record.seed,
         "health": door.record.health,
         "cause": door.record.cause,
@@ -64,7 +64,7 @@ def set_clock(place: Place, cron: str | None, keeper: Keeper) -> dict[str, Any]:
     require_line(home, line)
     spec = place.spec  # a wrong setting is told now, not every night
     records = Records(home.store, line)
-    before = checks.schedule(records.events())
+    before = records.state().checks.schedule
     if cron:
         checks.require_cron(cron)
     if cron is not None:
@@ -73,13 +73,13 @@ def set_clock(place: Place, cron: str | None, keeper: Keeper) -> dict[str, Any]:
             _keep_on_cluster(place, cron if where == "cluster" else "", spec, keeper)
         facts: dict[str, Any] = {"settings": list(place.settings), "keeper": where}
         records.append("scheduled", line=line, cron=cron, **facts)
-    now = checks.schedule(records.events())
+    now = records.state().checks.schedule
     return {
         "line": line,
         "cron": now.cron if now else "",
         "settings": list(now.settings) if now else [],
         "keeper": now.keeper if now else "",
-        "next": checks.upcoming(now).isoformat() if now else "",
+        "next": now.upcoming().isoformat() if now else "",
     }
 
 
@@ -104,8 +104,9 @@ def last_checks(folder: str | Path) -> dict[str, str]:
     home = Home.at(folder)
     told: dict[str, str] = {}
     for line in home.lines():
-        events = Records(home.store, line).events()
-        facts = checks.found(events, standing(events).champion)
-        if facts:
-            told[line] = f"version {facts['version']} was checked {facts['at']}: {facts['health']}"
+        ledger = Records(home.store, line).state()
+        champion = ledger.standing.champion
+        last = ledger.checks.found.get(champion)
+        if last:
+            told[line] = f"version {champion} was checked {last.at}: {last.health}"
     return told

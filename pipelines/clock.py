@@ -1,13 +1,15 @@
 """The dispatcher's clock: checks of champions that are due, one run at a time on a line."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
-from components.services.checks import CONCEPT, Checking, due, failures, schedule
+from components.services.checks import CONCEPT, Checking
 from components.services.home import Home
 from components.services.leases import Lease
-from components.services.records import Event, Records, Started, standing
+from components.services.ledger import Ledger, Started
+from components.services.records import Records
 from l2dm.spec import from_json, override, to_json
 from pipelines.runs import Look, Runs, check_name
 from pipelines.submit import Job
@@ -17,12 +19,19 @@ log = logging.getLogger(__name__)
 Checked = Literal["checking", "retried", "unchecked"]
 
 
-class Clock:
-    """Starts checks and settles them. The caller holds the line's lease.
+@dataclass(frozen=True)
+class Retries:
+    """Runs of one check before it is given up until its next instant.
 
-    attempts: runs of one check before it is given up until its next instant; backoff: seconds
-    before the second, doubled for each further one.
+    backoff: seconds before the second, doubled for each further one.
     """
+
+    attempts: int
+    backoff: float
+
+
+class Clock:
+    """Starts checks and settles them. The caller holds the line's lease."""
 
     def __init__(
         self,
@@ -30,32 +39,31 @@ class Clock:
         runs: Runs,
         base: str,
         spec: str,
+        retries: Retries,
         *,
-        attempts: int,
-        backoff: float,
         clock: Callable[[], float],
     ) -> None:
         self._home, self._runs, self._base, self._spec = home, runs, base, spec
-        self._attempts, self._backoff, self._clock = attempts, backoff, clock
+        self._retries, self._clock = retries, clock
 
-    def due(self, line: str, events: Sequence[Event]) -> int | None:
+    def due(self, line: str, ledger: Ledger) -> int | None:
         """The seed of a check that should be started now; None when none should."""
-        seed = due(events, line, self._clock())
-        if seed is None:
-            return None
-        failed = failures(events, seed)
-        if len(failed) >= self._attempts:
-            return None
-        return None if failed and self._clock() < failed[-1].facts["not_before"] else seed
+        now, checks = self._clock(), ledger.checks
+        seed = checks.due(line, ledger.standing.champion, now)
+        if seed is None or not checks.failures(seed):
+            return seed
+        assert checks.failed is not None
+        given_up = checks.failed.count >= self._retries.attempts
+        return None if given_up or now < checks.failed.not_before else seed
 
     def start(
-        self, line: str, seed: int, lease: Lease, events: Sequence[Event], records: Records
+        self, line: str, seed: int, lease: Lease, ledger: Ledger, records: Records
     ) -> Started:
         """Record the run, then start it. Raises Conflict when something was recorded since."""
-        attempt = 1 + len(failures(events, seed))
+        attempt, clock = 1 + ledger.checks.failures(seed), ledger.checks.schedule
         name = check_name(line, seed, attempt)
         records.append_next(
-            events[-1].number,
+            ledger.last,
             "checking",
             line=line,
             run=name,
@@ -63,14 +71,13 @@ class Clock:
             attempt=attempt,
             fence=lease.fence,
         )
-        clock = schedule(events)
         spec = override(from_json(self._spec), clock.settings if clock else ())
         job = Job(line, CONCEPT, self._base, to_json(spec), self._home, lease.fence, seed=seed)
         self._runs.start(name, job)
         return Started(CONCEPT, "", name, attempt, lease.fence)
 
     def settle(
-        self, line: str, run: Checking, lease: Lease, events: Sequence[Event], records: Records
+        self, line: str, run: Checking, lease: Lease, ledger: Ledger, records: Records
     ) -> Checked:
         """Look at a run that has recorded nothing yet."""
         look = self._runs.look(run.run)
@@ -82,34 +89,34 @@ class Clock:
         step = look.failure.step if look.failure else None
         reasons = look.failure.problems if look.failure else (look.text or "it found nothing",)
         records.append_next(
-            events[-1].number,
+            ledger.last,
             "unchecked",
             line=line,
             run=run.run,
             seed=run.seed,
             step=step,
             reasons=list(reasons),
-            not_before=self._clock() + self._backoff * 2 ** (run.attempt - 1),
+            not_before=self._clock() + self._retries.backoff * 2 ** (run.attempt - 1),
         )
-        last = run.attempt >= self._attempts
+        last = run.attempt >= self._retries.attempts
         level = logging.ERROR if last else logging.WARNING
         log.log(level, "line %s: check %s failed: %s", line, run.run, "; ".join(reasons))
         return "unchecked" if last else "retried"
 
 
-def tell(line: str, events: Sequence[Event]) -> None:
+def tell(line: str, ledger: Ledger) -> None:
     """Say in the log what the last check found, if somebody has to look at it."""
-    last = next((event for event in reversed(events) if event.kind == "checked"), None)
-    if last is None or last.facts["health"] == "healthy":
+    found = ledger.checks.found
+    version = max(found, key=lambda number: found[number].number, default=0)
+    if not version or found[version].health == "healthy":
         return
-    facts: Mapping[str, object] = last.facts
-    now = standing(events).champion
+    champion, last = ledger.standing.champion, found[version]
     log.warning(
         "line %s: version %s is %s (cause: %s): %s%s",
         line,
-        facts["version"],
-        facts["health"],
-        facts["cause"],
-        "; ".join(last.facts["reasons"]),
-        "" if now == facts["version"] else f"; version {now} is the champion now",
+        version,
+        last.health,
+        last.cause,
+        "; ".join(last.reasons),
+        "" if champion == version else f"; version {champion} is the champion now",
     )

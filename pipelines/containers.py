@@ -19,7 +19,7 @@ from l2dm.errors import BadSettings, PlatformError
 from l2dm.manifest import write_text
 from pipelines.runs import LocalRuns, Look, execute
 from pipelines.settings import NOUN, Settings, parse, size, to_json
-from pipelines.submit import Engine, Job
+from pipelines.submit import Engine, Job, run_local
 
 LABEL = "l2dm.run"
 TRACKING = "MLFLOW_TRACKING_URI"
@@ -262,7 +262,8 @@ def main() -> None:
         return local.DockerRunner(**container_arguments(settings, job, folder))
 
     with honest_containers():
-        execute(folder, Engine(runner, settings, image_of(settings)))
+        engine = Engine(runner, settings, image_of(settings))
+        execute(folder, lambda job: run_local(job, lambda progress: None, engine))
 
 
 if __name__ == "__main__":

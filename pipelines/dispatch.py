@@ -7,59 +7,60 @@ it was read.
 """
 
 import logging
+import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Self
 
-from components.services.checks import CONCEPT, checking
+from components.services.checks import CONCEPT
 from components.services.home import Home
-from components.services.leases import Lease, Leases
-from components.services.promotion import repair
-from components.services.records import (
-    Event,
-    Records,
-    Started,
-    active,
-    attempts,
-    standing,
-)
+from components.services.leases import Keeper, Lease, Leases
+from components.services.ledger import Ledger, Started
+from components.services.records import Records
 from components.services.registry import Registry
 from components.services.uploads import Uploads
-from components.services.wakeups import Wakeups
-from l2dm.errors import Conflict, L2dmError, LineBusy, LostLease
-from pipelines.clock import Clock, tell
-from pipelines.endings import end_badly, sweep
+from l2dm.errors import Conflict, L2dmError, LineBusy, LostLease, TrackingFailed
+from pipelines import mending
+from pipelines.aliases import Aliases
+from pipelines.clock import Clock, Retries, tell
+from pipelines.endings import cancelled, end_badly, end_cancelled, land, sweep
 from pipelines.runs import Look, Runs, run_name
 from pipelines.submit import Job
 
 log = logging.getLogger(__name__)
 
 Moved = Literal[
-    "idle",
-    "busy",
-    "waits",
-    "started",
-    "running",
-    "retried",
-    "ended",
-    "again",
-    "broken",
-    "checking",
-    "unchecked",
-]
+    "idle", "busy", "waits", "started", "running", "retried", "ended", "again", "broken",
+    "checking", "unchecked",
+]  # fmt: skip
 PATIENCE = 60.0  # seconds that a run may go on after it recorded its end
 ANEW = ("StaleParent",)  # the task is begun again from the champion of then
+OUTAGES = ("TrackingFailed", "MlflowException", "BadStore", "ConnectionError")
+LONGER = 10  # times as many attempts when a server did not answer: the upload is not to blame
+LONGEST_PAUSE = 600.0  # seconds between two attempts
+GLANCES = 16  # lines that are looked at together; most of that time is waiting for the store
 
 
 @dataclass(frozen=True)
 class Policy:
-    """How often an upload is tried, and how many lines learn at once."""
+    """How often an upload is tried, how many lines learn at once, and what is looked at seldom.
+
+    Seconds. backoff: before the second try, doubled for each further one. whole: between two whole
+    listings of a line's inbox, which find what was put over an upload that has ended, and halves.
+    half: after its last file, until an upload without concept.json is swept. aliases: between two
+    comparisons of every alias with the records.
+    """
 
     attempts: int = 3
-    backoff: float = 30.0  # seconds before the second try, doubled for each further one
-    parallel: int = 1  # runs at once, over all lines
+    backoff: float = 30.0
+    parallel: int = 1  # runs at once of this dispatcher, over all lines
+    whole: float = 600.0
+    half: float = mending.HALF
+    aliases: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -85,98 +86,171 @@ class Dispatcher:
     ) -> None:
         self._home, self._runs, self._registry = home, runs, registry
         self._settings, self._policy, self._clock = settings, policy, clock
-        self._leases = Leases(home.store)
+        self._keeper = Keeper(Leases(home.store))
         self._owner = uuid.uuid4().hex[:12]
-        self._held: dict[str, Lease] = {}
+        self._locks: dict[str, threading.Lock] = {}
         self._lines: dict[str, Records] = {}
         self._inboxes: dict[str, Uploads] = {}
         self._watched: dict[str, Started] = {}  # what we started and have not seen leave
         self._patience: dict[str, float] = {}  # until when a run may take its leave
-        self._checks = Clock(
-            home,
-            runs,
-            settings.base,
-            settings.spec,
-            attempts=policy.attempts,
-            backoff=policy.backoff,
-            clock=clock,
-        )
+        self._given_back: dict[str, tuple[int, float]] = {}  # which event, when by our clock
+        self._whole: dict[str, float] = {}  # when the inbox is next listed whole
+        self._aliases = Aliases(registry, policy.aliases)
+        retries = Retries(policy.attempts, policy.backoff)
+        self._checks = Clock(home, runs, settings.base, settings.spec, retries, clock=clock)
 
     def look(self) -> dict[str, Moved]:
         """One pass over all lines, the one that was served longest ago first."""
-        for line in tuple(self._held):  # a place that is free now is for whoever is first in line
-            self._told(line, self._let_go)
-        lines = sorted(self._home.lines(), key=self._last_served)
-        return {line: self.reconcile(line) for line in lines}
+        return dict(self.passing())
 
-    def reconcile(self, line: str) -> Moved:
+    def passing(self) -> Iterator[tuple[str, Moved]]:
+        """The same, each line as it was looked at: idle ones first, many at a time."""
+        for line in self._keeper.held():  # a place that is free now is for whoever is first in line
+            self._told(line, self._let_go)
+        lines, left = self._home.lines(), []
+        with ThreadPoolExecutor(max(1, min(GLANCES, len(lines)))) as pool:
+            for line, idle in zip(lines, pool.map(self._glance, lines), strict=True):
+                self._keeper.goes_on()
+                if idle:
+                    yield line, "idle"
+                else:
+                    left.append(line)
+        for line in sorted(left, key=self._last_served):
+            yield line, self.reconcile(line)
+        for line in self._aliases.moved({line: self._records(line) for line in lines}):
+            self._told(line, self._set_back)
+
+    def reconcile(self, line: str, *, whole: bool = False) -> Moved:
         """Move one line one step. Idempotent; safe in several processes at once.
 
-        Whatever is wrong with one line is told and leaves the others alone.
+        Whatever is wrong with one line is told and leaves the others alone. whole: list its inbox
+        whole, because something about it is known to have changed.
         """
+        if whole:
+            self._whole[line] = self._clock()
         return self._told(line, self._reconcile)
 
+    def lines(self) -> frozenset[str]:
+        """Lines that have records or an upload. Raises BadStore."""
+        return frozenset(self._home.lines())
+
+    def __enter__(self) -> Self:
+        """From now on leases are renewed however long a look takes."""
+        self._keeper.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """End the heartbeat. Leases that are held expire."""
+        self._keeper.close()
+
     def _told(self, line: str, act: Callable[[str], Moved]) -> Moved:
+        self._keeper.goes_on()
         try:
-            return act(line)
+            with self._lock(line):
+                return act(line)
         except (L2dmError, OSError) as error:
+            if isinstance(error, TrackingFailed):
+                self._aliases.no_answer()
             log.error("line %s is left as it is: %s", line, error)
             return "broken"
 
+    def _glance(self, line: str) -> bool:
+        """Whether a line is idle: two requests. What else there is, `reconcile` finds and tells."""
+        with self._lock(line):
+            if line in self._watched or self._keeper.holds(line):
+                return False
+            try:
+                ledger = self._records(line).state()
+                self._records(line).compact()
+                if ledger.active or ledger.checks.running or self._is_due(line):
+                    return False
+                if self._checks.due(line, ledger) is not None:
+                    return False
+                return not self._uploads(line).open([*ledger.concepts.values()])
+            except (L2dmError, OSError):
+                return False
+
     def _let_go(self, line: str) -> Moved:
-        events = self._records(line).events()
-        busy = active(events) is not None or checking(events) is not None
+        ledger = self._records(line).state()
+        busy = ledger.active is not None or ledger.checks.running is not None
         if not busy and not self._leaves(line):
-            self._free(line)
+            self._keeper.free(line)
         return "again"
 
     def _reconcile(self, line: str) -> Moved:
-        records = self._records(line)
-        events = records.events()
-        run, check = active(events), checking(events)
-        seed = None
-        if run is None and check is None:
-            if self._leaves(line):
-                return "running"
-            self._free(line)  # of the run that ended: the next one gets a number of its own
-            seed = self._checks.due(line, events)
-            waits = self._uploads(line).waiting(records.concepts())
-            if not waits and seed is None:
-                return "idle"
-            if seed is None and self._later(events, waits[0]):
-                return "waits"
-            if len(self._held) >= self._policy.parallel:
-                return "waits"
-        try:
-            lease = self._hold(line)
-            now = records.events()
-            idle = run is None and check is None
-            if (active(now), checking(now)) != (run, check) or (idle and now != events):
+        ledger = self._records(line).state()
+        if ledger.active is None and ledger.checks.running is None:
+            return self._begin(line, ledger)
+        before = (ledger.active, ledger.checks.running)
+
+        def settle(lease: Lease, now: Ledger) -> Moved:
+            if (now.active, now.checks.running) != before:
                 return "again"  # somebody acted before we held the line
-            events = now  # a run that goes on may have recorded its task
-            if check is not None:
-                return self._checks.settle(line, check, lease, events, records)
+            if now.checks.running is not None:
+                return self._checks.settle(
+                    line, now.checks.running, lease, now, self._records(line)
+                )
+            assert now.active is not None
+            return self._settle(line, lease, now, now.active)
+
+        return self._holding(line, settle)
+
+    def _begin(self, line: str, ledger: Ledger) -> Moved:
+        """What a line without a run does next: a check that is due, or its oldest upload."""
+        if self._leaves(line):
+            return "running"
+        self._keeper.free(line)  # of the run that ended: the next one gets another number
+        seed, last = self._checks.due(line, ledger), ledger.last
+        waits = self._waiting(line, ledger)
+        if not waits and seed is None:
+            return "idle"
+        unwanted = cancelled(self._uploads(line), ledger, waits) if waits else {}
+        if seed is None and not unwanted and self._later(line, waits[0]):
+            return "waits"
+        if not unwanted and self._is_full():
+            return "waits"
+
+        def begin(lease: Lease, now: Ledger) -> Moved:
+            if now.last != last:
+                return "again"  # somebody acted before we held the line
+            if unwanted:
+                end_cancelled(self._home, line, unwanted, last)
+                self._keeper.free(line)
+                return "ended"
             if seed is not None:  # before an upload: a busy line is checked, too
-                self._watched[line] = self._checks.start(line, seed, lease, events, records)
+                run = self._checks.start(line, seed, lease, now, self._records(line))
+                self._watched[line] = run
                 return "checking"
-            if run is None:
-                return self._start(line, lease, events, waits[0])
-            return self._settle(line, lease, events, run)
+            return self._start(line, lease, waits[0])
+
+        return self._holding(line, begin)
+
+    def _holding(self, line: str, act: Callable[[Lease, Ledger], Moved]) -> Moved:
+        """Act under the line's lease on what its events say then."""
+        try:
+            lease = self._keeper.hold(line, self._owner)
+            return act(lease, self._records(line).state())
         except LineBusy:
             return "busy"
         except (Conflict, LostLease) as error:
             log.warning("line %s: %s", line, error)
-            self._held.pop(line, None)
+            self._keeper.forget(line)
             return "again"
 
-    def _start(self, line: str, lease: Lease, events: Sequence[Event], concept: str) -> Moved:
+    def _start(self, line: str, lease: Lease, concept: str) -> Moved:
+        if self._aliases.unheard:
+            self._keeper.free(line)
+            return "waits"
         digest = self._uploads(line).digest(concept)
-        attempt = 1 + attempts(events, concept, digest)
-        last = events[-1].number if events else 0
-        name = run_name(line, last + 1, concept, digest, attempt)
-        self._repair(line)
-        self._records(line).append_next(
-            last,
+        records = self._records(line)
+        mending.mend(self._home, self._registry, records, line)
+        ledger = records.state()
+        if ledger.active or not digest:  # withdrawn since
+            return "again"
+        attempt = 1 + ledger.attempts(concept, digest)
+        name = run_name(line, ledger.last + 1, concept, digest, attempt)
+        records.append_next(
+            ledger.last,
             "started",
             concept=concept,
             upload=digest,
@@ -188,10 +262,10 @@ class Dispatcher:
         self._watched[line] = Started(concept, digest, name, attempt, lease.fence)
         return "started"
 
-    def _settle(self, line: str, lease: Lease, events: Sequence[Event], run: Started) -> Moved:
-        found = self._runs.look(run.run)
+    def _settle(self, line: str, lease: Lease, ledger: Ledger, run: Started) -> Moved:
+        found, wanted = self._runs.look(run.run), ledger.concepts[run.concept].cancelled
         if found.state == "running":
-            if lease.fence == run.fence:
+            if lease.fence == run.fence and not wanted:
                 return "running"
             self._runs.stop(run.run)  # of a dispatcher that was taken for dead: it may not promote
             found = Look("failed", text="the dispatcher that watched it was not heard of")
@@ -199,55 +273,89 @@ class Dispatcher:
             found = Look("failed", text="it was never started")
         if found.state == "succeeded":
             found = Look("failed", text="it ended without a release")
-        return self._failed(line, events, run, found)
+        task = ledger.concepts[run.concept].task
+        if task and ledger.version_of(task):  # it died after its promotion: all but its end is done
+            if mending.mend(self._home, self._registry, self._records(line), line):
+                return "again"
+            land(self._registry(), self._records(line), line, run.concept)
+            return self._over(line, run)
+        if wanted:
+            end_badly(self._home, line, run.concept, None, wanted, after=ledger.last)
+            return self._over(line, run)
+        return self._failed(line, ledger.last, run, found)
 
-    def _failed(self, line: str, events: Sequence[Event], run: Started, look: Look) -> Moved:
+    def _failed(self, line: str, last: int, run: Started, look: Look) -> Moved:
         """Refused for good, or tried again later, or failed for good."""
-        refused = look.failure is not None and look.failure.kind == "BadUpload"
-        if refused or run.attempt >= self._policy.attempts:
-            end_badly(self._home, line, run.concept, look.failure, look.text)
-            sweep(self._home, line, run.concept)
-            self._free(line)
-            return "ended"
-        step = look.failure.step if look.failure else None
-        reasons = look.failure.problems if look.failure else (look.text,)
-        self._records(line).append_next(
-            events[-1].number,
+        kind = look.failure.kind if look.failure else ""
+        limit = self._policy.attempts * (LONGER if kind in OUTAGES else 1)
+        if kind == "BadUpload" or run.attempt >= limit:
+            end_badly(self._home, line, run.concept, look.failure, look.text, after=last)
+            return self._over(line, run)
+        pause = min(self._policy.backoff * 2.0 ** min(run.attempt - 1, 30), LONGEST_PAUSE)
+        event = self._records(line).append_next(
+            last,
             "retried",
             concept=run.concept,
             run=run.run,
-            step=step,
-            reasons=list(reasons),
-            anew=look.failure is not None and look.failure.kind in ANEW,
-            not_before=self._clock() + self._policy.backoff * 2 ** (run.attempt - 1),
+            step=look.failure.step if look.failure else None,
+            reasons=list(look.failure.problems if look.failure else (look.text,)),
+            anew=kind in ANEW,
+            pause=pause,
         )
+        self._given_back[line] = (event.number, self._clock())
         return "retried"
+
+    def _over(self, line: str, run: Started) -> Moved:
+        sweep(self._home, line, run.concept)
+        self._keeper.free(line)
+        return "ended"
 
     def _run(self, name: str, line: str, concept: str, lease: Lease) -> None:
         settings = self._settings
         job = Job(line, concept, settings.base, settings.spec, self._home, lease.fence)
         self._runs.start(name, job)
 
-    def _repair(self, line: str) -> None:
-        """Before a task is begun, the aliases say what the records say; else somebody is told."""
-        if not standing(self._records(line).events()).champion:
-            return
-        for one in repair(self._registry(), self._records(line), line):
-            log.warning(
-                "line %s: alias %s named version %d, the records say %d; set it back",
-                line,
-                one.alias,
-                one.found,
-                one.expected,
-            )
+    def _waiting(self, line: str, ledger: Ledger) -> tuple[str, ...]:
+        """Uploads that wait, oldest first; now and then from a whole listing of the inbox."""
+        states, uploads = [*ledger.concepts.values()], self._uploads(line)
+        if not self._is_due(line):
+            return uploads.open(states)
+        if uploads.halves(self._policy.half):
+            self._sweep_halves(line)
+        found = uploads.waiting(states)
+        self._whole[line] = self._clock() + self._policy.whole
+        return found
 
-    def _later(self, events: Sequence[Event], concept: str) -> bool:
-        """Whether the upload was given back and its time has not come."""
-        for event in reversed(events):
-            if event.facts.get("concept") == concept:
-                until: Any = event.facts.get("not_before", 0.0)
-                return event.kind == "retried" and self._clock() < float(until)
-        return False
+    def _sweep_halves(self, line: str) -> None:
+        try:
+            self._keeper.hold(line, self._owner)
+        except (LineBusy, LostLease):  # another one's line: it sweeps
+            return
+        try:
+            mending.sweep_halves(self._home, self._records(line), line, self._policy.half)
+        finally:
+            self._keeper.free(line)
+
+    def _is_due(self, line: str) -> bool:
+        """Whether the inbox is to be listed whole. At first the lines are spread over the time."""
+        spread = zlib.crc32(line.encode()) / 2**32 * self._policy.whole
+        return self._clock() >= self._whole.setdefault(line, self._clock() + spread)
+
+    def _is_full(self) -> bool:
+        return len(self._keeper.held()) >= self._policy.parallel
+
+    def _later(self, line: str, concept: str) -> bool:
+        """Whether the upload was given back and its time has not come.
+
+        The time of an event is the store's: clocks of dispatchers need not agree.
+        """
+        pause = self._records(line).state().pauses.get(concept)
+        if pause is None:
+            return False
+        if self._given_back.get(line, (0, 0.0))[0] != pause.event:
+            at = self._clock() - self._records(line).age(pause.event)
+            self._given_back[line] = (pause.event, at)
+        return self._clock() < self._given_back[line][1] + pause.seconds
 
     def _leaves(self, line: str) -> bool:
         """Whether the run whose end is recorded has still to leave; its scratch is swept then."""
@@ -260,22 +368,22 @@ class Dispatcher:
             self._runs.stop(run.run)
         sweep(self._home, line, run.concept)
         if run.concept == CONCEPT:
-            tell(line, self._records(line).events())
+            tell(line, self._records(line).state())
         del self._watched[line]
         self._patience.pop(run.run, None)
         return False
 
-    def _hold(self, line: str) -> Lease:
-        """Our lease of the line, renewed, or a new one. Raises LineBusy, LostLease."""
-        held = self._held.get(line)
-        lease = self._leases.renew(held) if held else self._leases.take(line, self._owner)
-        self._held[line] = lease
-        return lease
-
-    def _free(self, line: str) -> None:
-        lease = self._held.pop(line, None)
-        if lease is not None:
-            self._leases.release(lease)
+    def _set_back(self, line: str) -> Moved:
+        try:
+            self._keeper.hold(line, self._owner)
+        except (LineBusy, LostLease):
+            return "busy"
+        try:
+            if self._records(line).state().active is None:
+                mending.mend(self._home, self._registry, self._records(line), line)
+        finally:
+            self._keeper.free(line)
+        return "again"
 
     def _uploads(self, line: str) -> Uploads:
         """Kept over passes, because it knows the digests of what it saw."""
@@ -285,48 +393,8 @@ class Dispatcher:
         """Kept over passes, because what was read of them never changes."""
         return self._lines.setdefault(line, Records(self._home.store, line))
 
+    def _lock(self, line: str) -> threading.Lock:
+        return self._locks.setdefault(line, threading.Lock())
+
     def _last_served(self, line: str) -> tuple[str, str]:
-        try:
-            events = self._records(line).events()
-        except (L2dmError, OSError):  # reconcile says what is wrong
-            return ("", line)
-        starts = [event.facts["at"] for event in events if event.kind == "started"]
-        return (starts[-1] if starts else "", line)
-
-
-class Looks(Protocol):
-    """What `follow` asks of a dispatcher, or of whoever stands before one."""
-
-    def look(self) -> dict[str, Moved]:
-        """See Dispatcher."""
-        ...
-
-    def reconcile(self, line: str) -> Moved:
-        """See Dispatcher."""
-        ...
-
-
-def follow(
-    dispatcher: Looks, wakeups: Wakeups, every: float, *, once: bool
-) -> Iterator[tuple[str, Moved]]:
-    """Look at all lines every so many seconds, at woken ones at once; each change of a line.
-
-    once: end when nothing waits or runs. A line that an event names and nobody knows is nothing.
-    """
-    known: dict[str, Moved] = {}
-    scan, settled = 0.0, False
-    while True:
-        left = scan - time.monotonic()
-        woken = wakeups.wait(left) & frozenset(known) if left > 0 else frozenset[str]()
-        if woken:
-            moves = {line: dispatcher.reconcile(line) for line in sorted(woken)}
-        elif scan > time.monotonic():
-            continue
-        else:
-            moves, scan = dispatcher.look(), time.monotonic() + every
-        yield from ((line, now) for line, now in moves.items() if known.get(line) != now)
-        known |= moves
-        over = set(known.values())
-        if once and (over <= {"idle"} or (settled and over <= {"idle", "broken"})):
-            return
-        settled = over <= {"idle", "broken"}  # broken twice in a row: it will not mend itself
+        return (self._records(line).known.served, line)

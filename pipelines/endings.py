@@ -1,21 +1,32 @@
 """What is recorded and swept when a run of an upload has ended without a release, or with one."""
 
 import shutil
+from collections.abc import Iterable, Mapping
 
 from components.services.home import Home
 from components.services.journal import Failure
-from components.services.records import ENDINGS, ConceptState, Records
+from components.services.ledger import ENDINGS, ConceptState, Ledger
+from components.services.promotion import repair
+from components.services.records import Records
+from components.services.registry import Registry, require_version
 from components.services.uploads import Uploads
 from l2dm.errors import L2dmError
 
 
 def end_badly(
-    home: Home, line: str, concept: str, failure: Failure | None, text: str
+    home: Home,
+    line: str,
+    concept: str,
+    failure: Failure | None,
+    text: str,
+    *,
+    after: int | None = None,
 ) -> ConceptState:
     """Record `refused` with the reasons, or `failed` with step and error.
 
-    text: what is known when no step could say why. Raises L2dmError when the upload had ended
-    already and only what comes after failed.
+    text: what is known when no step could say why. after: number of the event that must be the
+    last one, or Conflict is raised. Raises L2dmError when the upload had ended already and only
+    what comes after failed.
     """
     refused = failure is not None and failure.kind == "BadUpload"
     reasons = failure.problems if failure else (text,)
@@ -36,8 +47,44 @@ def end_badly(
         task=known.task if known and known.state in ("learning", "waiting") else "",
         upload=digest,
     )
-    records.end(ended, step=failure.step if failure else None)
+    step = failure.step if failure else None
+    if after is None:
+        records.end(ended, step=step)
+    else:
+        records.end_next(after, ended, step=step)
     return ended
+
+
+def cancelled(uploads: Uploads, ledger: Ledger, waiting: Iterable[str]) -> dict[str, str]:
+    """Those of the waiting uploads that somebody wants to end, with who and why."""
+    asked = [state for name in waiting if (state := ledger.concepts.get(name)) and state.cancelled]
+    # other pictures under the same name are another upload
+    return {one.name: one.cancelled for one in asked if one.upload == uploads.digest(one.name)}
+
+
+def end_cancelled(home: Home, line: str, unwanted: Mapping[str, str], last: int) -> None:
+    """End waiting uploads as `failed`, with who cancelled them and why. Raises Conflict."""
+    for number, (name, why) in enumerate(unwanted.items()):
+        end_badly(home, line, name, None, why, after=last + number)
+
+
+def land(registry: Registry, records: Records, line: str, concept: str) -> None:
+    """End an upload whose promotion is recorded, and whose run died before its end was."""
+    ledger = records.state()
+    state = ledger.concepts[concept]
+    version = ledger.version_of(state.task) or 0
+    repair(registry, records, line)
+    facts = require_version(registry, line, version).facts
+    ended = ConceptState(
+        concept,
+        facts.class_noun,
+        "promoted",
+        version=version,
+        reasons=facts.reasons,
+        task=state.task,
+        upload=state.upload,
+    )
+    records.end(ended, scores=dict(facts.scores))
 
 
 def sweep(home: Home, line: str, concept: str) -> None:

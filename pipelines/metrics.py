@@ -6,19 +6,19 @@ another dispatcher may have acted on it.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from components.services.checks import found
 from components.services.home import Home
-from components.services.records import Records, State, standing
+from components.services.records import Records, State
 from components.services.uploads import Uploads
 from l2dm.errors import L2dmError
-from pipelines.dispatch import Looks, Moved
+from pipelines.dispatch import Moved
+from pipelines.follow import Looks
 
 PATH = "/metrics"
 RECOUNT = 600.0  # seconds after which an idle line is counted again
@@ -69,22 +69,30 @@ class Measured:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
-    def look(self) -> dict[str, Moved]:
+    def passing(self) -> Iterator[tuple[str, Moved]]:
         """See Looks."""
-        began = self._clock()
-        moves = self._dispatcher.look()
-        lines = {line: self._seen(line, moved) for line, moved in moves.items()}
+        began, lines = self._clock(), dict[str, Seen]()
+        for line, moved in self._dispatcher.passing():
+            lines[line] = self._seen(line, moved)
+            yield line, moved
         ended = self._clock()
         self._now = Snapshot(lines, ended, ended - began)
-        return moves
 
-    def reconcile(self, line: str) -> Moved:
+    def look(self) -> dict[str, Moved]:
+        """One whole pass."""
+        return dict(self.passing())
+
+    def reconcile(self, line: str, *, whole: bool = False) -> Moved:
         """See Looks."""
-        moved = self._dispatcher.reconcile(line)
+        moved = self._dispatcher.reconcile(line, whole=whole)
         now = self._now
         lines = {**now.lines, line: self._seen(line, moved)}
         self._now = Snapshot(lines, now.looked, now.seconds)
         return moved
+
+    def lines(self) -> frozenset[str]:
+        """See Looks."""
+        return self._dispatcher.lines()
 
     def text(self) -> str:
         """Everything in Prometheus' text format."""
@@ -136,17 +144,17 @@ class Measured:
         made = (Records(store, line), Uploads(store, line))
         records, uploads = self._inboxes.setdefault(line, made)
         try:
-            concepts = records.concepts()
+            ledger = records.state()
+            concepts = tuple(ledger.concepts.values())
             waiting = len(uploads.waiting(concepts))
-            events = records.events()
         except (L2dmError, OSError):  # the dispatcher has told what is wrong with it
             return before.counts if before else Counts()
         states = [concept.state for concept in concepts]
-        last = found(events, standing(events).champion)
+        last = ledger.checks.found.get(ledger.standing.champion)
         return Counts(
             waiting,
             {state: states.count(state) for state in get_args(State)},
-            str(last["health"]) if last else "",
+            last.health if last else "",
         )
 
 

@@ -218,7 +218,8 @@ def dispatch(
     ends, its runs on this machine end with it.
     """
     from components.services.stores import probe
-    from pipelines.dispatch import Dispatcher, Policy, Settings, follow
+    from pipelines.dispatch import Dispatcher, Policy, Settings
+    from pipelines.follow import follow
     from pipelines.metrics import PATH, Measured
 
     place = Place(folder, "", base, tuple(settings))
@@ -229,10 +230,12 @@ def dispatch(
     probe(home.store)
     runs = open_runs(service.runner, where, home, chosen.base)
     policy = Policy(parallel=service.parallel)
-    measured = Measured(Dispatcher(home, runs, place.registry, chosen, policy), home)
+    dispatcher = Dispatcher(home, runs, place.registry, chosen, policy)
+    measured = Measured(dispatcher, home)
     wakeups = _wakeups(home, service, {PATH: measured.text})
     try:
-        yield from follow(measured, wakeups, service.every, once=service.once)
+        with dispatcher:
+            yield from follow(measured, wakeups, service.every, once=service.once)
     finally:
         wakeups.close()
         runs.close()

@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -18,8 +18,9 @@ from typing import Any, Literal, Protocol
 from components.services import watch
 from components.services.home import Home
 from components.services.journal import Failure
+from l2dm.errors import L2dmError
 from l2dm.manifest import write_text
-from pipelines.submit import Engine, Job, RunFailed, run_local
+from pipelines.submit import Job, RunFailed, run_local
 
 RunState = Literal["absent", "running", "succeeded", "failed"]
 
@@ -49,6 +50,23 @@ class Runs(Protocol):
         ...
 
 
+class Child(Protocol):
+    """A process that we started, as `subprocess.Popen` has it."""
+
+    @property
+    def pid(self) -> int:
+        """Its number, and that of its session."""
+        ...
+
+    def poll(self) -> int | None:
+        """Its exit code; None while it lives."""
+        ...
+
+    def wait(self) -> int:
+        """Its exit code, once it has ended."""
+        ...
+
+
 class LocalRuns:
     """Runs as processes of this machine. They end when the process that started them dies.
 
@@ -64,7 +82,7 @@ class LocalRuns:
     ) -> None:
         self._home, self._program, self._environment = home, program, environment or {}
         self._folder = home.folder / "dispatched"
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._children: dict[str, Child] = {}
 
     def start(self, name: str, job: Job) -> None:
         """See Runs."""
@@ -73,14 +91,7 @@ class LocalRuns:
         folder = self._folder / name
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "job.json", json.dumps(_facts(job)))
-        with open(folder / "output.txt", "ab") as output:
-            self._children[name] = subprocess.Popen(
-                [sys.executable, "-m", *self._program, str(folder)],
-                stdout=output,
-                stderr=output,
-                env={**os.environ, **self._environment, watch.VARIABLE: str(os.getpid())},
-                start_new_session=True,
-            )
+        self._children[name] = self._spawn(folder)
 
     def look(self, name: str) -> Look:
         """See Runs. A run that ended without saying how was killed."""
@@ -108,6 +119,17 @@ class LocalRuns:
         """End what still runs: nothing watches it any more."""
         for name in tuple(self._children):
             self.stop(name)
+
+    def _spawn(self, folder: Path) -> Child:
+        """The process of the job in `folder`, which leads a session of its own."""
+        with open(folder / "output.txt", "ab") as output:
+            return subprocess.Popen(
+                [sys.executable, "-m", *self._program, str(folder)],
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **self._environment, watch.VARIABLE: str(os.getpid())},
+                start_new_session=True,
+            )
 
 
 def run_name(line: str, task: int, concept: str, upload: str, attempt: int) -> str:
@@ -141,21 +163,18 @@ def _read_end(folder: Path) -> Look:
     return Look("failed", failure, end["text"])
 
 
-def main() -> None:
-    """The process of one local run: its folder is the only argument."""
-    watch.follow_learner()
-    execute(Path(sys.argv[1]), Engine())
-
-
-def execute(folder: Path, engine: Engine) -> None:
-    """Carry out the job of a run's folder and leave there how it ended."""
+def execute(folder: Path, run: Callable[[Job], object]) -> None:
+    """Run the job that `start` left in a folder, and leave there how it ended."""
     facts = json.loads((folder / "job.json").read_text())
     home = Home.at(facts.pop("home"))
     job = Job(**facts, home=home)
     try:
-        run_local(job, lambda progress: None, engine)  # its log holds the progress
+        run(job)
     except RunFailed as error:
         failure = asdict(error.failure) if error.failure else None
+        end = {"state": "failed", "failure": failure, "text": str(error)}
+    except (L2dmError, OSError) as error:  # the store is down, say: no step can tell it
+        failure = asdict(Failure("run", type(error).__name__, (str(error),)))
         end = {"state": "failed", "failure": failure, "text": str(error)}
     else:
         end = {"state": "succeeded", "failure": None, "text": ""}
@@ -163,4 +182,5 @@ def execute(folder: Path, engine: Engine) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    watch.follow_learner()
+    execute(Path(sys.argv[1]), lambda job: run_local(job, lambda progress: None))

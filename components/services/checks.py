@@ -7,15 +7,15 @@ anybody looks.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
-from components.services.records import Event, standing
 from l2dm.errors import BadSpec, UnknownLine
 
 CONCEPT = "_check"  # where a check's costs and log lie; no concept's name begins like that
+REMEMBERED = 8  # latest seeds that were answered
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,15 @@ class Schedule:
 
     cron: str
     settings: tuple[str, ...]
-    since: datetime
+    since: str
     keeper: str = "dispatcher"
+
+    def upcoming(self) -> datetime:
+        """The next instant."""
+        from cronsim import CronSim
+
+        instant: datetime = next(CronSim(self.cron, datetime.now(UTC)))
+        return instant
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,128 @@ class Checking:
     seed: int
     attempt: int
     fence: int
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Runs of one check that failed: how many, and when (Unix seconds) it may be tried again."""
+
+    seed: int
+    count: int
+    not_before: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the last check of a version found. number: which of the line's checks it was."""
+
+    number: int
+    seed: int
+    at: str
+    health: str
+    cause: str
+    reasons: tuple[str, ...]
+
+
+@dataclass
+class Checks:
+    """The sum of a line's events as far as they concern checks.
+
+    champions: versions that were champion one after the other, without those that a rollback left
+    behind: somebody or something decided against them.
+    """
+
+    schedule: Schedule | None = None
+    running: Checking | None = None
+    failed: Failed | None = None
+    count: int = 0
+    answered: tuple[int, ...] = ()
+    found: dict[int, Found] = field(default_factory=dict)
+    champions: tuple[int, ...] = ()
+
+    def add(self, kind: str, facts: Mapping[str, Any]) -> None:
+        """Take the next event. Raises KeyError, TypeError, ValueError for one that is none."""
+        if kind in ("promotion", "rollback"):
+            self._crown(facts["target"])
+        elif kind == "restored":
+            lost = {one["version"] for one in facts["lost"]}
+            self.champions = tuple(one for one in self.champions if one not in lost)
+        elif kind == "scheduled":
+            keeper = facts.get("keeper", "dispatcher")
+            clock = Schedule(facts["cron"], tuple(facts["settings"]), facts["at"], keeper)
+            self.schedule = clock if clock.cron else None
+        elif kind == "checking":
+            self.running = Checking(facts["run"], facts["seed"], facts["attempt"], facts["fence"])
+        elif kind in ("checked", "unchecked"):
+            self._end(kind, facts)
+
+    def due(self, line: str, champion: int, now: float) -> int | None:
+        """The seed of the check that the dispatcher should have begun by `now`; None: none.
+
+        now: Unix seconds. Of several instants that were missed only the last counts. A line without
+        champion (0) has nothing to check.
+        """
+        from cronsim import CronSim
+
+        clock = self.schedule
+        if clock is None or clock.keeper != "dispatcher" or not champion:
+            return None
+        end = datetime.fromtimestamp(now, UTC) + timedelta(seconds=1)  # going back leaves it out
+        instant = next(CronSim(clock.cron, end, reverse=True))
+        if instant <= datetime.strptime(clock.since, "%Y-%m-%dT%H:%M:%S%z"):
+            return None
+        seed = seed_of(line, instant)
+        return None if seed in self.answered else seed
+
+    def failures(self, seed: int) -> int:
+        """How many runs of one check failed."""
+        return self.failed.count if self.failed and self.failed.seed == seed else 0
+
+    def former_champions(self, version: int) -> tuple[int, ...]:
+        """Champions before that version came to be it, the latest first."""
+        known = self.champions
+        before = known[: known.index(version)] if version in known else known
+        return tuple(reversed(before))
+
+    def to_data(self) -> dict[str, Any]:
+        """As JSON can hold it; `from_data` is the inverse."""
+        data = asdict(self)
+        return data | {"found": {str(number): one for number, one in data["found"].items()}}
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Self:
+        """Raises KeyError, TypeError, ValueError for something else."""
+        clock, running, failed = data["schedule"], data["running"], data["failed"]
+        return cls(
+            Schedule(**{**clock, "settings": tuple(clock["settings"])}) if clock else None,
+            Checking(**running) if running else None,
+            Failed(**failed) if failed else None,
+            int(data["count"]),
+            tuple(data["answered"]),
+            {
+                int(number): Found(**{**one, "reasons": tuple(one["reasons"])})
+                for number, one in data["found"].items()
+            },
+            tuple(data["champions"]),
+        )
+
+    def _crown(self, version: int) -> None:
+        if version in self.champions:  # back to it: what came after is left behind
+            self.champions = self.champions[: self.champions.index(version)]
+        self.champions = (*self.champions, version)
+
+    def _end(self, kind: str, facts: Mapping[str, Any]) -> None:
+        seed = facts["seed"]
+        if self.running and self.running.seed == seed:
+            self.running = None
+        if kind == "unchecked":
+            self.failed = Failed(seed, self.failures(seed) + 1, float(facts["not_before"]))
+            return
+        self.count += 1
+        self.answered = (*self.answered, seed)[-REMEMBERED:]
+        self.found[facts["version"]] = Found(
+            self.count, seed, facts["at"], facts["health"], facts["cause"], tuple(facts["reasons"])
+        )
 
 
 def require_cron(cron: str) -> None:
@@ -54,105 +183,17 @@ def require_cron(cron: str) -> None:
         ) from error
 
 
-def require_champion(events: Sequence[Event], line: str) -> int:
-    """The version that can be checked. Raises UnknownLine."""
-    version = standing(events).champion
-    if not version:
+def require_champion(line: str, champion: int) -> int:
+    """The version that can be checked. Raises UnknownLine when there is none (0)."""
+    if not champion:
         raise UnknownLine(
             f"expected line {line!r} to have a champion, found none; learn a concept first, see "
             "`l2dm status`"
         )
-    return version
-
-
-def schedule(events: Sequence[Event]) -> Schedule | None:
-    """The clock that holds now; None when there is none, or when it was ended."""
-    for event in reversed(events):
-        if event.kind == "scheduled":
-            facts = event.facts
-            if not facts["cron"]:
-                return None
-            since, keeper = _instant(facts["at"]), facts.get("keeper", "dispatcher")
-            return Schedule(facts["cron"], tuple(facts["settings"]), since, keeper)
-    return None
-
-
-def upcoming(clock: Schedule) -> datetime:
-    """The next instant of a clock."""
-    from cronsim import CronSim
-
-    instant: datetime = next(CronSim(clock.cron, datetime.now(UTC)))
-    return instant
-
-
-def due(events: Sequence[Event], line: str, now: float) -> int | None:
-    """The seed of the check that the dispatcher should have begun by `now`; None when none should.
-
-    now: Unix seconds. Of several instants that were missed only the last counts. A line without
-    champion has nothing to check.
-    """
-    from cronsim import CronSim
-
-    clock = schedule(events)
-    if clock is None or clock.keeper != "dispatcher" or not standing(events).champion:
-        return None
-    end = datetime.fromtimestamp(now, UTC) + timedelta(seconds=1)  # going back leaves out the start
-    instant = next(CronSim(clock.cron, end, reverse=True))
-    if instant <= clock.since:
-        return None
-    seed = seed_of(line, instant)
-    done = any(event.kind == "checked" and event.facts["seed"] == seed for event in events)
-    return None if done else seed
+    return champion
 
 
 def seed_of(line: str, instant: datetime) -> int:
     """Seed of a check's fresh pictures, [0, 2^28): the same for everybody who looks."""
     text = f"{line} {instant.astimezone(UTC).isoformat()}"
     return int(hashlib.sha256(text.encode()).hexdigest()[:7], 16)
-
-
-def checking(events: Sequence[Event]) -> Checking | None:
-    """The check that runs now; None when none was begun since the last one ended."""
-    now: Checking | None = None
-    for event in events:
-        facts = event.facts
-        if event.kind == "checking":
-            now = Checking(facts["run"], facts["seed"], facts["attempt"], facts["fence"])
-        elif event.kind in ("checked", "unchecked") and now and facts["seed"] == now.seed:
-            now = None
-    return now
-
-
-def failures(events: Sequence[Event], seed: int) -> tuple[Event, ...]:
-    """Runs of one check that failed."""
-    return tuple(e for e in events if e.kind == "unchecked" and e.facts["seed"] == seed)
-
-
-def found(events: Sequence[Event], version: int) -> Mapping[str, Any] | None:
-    """What the last check of a version found; None when it never was checked."""
-    for event in reversed(events):
-        if event.kind == "checked" and event.facts["version"] == version:
-            return event.facts
-    return None
-
-
-def former_champions(events: Sequence[Event], version: int) -> tuple[int, ...]:
-    """Champions before that version came to be it, the latest first, each once.
-
-    Those that a rollback left behind are none: somebody or something decided against them.
-    """
-    line: list[int] = []
-    for event in events:
-        if event.kind not in ("promotion", "rollback"):
-            continue
-        target = event.facts["target"]
-        if target in line:  # back to it: what came after is left behind
-            line = line[: line.index(target)]
-        line.append(target)
-    if version in line:
-        line = line[: line.index(version)]
-    return tuple(reversed(line))
-
-
-def _instant(text: str) -> datetime:
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S%z")

@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,8 +44,8 @@ class Lease:
 class Leases:
     """The leases of all lines in one store."""
 
-    def __init__(self, store: Objects, seconds: float = SECONDS) -> None:
-        self.seconds = seconds
+    def __init__(self, store: Objects, seconds: float | None = None) -> None:
+        self.seconds = SECONDS if seconds is None else seconds
         self._store = store
 
     def take(self, line: str, owner: str) -> Lease:
@@ -166,6 +167,87 @@ class Heartbeat:
             except (L2dmError, OSError) as error:
                 # The store may answer again; if it does not, others see the lease expire.
                 log.warning("lease of line %r not renewed: %s", self._lease.line, error)
+
+
+class Keeper:
+    """The leases of a dispatcher, renewed from one thread however long a look takes.
+
+    They are renewed for as long as their holder says every so often that it goes on: one whose loop
+    stands still gives its lines up, as if it had died. patience: seconds of that. A lease that was
+    lost is forgotten; `held` tells.
+    """
+
+    def __init__(self, leases: Leases, patience: float = 600.0) -> None:
+        self._leases, self._patience = leases, patience
+        self._held: dict[str, Lease] = {}
+        self._lock = threading.RLock()  # a lease is renewed by one thread at a time
+        self._end = threading.Event()
+        self._heard = time.monotonic()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Renew from now on."""
+        self._thread = threading.Thread(target=self._renew, name="keeper", daemon=True)
+        self._thread.start()
+
+    def goes_on(self) -> None:
+        """The holder's loop makes progress."""
+        self._heard = time.monotonic()
+
+    def held(self) -> tuple[str, ...]:
+        """Lines whose leases we hold, as far as we know."""
+        with self._lock:
+            return tuple(self._held)
+
+    def holds(self, line: str) -> bool:
+        """Whether a line is ours, as far as we know."""
+        return line in self._held
+
+    def hold(self, line: str, owner: str) -> Lease:
+        """Our lease of the line, renewed, or a new one. Raises LineBusy, LostLease."""
+        with self._lock:
+            lease = self._held.pop(line, None)
+            lease = self._leases.renew(lease) if lease else self._leases.take(line, owner)
+            self._held[line] = lease
+            return lease
+
+    def free(self, line: str) -> None:
+        """Give a line back; no error when it is not held, or was lost."""
+        with self._lock:
+            lease = self._held.pop(line, None)
+            if lease is not None:
+                self._leases.release(lease)
+
+    def forget(self, line: str) -> None:
+        """It was lost: another one holds it now."""
+        with self._lock:
+            self._held.pop(line, None)
+
+    def close(self) -> None:
+        """End the thread; the leases expire, unless they were given back."""
+        self._end.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _renew(self) -> None:
+        while not self._end.wait(self._leases.seconds / BEATS):
+            if time.monotonic() - self._heard > self._patience:
+                continue
+            for line in self.held():
+                self._renew_one(line)
+
+    def _renew_one(self, line: str) -> None:
+        with self._lock:
+            lease = self._held.get(line)
+            if lease is None:
+                return
+            try:
+                self._held[line] = self._leases.renew(lease)
+            except LostLease as error:
+                log.warning("%s", error)
+                del self._held[line]
+            except (L2dmError, OSError) as error:  # the store may answer again
+                log.warning("lease of line %r not renewed: %s", line, error)
 
 
 def _key(line: str) -> str:

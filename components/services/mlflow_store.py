@@ -10,7 +10,8 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,13 +23,14 @@ from components.services.registry import (
     Version,
     copy_release,
     require_version,
-    same_release,
+    version_of,
 )
 from l2dm import manifest
-from l2dm.errors import BadStore
+from l2dm.errors import BadStore, TrackingFailed
 
 T = TypeVar("T")
 PREFIX = "l2dm."
+PAGE = 1000  # registered models of one request, MLflow's most
 
 
 def connect(home: Home) -> Any:
@@ -36,6 +38,8 @@ def connect(home: Home) -> Any:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # up to a minute, longer than a server's restart; by default it is more than four
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
     if home.bucket and not _server():
         raise BadStore(
             "expected MLFLOW_TRACKING_URI to name a tracking server, because the state in "
@@ -69,6 +73,21 @@ def _ignore_foreign_warnings() -> None:
     warnings.filterwarnings("ignore", message=".*type hint")
 
 
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """Say in our words what MLflow raises. Raises TrackingFailed."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        words = str(error).splitlines() or [repr(error)]
+        raise TrackingFailed(
+            f"expected MLflow at {_server() or 'the state folder'} to {what}, found "
+            f"{words[0][:500]}; start it, or look into its log"
+        ) from error
+
+
 def experiment(mlflow: Any, home: Home, line: str) -> str:
     """Id of the experiment `l2dm/<line>`; made once, artifacts in the state folder."""
     name = f"l2dm/{line}"
@@ -96,28 +115,29 @@ class MlflowRegistry:
 
     def lines(self) -> tuple[str, ...]:
         """See Registry."""
-        names = (model.name for model in self._client.search_registered_models())
-        return tuple(sorted(n.removeprefix(PREFIX) for n in names if n.startswith(PREFIX)))
+        return tuple(sorted(self.every_alias()))
 
     def register(self, line: str, release: Path, facts: Facts) -> int:
         """See Registry. Tags are set in the call that creates the version: no half version."""
-        known = same_release(self.versions(line), facts)
+        known = version_of(self.versions(line), facts.task)
         if known is not None:
             return known
-        model = self._logged(line, facts) or self._log(line, release, facts)
-        self._ensure_model(line)
-        made = self._client.create_model_version(
-            PREFIX + line,
-            source=f"models:/{model}",
-            model_id=model,
-            tags={"l2dm.facts": json.dumps(manifest.to_data(facts)), "l2dm.task": facts.task},
-            description=_description(facts),
-        )
-        return int(made.version)
+        with told(f"register a version of line {line!r}"):
+            model = self._logged(line, facts) or self._log(line, release, facts)
+            self._ensure_model(line)
+            self._client.create_model_version(
+                PREFIX + line,
+                source=f"models:/{model}",
+                model_id=model,
+                tags={"l2dm.facts": json.dumps(manifest.to_data(facts)), "l2dm.task": facts.task},
+                description=_description(facts),
+            )
+        return self._only_version(line, facts.task)
 
     def versions(self, line: str) -> tuple[Version, ...]:
         """See Registry."""
-        found = self._client.search_model_versions(f"name = '{PREFIX}{line}'")
+        with told(f"list the versions of line {line!r}"):
+            found = self._client.search_model_versions(f"name = '{PREFIX}{line}'")
         versions = [
             Version(int(v.version), manifest.from_data(Facts, json.loads(v.tags["l2dm.facts"])))
             for v in found
@@ -126,32 +146,64 @@ class MlflowRegistry:
         return tuple(sorted(versions, key=lambda version: version.number))
 
     def aliases(self, line: str) -> Mapping[Alias, int]:
-        """See Registry. `search_model_versions` returns no aliases, so the model is asked."""
-        models = self._client.search_registered_models(f"name = '{PREFIX}{line}'")
-        if not models:
-            return {}
-        found = self._client.get_registered_model(PREFIX + line).aliases
-        return {alias: int(found[alias]) for alias in ALIASES if alias in found}
+        """See Registry. `search_model_versions` returns no aliases, so models are asked for."""
+        with told(f"list the aliases of line {line!r}"):
+            models = self._client.search_registered_models(f"name = '{PREFIX}{line}'")
+        return _aliases(models[0]) if models else {}
+
+    def every_alias(self) -> Mapping[str, Mapping[Alias, int]]:
+        """See Registry."""
+        found: dict[str, Mapping[Alias, int]] = {}
+        token: str | None = None
+        while True:
+            with told("list the registered models"):
+                page = self._client.search_registered_models(max_results=PAGE, page_token=token)
+            ours = [model for model in page if model.name.startswith(PREFIX)]
+            found |= {model.name.removeprefix(PREFIX): _aliases(model) for model in ours}
+            token = page.token
+            if not token:
+                return found
 
     def set_alias(self, line: str, alias: Alias, version: int) -> None:
         """See Registry. The first creation of an alias can race in the store and is tried again."""
         require_version(self, line, version)
-        self._retry(
-            lambda: self._client.set_registered_model_alias(PREFIX + line, alias, str(version))
-        )
+        with told(f"set alias {alias} of line {line!r}"):
+            self._retry(
+                lambda: self._client.set_registered_model_alias(PREFIX + line, alias, str(version))
+            )
 
     def drop_alias(self, line: str, alias: Alias) -> None:
         """See Registry."""
         if alias in self.aliases(line):
-            self._client.delete_registered_model_alias(PREFIX + line, alias)
+            with told(f"drop alias {alias} of line {line!r}"):
+                self._client.delete_registered_model_alias(PREFIX + line, alias)
 
     def fetch(self, line: str, version: int, to: Path) -> Path:
         """See Registry."""
         require_version(self, line, version)
-        found = self._client.get_model_version(PREFIX + line, str(version))
-        with tempfile.TemporaryDirectory() as scratch:
+        with told(f"fetch version {version}"), tempfile.TemporaryDirectory() as scratch:
+            found = self._client.get_model_version(PREFIX + line, str(version))
             folder = self._mlflow.artifacts.download_artifacts(found.source, dst_path=scratch)
             return copy_release(Path(folder) / "artifacts" / "release", to)
+
+    def _only_version(self, line: str, task: str) -> int:
+        """The version of a task that was just made. Any later one of that task is removed.
+
+        A second one comes from another run of the task, or from a request that the client sent
+        again because its answer was lost.
+        """
+        made = [one.number for one in self.versions(line) if one.facts.task == task]
+        with told(f"remove doubled versions of task {task}"):
+            for number in made[1:]:
+                self._remove(line, number)
+        return made[0]
+
+    def _remove(self, line: str, number: int) -> None:
+        try:
+            self._client.delete_model_version(PREFIX + line, str(number))
+        except self._mlflow.exceptions.MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # the other run removed it
+                raise
 
     def _ensure_model(self, line: str) -> None:
         try:
@@ -212,6 +264,10 @@ class MlflowRegistry:
                     raise
                 time.sleep(0.05 * 2**attempt)
         raise AssertionError("unreachable")
+
+
+def _aliases(model: Any) -> dict[Alias, int]:
+    return {alias: int(model.aliases[alias]) for alias in ALIASES if alias in model.aliases}
 
 
 def _description(facts: Facts) -> str:

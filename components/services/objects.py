@@ -62,6 +62,10 @@ class Objects(Protocol):
         """Raises NoSuchObject, and Corrupt when the bytes are not those that were written."""
         ...
 
+    def age(self, key: str) -> float:
+        """Seconds since it was written, by the store's clock. Raises NoSuchObject."""
+        ...
+
     def write(self, key: str, data: bytes) -> str:
         """Write whatever is there; returns the tag."""
         ...
@@ -115,6 +119,14 @@ class FolderObjects:
             raise NoSuchObject(missing(key, str(self.folder))) from None
         return Stored(data, _tag(data), max(0.0, self._now() - written))
 
+    def age(self, key: str) -> float:
+        """See Objects."""
+        try:
+            written = self._path(key).stat().st_mtime
+        except (FileNotFoundError, NotADirectoryError):
+            raise NoSuchObject(missing(key, str(self.folder))) from None
+        return max(0.0, self._now() - written)
+
     def write(self, key: str, data: bytes) -> str:
         """See Objects."""
         with self._locked(key):
@@ -156,27 +168,19 @@ class FolderObjects:
     def list(self, prefix: str, after: str = "") -> Iterator[Entry]:
         """See Objects."""
         require_prefix(prefix)
-        root = self.folder / prefix.rpartition("/")[0]
-        found = []
-        for where, _, names in os.walk(root):  # passes over what is deleted meanwhile
-            for name in names:
-                path = Path(where, name)
-                key = path.relative_to(self.folder).as_posix()
-                if key.startswith(prefix) and key > after and _is_object(key):
-                    with suppress(FileNotFoundError):
-                        stat = path.stat()
-                        mark = f"{stat.st_mtime_ns} {stat.st_ino}"
-                        found.append(Entry(key, stat.st_size, stat.st_mtime, mark))
+        folder = prefix.rpartition("/")[0]
+        found = self._below(f"{folder}/" if folder else "", prefix, after)
         # code points sort as S3's UTF-8 bytes do
         yield from sorted(found, key=lambda entry: entry.key)
 
     def folders(self, prefix: str) -> tuple[str, ...]:
         """See Objects."""
         require_prefix(prefix)
-        root = self.folder / prefix
-        if not root.is_dir():
+        try:
+            with os.scandir(self.folder / prefix) as found:
+                names = [one.name for one in found if one.is_dir()]
+        except (FileNotFoundError, NotADirectoryError):
             return ()
-        names = [path.name for path in root.iterdir() if path.is_dir()]
         return tuple(sorted(name for name in names if _is_object(name)))
 
     def upload(self, key: str, path: Path) -> None:
@@ -202,6 +206,29 @@ class FolderObjects:
             os.replace(draft, to)
         finally:
             draft.unlink(missing_ok=True)
+
+    def _below(self, folder: str, prefix: str, after: str) -> Iterator[Entry]:
+        """Objects in a folder and the folders in it; passes over what is deleted meanwhile.
+
+        Plain strings and one look per file: a line's folders hold thousands.
+        """
+        try:
+            with os.scandir(self.folder / folder) as listed:
+                inside = list(listed)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for one in inside:
+            key = folder + one.name
+            if one.name.startswith("."):
+                continue
+            if one.is_dir():
+                if not one.is_symlink() and _may_hold(f"{key}/", prefix, after):
+                    yield from self._below(f"{key}/", prefix, after)
+            elif key.startswith(prefix) and key > after:
+                with suppress(FileNotFoundError):
+                    stat = one.stat()
+                    mark = f"{stat.st_mtime_ns} {stat.st_ino}"
+                    yield Entry(key, stat.st_size, stat.st_mtime, mark)
 
     def _now(self) -> float:
         """The file system's clock, which a network mount does not share with this machine."""
@@ -325,6 +352,12 @@ def _key_problem(key: str) -> str:
         if part.startswith("."):
             return f"the hidden part {part!r}"
     return ""
+
+
+def _may_hold(folder: str, prefix: str, after: str) -> bool:
+    """Whether keys in a folder can begin with `prefix` and be greater than `after`."""
+    below = folder.startswith(prefix) or prefix.startswith(folder)
+    return below and (folder > after or after.startswith(folder))
 
 
 def _is_object(key: str) -> bool:

@@ -54,7 +54,7 @@ def read(home: Home, line: str, registry: Callable[[], Registry]) -> Index:
         return index
     except NoSuchObject:
         pass
-    if not any(event.kind == "begun" for event in Records(home.store, line).events()):
+    if not Records(home.store, line).state().tasks:
         return Index()
     return refresh(home, registry(), line)
 

@@ -6,20 +6,21 @@ fails and looks again. Aliases are a projection of the records: whoever finds an
 (a kill in between, a hand in the registry) sets it again with `repair`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.services.records import Records, standing
+from components.services.ledger import ENDINGS, ConceptState
+from components.services.records import Records
 from components.services.registry import (
     ALIASES,
     Alias,
     Facts,
     Registry,
     require_version,
-    same_release,
+    version_of,
 )
-from l2dm.errors import Conflict, L2dmError, StaleParent
+from l2dm.errors import Conflict, L2dmError, LostLease, StaleParent
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,24 @@ class Repair:
 
 def require_parent(registry: Registry, records: Records, line: str, facts: Facts) -> None:
     """Before a release is registered: a stale one makes no version. Raises StaleParent."""
-    champion = standing(records.events()).champion
-    if champion == facts.parent_version or same_release(registry.versions(line), facts):
+    champion = records.state().standing.champion
+    if champion == facts.parent_version or version_of(registry.versions(line), facts.task):
         return
     raise StaleParent(_stale(line, facts, champion))
 
 
-def settle(registry: Registry, records: Records, line: str, version: int) -> bool:
+def settle(
+    registry: Registry,
+    records: Records,
+    line: str,
+    version: int,
+    allowed: Callable[[], None] = lambda: None,
+) -> bool:
     """Promote the version if its gate is open, else make it challenger; True when it is champion.
+
+    allowed: raises when this process may not act any more. It is asked between the reading of the
+    records and the writing of the promotion: whoever took the line over before has recorded it, or
+    records it after the promotion that it then reads.
 
     Raises StaleParent when the champion is neither the version's parent nor the version itself. A
     second call with the same arguments changes nothing, so a kill between any two statements is
@@ -48,21 +59,19 @@ def settle(registry: Registry, records: Records, line: str, version: int) -> boo
     """
     facts = require_version(registry, line, version).facts
     while True:
-        events = records.events()
-        champion = standing(events).champion
+        now = records.state()
+        last, champion = now.last, now.standing.champion
         if champion not in (facts.parent_version, version):
             raise StaleParent(_stale(line, facts, champion))
-        if champion == version or not facts.open:
+        if champion == version:
             break
+        allowed()
+        if not facts.open:
+            break
+        _require_open(now.concepts.values(), facts)
+        names = {"line": line, "task": facts.task, "source": champion, "target": version}
         try:
-            records.append_next(
-                events[-1].number if events else 0,
-                "promotion",
-                line=line,
-                task=facts.task,
-                source=champion,
-                target=version,
-            )
+            records.append_next(last, "promotion", **names)
         except Conflict:  # something was recorded since: perhaps another champion
             continue
     repair(registry, records, line, held=0 if facts.open else version)
@@ -89,8 +98,8 @@ def roll_back(
     require_version(registry, line, version)
     checked = False
     while True:
-        events = records.events()
-        champion = standing(events).champion
+        now = records.state()
+        last, champion = now.last, now.standing.champion
         if expected not in (None, champion):
             raise StaleParent(
                 f"expected the champion of line {line!r} to be version {expected}, which is to be "
@@ -104,7 +113,6 @@ def roll_back(
         if not checked:
             check(version, registry.fetch(line, version, scratch))
             checked = True
-        last = events[-1].number if events else 0
         try:
             records.append_next(
                 last, "rollback", line=line, source=champion, target=version, reasons=list(reasons)
@@ -113,6 +121,16 @@ def roll_back(
             continue
         repair(registry, records, line)
         return champion
+
+
+def _require_open(states: Iterable[ConceptState], facts: Facts) -> None:
+    """A task that was ended as failed, or cancelled, while its run slept promotes nothing."""
+    for state in states:
+        if state.task == facts.task and state.state in ENDINGS:
+            raise LostLease(
+                f"expected task {facts.task} to be open, found that {state.name!r} has ended as "
+                f"{state.state}: {'; '.join(state.reasons)}; submit it again"
+            )
 
 
 def _stale(line: str, facts: Facts, champion: int) -> str:
@@ -132,8 +150,8 @@ def repair(registry: Registry, records: Records, line: str, *, held: int = 0) ->
     """
     found: list[Repair] = []
     while True:
-        events = records.events()
-        now = standing(events)
+        ledger = records.state()
+        last, now = ledger.last, ledger.standing
         wanted: dict[Alias, int] = {
             "previous": now.previous,
             "champion": now.champion,
@@ -151,5 +169,5 @@ def repair(registry: Registry, records: Records, line: str, *, held: int = 0) ->
             else:
                 registry.drop_alias(line, one.alias)
         found += wrong
-        if not wrong and records.events() == events:
+        if not wrong and records.state().last == last:
             return tuple(sorted(found, key=lambda one: ALIASES.index(one.alias)))

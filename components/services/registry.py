@@ -59,7 +59,11 @@ class Registry(Protocol):
         ...
 
     def register(self, line: str, release: Path, facts: Facts) -> int:
-        """A version that holds this Release folder; the same task and digest are one version."""
+        """A version that holds this Release folder; a task is one version.
+
+        Two runs of one task may both have learned it, one of them taken for dead; whose version has
+        the lower number is the task's. The facts of the other one are not kept.
+        """
         ...
 
     def versions(self, line: str) -> tuple[Version, ...]:
@@ -68,6 +72,10 @@ class Registry(Protocol):
 
     def aliases(self, line: str) -> Mapping[Alias, int]:
         """Which version each alias names; unset aliases are left out."""
+        ...
+
+    def every_alias(self) -> Mapping[str, Mapping[Alias, int]]:
+        """The aliases of every line with a version, in few requests for any number of lines."""
         ...
 
     def set_alias(self, line: str, alias: Alias, version: int) -> None:
@@ -95,21 +103,24 @@ class FolderRegistry:
 
     def register(self, line: str, release: Path, facts: Facts) -> int:
         """See Registry. The folder appears under its number by one rename: whole or not at all."""
-        known = same_release(self.versions(line), facts)
+        known = version_of(self.versions(line), facts.task)
         if known is not None:
             return known
         draft = self.folder / line / f".draft-{uuid.uuid4().hex}"
         shutil.copytree(release, draft / "release")
         (draft / "facts.json").write_text(json.dumps(manifest.to_data(facts)))
         while True:
-            number = len(self.versions(line)) + 1
+            number = max((one.number for one in self.versions(line)), default=0) + 1
             try:
                 os.rename(draft, self.folder / line / str(number))
             except OSError:  # another writer took the number
                 if not (self.folder / line / str(number)).exists():
                     raise
                 continue
-            return number
+            first = version_of(self.versions(line), facts.task) or number
+            if first != number:  # another run of this task came first
+                shutil.rmtree(self.folder / line / str(number))
+            return first
 
     def versions(self, line: str) -> tuple[Version, ...]:
         """See Registry."""
@@ -124,6 +135,10 @@ class FolderRegistry:
         path = self.folder / line / "aliases.json"
         found: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
         return {alias: found[alias] for alias in ALIASES if alias in found}
+
+    def every_alias(self) -> Mapping[str, Mapping[Alias, int]]:
+        """See Registry."""
+        return {line: self.aliases(line) for line in self.lines()}
 
     def set_alias(self, line: str, alias: Alias, version: int) -> None:
         """See Registry."""
@@ -145,12 +160,9 @@ class FolderRegistry:
         manifest.write_text(self.folder / line / "aliases.json", json.dumps(dict(aliases)))
 
 
-def same_release(versions: tuple[Version, ...], facts: Facts) -> int | None:
-    """The version that already holds this task's release; None when there is none."""
-    for version in versions:
-        if (version.facts.task, version.facts.digest) == (facts.task, facts.digest):
-            return version.number
-    return None
+def version_of(versions: tuple[Version, ...], task: str) -> int | None:
+    """The version that a task became, the first one if there are more; None when there is none."""
+    return next((version.number for version in versions if version.facts.task == task), None)
 
 
 def require_version(registry: Registry, line: str, version: int) -> Version:

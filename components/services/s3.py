@@ -87,6 +87,10 @@ class S3Objects:
         self._require_digest(key, answer, hashlib.sha256(data).hexdigest())
         return Stored(data, answer["ETag"].strip('"'), _age(answer))
 
+    def age(self, key: str) -> float:
+        """See Objects."""
+        return _age(self._head(key))
+
     def write(self, key: str, data: bytes) -> str:
         """See Objects."""
         with self._told(key):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,6 +34,8 @@ def connect() -> Any:
     from botocore.exceptions import BotoCoreError
 
     session = botocore.session.get_session()
+    parsers = session.get_component("response_parser_factory")
+    parsers.set_parser_defaults(timestamp_parser=_when)
     try:
         # Waits are drawn at random up to 1, 2, 4 and 8 seconds, longer than a server's restart.
         # Mode "standard" waits at most 0.75 s in all, and its threads share 35 retries.
@@ -54,6 +57,18 @@ def connect() -> Any:
             f"expected AWS settings for an object store, found {type(error).__name__}; check "
             "AWS_ENDPOINT_URL, AWS_REGION and AWS_PROFILE"
         ) from None
+
+
+def _when(text: Any) -> datetime:
+    """A listing's time stamps: botocore's own parser takes two thirds of the time of a listing."""
+    from botocore.utils import parse_timestamp
+
+    if isinstance(text, str) and text.endswith("Z") and "T" in text:
+        try:
+            return datetime.fromisoformat(text)
+        except ValueError:
+            pass
+    return parse_timestamp(text)  # type: ignore[no-any-return]
 
 
 def endpoint(client: Any) -> str:

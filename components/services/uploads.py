@@ -9,6 +9,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from components.services.objects import Entry, Objects
@@ -18,6 +19,7 @@ from l2dm.errors import BadKey, BadUpload, Conflict, NoSuchObject, TooLarge
 FILE = "concept.json"
 MAX_JSON = 1_000_000  # bytes of concept.json
 MAX_FILES = 100  # of one upload; more is none
+FEW = 20  # names that are asked for one by one; above it a whole listing is cheaper
 
 
 class Uploads:
@@ -35,10 +37,23 @@ class Uploads:
             name for name, entry in found if name not in ended or ended[name] != self._of(entry)
         )
 
+    def open(self, concepts: Sequence[ConceptState]) -> tuple[str, ...]:
+        """The same at the price of one short request where nothing waits.
+
+        It asks for names only, so it misses an upload that was put in the place of one that has
+        ended, unless that was recorded (`l2dm submit` does it).
+        """
+        ended = {state.name for state in concepts if state.state in ENDINGS}
+        names = [name for name in self._store.folders(self._folder) if name not in ended]
+        if len(names) > FEW:
+            return self.waiting(concepts)
+        found = [(self._commitment(name), name) for name in names]
+        stamped = [(entry.modified, entry.key, name) for entry, name in found if entry]
+        return tuple(name for _, _, name in sorted(stamped))
+
     def digest(self, name: str) -> str:
         """What tells one upload of a name from another: sha256 of its concept.json; "" if none."""
-        key = f"{self._folder}{name}/{FILE}"
-        entry = next((one for one in self._store.list(key) if one.key == key), None)
+        entry = self._commitment(name)
         return self._of(entry) if entry else ""
 
     def class_noun(self, name: str) -> str:
@@ -103,6 +118,51 @@ class Uploads:
         self._store.delete(f"{prefix}{FILE}")
         for entry in tuple(self._store.list(prefix)):
             self._store.delete(entry.key)
+
+    def halves(self, older: float) -> dict[str, tuple[str, ...]]:
+        """Names without a concept.json whose last file was written so many seconds ago, with keys.
+
+        By the store's clock: one that is wrong on this machine sweeps nothing.
+        """
+        found: dict[str, list[Entry]] = {}
+        for entry in self._store.list(self._folder):
+            if entry.key.count("/") >= 3:
+                found.setdefault(self._name(entry), []).append(entry)
+        halves = {}
+        for name, entries in found.items():
+            keys = tuple(entry.key for entry in entries)
+            if f"{self._folder}{name}/{FILE}" in keys:
+                continue
+            newest = max(entries, key=lambda entry: entry.modified)
+            if self._age(newest) > older:
+                halves[name] = keys
+        return halves
+
+    def claim(self, name: str, mark: bytes) -> bool:
+        """Take a name without concept.json, so that nobody commits it meanwhile."""
+        try:
+            self._store.create(f"{self._folder}{name}/{FILE}", mark)
+        except Conflict:
+            return False
+        return True
+
+    def unclaim(self, name: str, mark: bytes) -> None:
+        """Free the name again, unless somebody wrote over the mark without asking."""
+        key = f"{self._folder}{name}/{FILE}"
+        with suppress(NoSuchObject):
+            if self._store.read(key).data == mark:
+                self._store.delete(key)
+
+    def _age(self, entry: Entry) -> float:
+        """Seconds since it was written, by the store's clock; 0 when it is gone."""
+        try:
+            return self._store.age(entry.key)
+        except NoSuchObject:
+            return 0.0
+
+    def _commitment(self, name: str) -> Entry | None:
+        key = f"{self._folder}{name}/{FILE}"
+        return next((one for one in self._store.list(key) if one.key == key), None)
 
     def _committed(self) -> list[Entry]:
         entries = [

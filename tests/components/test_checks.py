@@ -1,60 +1,71 @@
-"""What is due, what runs and which champions came before, read off made-up events."""
+"""What is due, what runs and which champions came before, summed from made-up events."""
 
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from components.services.checks import (
-    checking,
-    due,
-    failures,
-    former_champions,
-    found,
-    require_cron,
-    schedule,
-    seed_of,
-)
-from components.services.records import Event, Kind
+from components.services.checks import require_cron, seed_of
+from components.services.ledger import Event, Kind, Ledger, summed
 from l2dm.errors import BadSpec
 
-
-def events(*given: tuple[Kind, dict[str, Any]]) -> tuple[Event, ...]:
-    return tuple(Event(number, kind, facts) for number, (kind, facts) in enumerate(given, start=1))
+Made = tuple[Kind, dict[str, Any]]
 
 
-def promotion(source: int, target: int) -> tuple[Kind, dict[str, Any]]:
+def ledger(*given: Made) -> Ledger:
+    """The sum of these events; it must survive being written down."""
+    events = [Event(number, kind, facts) for number, (kind, facts) in enumerate(given, start=1)]
+    found = summed(events)
+    assert Ledger.from_data(found.to_data()) == found
+    return found
+
+
+def promotion(source: int, target: int) -> Made:
     return "promotion", {"source": source, "target": target}
 
 
-def rollback(source: int, target: int) -> tuple[Kind, dict[str, Any]]:
+def rollback(source: int, target: int) -> Made:
     return "rollback", {"source": source, "target": target}
 
 
-def scheduled(cron: str, at: str = "2026-11-20T12:00:00+0000") -> tuple[Kind, dict[str, Any]]:
-    return "scheduled", {"cron": cron, "settings": ["check.policy=roll_back"], "at": at}
+def scheduled(cron: str, at: str = "2026-11-20T12:00:00+0000", **more: Any) -> Made:
+    return "scheduled", {"cron": cron, "settings": ["check.policy=roll_back"], "at": at, **more}
+
+
+def checked(seed: int, version: int = 1, health: str = "healthy") -> Made:
+    at = "2026-11-21T03:00:05+0000"
+    facts = {"seed": seed, "version": version, "health": health, "cause": "", "at": at}
+    return "checked", {**facts, "reasons": ["made up"]}
+
+
+def unchecked(seed: int) -> Made:
+    return "unchecked", {"seed": seed, "not_before": 100.0}
 
 
 def unix(day: int, hour: int, minute: int = 0) -> float:
     return datetime(2026, 11, day, hour, minute, tzinfo=UTC).timestamp()
 
 
+def due(found: Ledger, now: float) -> int | None:
+    return found.checks.due("pets", found.standing.champion, now)
+
+
 NIGHTLY = (promotion(0, 1), scheduled("0 3 * * *"))
 
 
 def test_a_check_is_due_from_its_instant_on_and_once() -> None:
-    line = events(*NIGHTLY)
-    assert due(line, "pets", unix(20, 23)) is None  # the schedule is younger than today's instant
-    seed = due(line, "pets", unix(21, 3, 1))
+    line = ledger(*NIGHTLY)
+    assert due(line, unix(20, 23)) is None  # the schedule is younger than today's instant
+    seed = due(line, unix(21, 3))
     assert seed == seed_of("pets", datetime(2026, 11, 21, 3, tzinfo=UTC))
-    assert due(line, "pets", unix(21, 23)) == seed  # nobody looked for hours: still the same
-    done = events(*NIGHTLY, ("checked", {"seed": seed, "version": 1}))
-    assert due(done, "pets", unix(21, 23)) is None
-    assert due(done, "pets", unix(22, 3)) not in (None, seed)
+    assert due(line, unix(21, 23)) == seed  # nobody looked for hours: still the same
+    done = ledger(*NIGHTLY, checked(seed))
+    assert due(done, unix(21, 23)) is None
+    assert due(done, unix(22, 3)) not in (None, seed)
 
 
 def test_of_several_missed_nights_only_the_last_counts() -> None:
-    assert due(events(*NIGHTLY), "pets", unix(27, 4)) == seed_of(
+    assert due(ledger(*NIGHTLY), unix(27, 4)) == seed_of(
         "pets", datetime(2026, 11, 27, 3, tzinfo=UTC)
     )
 
@@ -65,16 +76,21 @@ def test_lines_do_not_share_seeds() -> None:
 
 
 def test_a_line_without_clock_or_champion_is_never_due() -> None:
-    assert due(events(promotion(0, 1)), "pets", unix(27, 4)) is None
-    assert due(events(scheduled("0 3 * * *")), "pets", unix(27, 4)) is None
-    ended = events(*NIGHTLY, scheduled(""))
-    assert schedule(ended) is None
-    assert due(ended, "pets", unix(27, 4)) is None
+    assert due(ledger(promotion(0, 1)), unix(27, 4)) is None
+    assert due(ledger(scheduled("0 3 * * *")), unix(27, 4)) is None
+    ended = ledger(*NIGHTLY, scheduled(""))
+    assert ended.checks.schedule is None
+    assert due(ended, unix(27, 4)) is None
+
+
+def test_the_dispatcher_leaves_a_clock_of_the_cluster_alone() -> None:
+    kept = ledger(promotion(0, 1), scheduled("0 3 * * *", keeper="cluster"))
+    assert due(kept, unix(27, 4)) is None
 
 
 def test_times_of_other_zones_are_the_same_instant() -> None:
     late = scheduled("0 3 * * *", "2026-11-21T04:30:00+0200")  # 02:30 UTC
-    assert due(events(promotion(0, 1), late), "pets", unix(21, 3, 1)) is not None
+    assert due(ledger(promotion(0, 1), late), unix(21, 3, 1)) is not None
 
 
 @pytest.mark.parametrize("cron", ["nightly", "0 3 * *", "61 3 * * *", "0 0 3 * * * *"])
@@ -84,33 +100,25 @@ def test_a_wrong_cron_is_refused_with_an_example(cron: str) -> None:
 
 
 def test_a_run_is_open_until_its_seed_is_answered() -> None:
-    begun: tuple[Kind, dict[str, Any]] = (
-        "checking",
-        {"run": "r", "seed": 7, "attempt": 1, "fence": 2},
-    )
-    assert checking(events(begun)) is not None
-    assert checking(events(begun, ("checked", {"seed": 8, "version": 1}))) is not None
-    assert checking(events(begun, ("checked", {"seed": 7, "version": 1}))) is None
-    failed = events(begun, ("unchecked", {"seed": 7}))
-    assert checking(failed) is None
-    assert len(failures(failed, 7)) == 1
-    assert failures(failed, 8) == ()
+    begun: Made = ("checking", {"run": "r", "seed": 7, "attempt": 1, "fence": 2})
+    assert ledger(begun).checks.running is not None
+    assert ledger(begun, checked(8)).checks.running is not None
+    assert ledger(begun, checked(7)).checks.running is None
+    failed = ledger(begun, unchecked(7)).checks
+    assert failed.running is None
+    assert (failed.failures(7), failed.failures(8)) == (1, 0)
+    assert ledger(begun, unchecked(7), begun, unchecked(7)).checks.failures(7) == 2
 
 
 def test_the_last_finding_of_a_version() -> None:
-    line = events(
-        ("checked", {"version": 1, "health": "healthy"}),
-        ("checked", {"version": 2, "health": "healthy"}),
-        ("checked", {"version": 1, "health": "regressed"}),
-    )
-    facts = found(line, 1)
-    assert facts is not None
-    assert facts["health"] == "regressed"
-    assert found(line, 3) is None
+    line = ledger(checked(1), checked(2, version=2), checked(3, health="regressed")).checks
+    assert (line.found[1].health, line.found[1].number) == ("regressed", 3)
+    assert set(line.found) == {1, 2}
 
 
 def test_former_champions_are_those_before_and_not_those_left_behind() -> None:
-    assert former_champions(events(promotion(0, 1), promotion(1, 3), promotion(3, 4)), 4) == (3, 1)
-    back = events(promotion(0, 1), promotion(1, 2), rollback(2, 1), promotion(1, 5))
-    assert former_champions(back, 5) == (1,)
-    assert former_champions(back, 1) == ()
+    line = ledger(promotion(0, 1), promotion(1, 3), promotion(3, 4)).checks
+    assert line.former_champions(4) == (3, 1)
+    back = ledger(promotion(0, 1), promotion(1, 2), rollback(2, 1), promotion(1, 5)).checks
+    assert back.former_champions(5) == (1,)
+    assert back.former_champions(1) == ()

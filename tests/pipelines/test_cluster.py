@@ -16,7 +16,6 @@ from dispatch_world import World, expire
 from fake_kfp import FakeKfp, served
 
 from components.services import journal
-from components.services.checks import due
 from components.services.home import Home
 from components.services.journal import Cost, Failure
 from components.services.records import Records
@@ -158,8 +157,8 @@ def test_a_clock_of_the_cluster_is_one_recurring_run(
     given = made["runtime_config"]["parameters"]
     assert (given["line"], given["seed"]) == ("pets", 0)
     assert '"policy": "roll_back"' in given["spec"]
-    events = Records(place.home.store, "pets").events()
-    assert due(events, "pets", 4e9) is None  # no dispatcher starts it a second time
+    checks = Records(place.home.store, "pets").state().checks
+    assert checks.due("pets", 1, 4e9) is None  # no dispatcher starts it a second time
 
     checking.set_clock(place, "", keeper)
     assert kfp.recurring == []

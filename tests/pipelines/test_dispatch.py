@@ -15,7 +15,8 @@ from components.services.records import Records
 from l2dm.doors import Concept
 from l2dm.spec import IntakeSpec
 from pipelines import operations
-from pipelines.dispatch import Policy, follow
+from pipelines.dispatch import Policy
+from pipelines.follow import follow
 
 
 @pytest.fixture
@@ -238,6 +239,8 @@ class Rings:
 
     def wait(self, seconds: float) -> frozenset[str]:
         self.waited += 1
+        if not seconds:  # between two lines of a scan
+            return frozenset()
         return frozenset({self.lines.pop(0)}) if self.lines else frozenset()
 
     def close(self) -> None:
@@ -276,8 +279,8 @@ def test_a_line_that_cannot_be_read_is_told_and_leaves_the_others_alone(
     assert "'records/cars/000001.json', found something else" in caplog.text
     world.finish()
     assert world.states() == {"rex": "promoted"}
-    moves = list(follow(world.dispatcher, Rings(), 0.0, once=True))
-    assert moves == [("cars", "broken"), ("pets", "idle")]
+    moves = follow(world.dispatcher, Rings(), 0.0, once=True)
+    assert sorted(moves) == [("cars", "broken"), ("pets", "idle")]
 
 
 def test_a_lease_that_cannot_be_read_is_not_taken_over(
