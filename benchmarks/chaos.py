@@ -41,12 +41,12 @@ from components.services.uploads import Uploads
 from l2dm.errors import L2dmError
 
 KINDS = {  # what happens every few seconds, and how often of a hundred times
-    "kill run": 30,
-    "kill dispatcher": 18,
-    "pause run": 18,
+    "kill run": 32,
+    "kill dispatcher": 16,
+    "pause run": 24,
     "pause dispatcher": 14,
-    "kill mlflow": 9,
-    "kill radosgw": 11,
+    "kill mlflow": 5,
+    "kill radosgw": 9,
 }
 LONGEST_PAUSE = 15.0  # seconds, nearly two leases
 BUCKET = "chaos"

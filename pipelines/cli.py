@@ -230,6 +230,41 @@ def rollback(
 
 
 @app.command()
+def cancel(
+    line: LineOption,
+    concept: Annotated[str, typer.Option("--concept", help="Name of the upload's concept.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why; it is recorded.")] = "",
+    home: HomeOption = HOME,
+    json: JsonOption = False,
+) -> None:
+    """End an upload that waits or is being learned; submitting it again opens it again."""
+    from pipelines import console, operations
+
+    ended = operations.cancel(home, line, concept, reason)
+    if json:
+        console.out_json({"line": line, "concept": concept, "ended": ended})
+    else:
+        when = "has ended as failed" if ended else "ends at the next look of its dispatcher"
+        console.out(f"{line}/{concept}: cancelled, {when}")
+
+
+@app.command()
+def repair(
+    line: Annotated[str | None, typer.Option("--line", help="Only this line.")] = None,
+    home: HomeOption = HOME,
+    json: JsonOption = False,
+) -> None:
+    """After a restore from backups: make records and registry agree, say what is dropped."""
+    from pipelines import console, operations
+
+    found = operations.repair(home, line)
+    if json:
+        console.out_json({"lines": found})
+    for name, dropped in () if json else found.items():
+        console.out(f"{name}: {dropped or 'records and registry agree'}")
+
+
+@app.command()
 def export(
     line: LineOption,
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")],

@@ -1,6 +1,6 @@
 """The loop behind `l2dm learn`: every waiting upload of a line, oldest first, under its lease."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from components.services.records import ConceptState, Records
 from components.services.registry import Registry
 from components.services.uploads import Uploads
 from l2dm.errors import L2dmError
-from pipelines.endings import end_badly, sweep
+from pipelines.endings import cancelled, end_badly, end_cancelled, sweep
 from pipelines.submit import Job, Listener, Outcome, RunFailed, run_local
 
 Runner = Callable[[Job, Listener], Outcome]
@@ -58,9 +58,18 @@ class Learner:
                 projection.forget(self.home, self.line)
                 projection.refresh(self.home, self.registry(), self.line)
             while waits := self.waiting():
+                if self._ends_cancelled(waits):
+                    continue
                 with watch(waits[0]) as listener:
                     learned = self._learn_one(waits[0], heartbeat.lease.fence, listener)
                 yield learned
+
+    def _ends_cancelled(self, waits: Sequence[str]) -> bool:
+        store = self.home.store
+        ledger = Records(store, self.line).state()
+        unwanted = cancelled(Uploads(store, self.line), ledger, waits)
+        end_cancelled(self.home, self.line, unwanted, ledger.last)
+        return bool(unwanted)
 
     def _learn_one(self, concept: str, fence: int, listener: Listener) -> Learned:
         job = Job(self.line, concept, self.base, self.spec, self.home, fence)

@@ -182,6 +182,29 @@ def rollback(place: Place, to: str) -> tuple[int, int]:
     return before, version
 
 
+def cancel(folder: str | Path, line: str, concept: str, reason: str) -> bool:
+    """See `upkeep.cancel`. Raises UnknownLine, L2dmError."""
+    from pipelines import upkeep
+
+    home = Home.at(folder)
+    _require_line(home, line)
+    return upkeep.cancel(home, line, concept, reason)
+
+
+def repair(folder: str | Path, line: str | None) -> dict[str, str]:
+    """Make every line, or one, agree with the registry; what was dropped of each, "" if nothing."""
+    from pipelines import upkeep
+
+    home = Home.at(folder)
+    if line is not None:
+        _require_line(home, line)
+    registry, found = _registry(home, ""), {}
+    for name in home.lines() if line is None else (line,):
+        projection.forget(home, name)
+        found[name] = str(upkeep.repair(home, registry, name) or "")
+    return found
+
+
 def export(place: Place, version: str, out: Path) -> None:
     """Write a version as plain files that diffusers and ComfyUI read."""
     from l2dm.export import export as write

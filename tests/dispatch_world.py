@@ -23,14 +23,14 @@ class World:
         self.policy, self.now = policy, 0.0
         self.dispatcher = self.another()
 
-    def another(self) -> Dispatcher:
+    def another(self, skew: float = 0.0) -> Dispatcher:
         return Dispatcher(
             self.home,
             self.runs,
             lambda: self.registry,
             Settings("pocket", "{}"),
             self.policy,
-            clock=lambda: self.now,
+            clock=lambda: self.now + skew,
         )
 
     def upload(self, line: str, name: str, age: float = 0.0) -> None:

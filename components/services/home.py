@@ -5,6 +5,7 @@ In the object store, which is the state folder itself or a bucket (`s3://bucket/
 inbox/<line>/<concept>/       uploads; concept.json commits one
 records/<line>/000001.json    what happened, append-only
 leases/<line>.json            who learns now
+snapshots/<line>.json         sum of the records, worth time and nothing else
 lines/<line>.json             projection of registry and records for `l2dm status`
 runs/<line>/<concept>/        costs and error of the last run of a concept
 reports/<line>.html           the latest report

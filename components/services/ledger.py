@@ -219,6 +219,8 @@ def _after(before: ConceptState | None, event: Event) -> ConceptState:
     if event.kind == "cancelled":
         return _cancelled(now, facts)
     if event.kind == "begun":
+        if now.state in ENDINGS and now.upload == facts["upload"]:
+            return now  # a run that was stopped or taken for dead, and wakes up late
         return replace(
             ConceptState(now.name, facts["class_noun"], "learning", cancelled=now.cancelled),
             task=facts["task"],

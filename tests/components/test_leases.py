@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from components.services.leases import Lease, Leases
+from components.services.leases import Keeper, Lease, Leases
 from components.services.objects import FolderObjects
 from l2dm.errors import LineBusy, LostLease
 
@@ -129,6 +129,49 @@ def test_a_heartbeat_that_lost_its_line_says_so(store: FolderObjects) -> None:
         with pytest.raises(LostLease):
             heartbeat.lease  # noqa: B018
     Leases(store, seconds=60).check("pets", 2)  # the end of a's block has not freed b's lease
+
+
+def test_a_keeper_renews_what_it_holds_however_long_its_holder_looks(store: FolderObjects) -> None:
+    leases = Leases(store, seconds=0.4)
+    keeper = Keeper(leases)
+    keeper.start()
+    try:
+        fence = keeper.hold("pets", "a").fence
+        time.sleep(1.0)  # one long look
+        leases.check("pets", fence)
+        assert keeper.hold("pets", "a").fence == fence
+        keeper.free("pets")
+        assert (keeper.held(), leases.take("pets", "b").fence) == ((), 2)
+    finally:
+        keeper.close()
+
+
+def test_a_keeper_whose_holder_stands_still_gives_its_lines_up(store: FolderObjects) -> None:
+    leases = Leases(store, seconds=0.4)
+    keeper = Keeper(leases, patience=0.2)
+    keeper.start()
+    try:
+        keeper.goes_on()
+        keeper.hold("pets", "a")
+        time.sleep(1.2)
+        assert leases.take("pets", "b").fence == 2
+    finally:
+        keeper.close()
+
+
+def test_a_keeper_forgets_what_it_lost(store: FolderObjects) -> None:
+    keeper = Keeper(Leases(store, seconds=0.4))
+    keeper.hold("pets", "a")
+    let_pass(store, 60)
+    Leases(store).take("pets", "b")
+    keeper.start()
+    try:
+        time.sleep(0.3)
+        assert not keeper.holds("pets")
+        with pytest.raises(LineBusy):
+            keeper.hold("pets", "a")
+    finally:
+        keeper.close()
 
 
 class Failing(FolderObjects):

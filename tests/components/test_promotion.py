@@ -10,7 +10,7 @@ from components.services.objects import FolderObjects
 from components.services.promotion import Repair, repair, settle
 from components.services.records import ConceptState, Records, standing
 from components.services.registry import Alias, Facts, FolderRegistry
-from l2dm.errors import StaleParent
+from l2dm.errors import LostLease, StaleParent
 
 
 @pytest.fixture
@@ -37,6 +37,11 @@ def register(registry: FolderRegistry, release: Path, parents: list[int]) -> Non
         task = f"t{number:04d}"
         facts = Facts(task, f"c{number}", "dog", parent, f"digest-{number}", True)
         assert registry.register("pets", release, facts) == number
+
+
+def first_version(registry: FolderRegistry, release: Path) -> int:
+    register(registry, release, [0])
+    return 1
 
 
 def test_of_promoters_at_once_one_wins_and_the_others_are_stale(
@@ -134,3 +139,49 @@ def test_standing_follows_promotions_rollbacks_and_held_versions(records: Record
     records.append("rollback", source=1, target=2)
     now = standing(records.events())
     assert (now.champion, now.previous, now.challenger) == (2, 1, 0)
+
+
+def test_who_lost_the_line_between_reading_and_writing_promotes_nothing(
+    registry: FolderRegistry, records: Records, release: Path
+) -> None:
+    """Its release is registered, then it sleeps through its lease; nobody promoted meanwhile."""
+    version = first_version(registry, release)
+
+    def asleep() -> None:
+        raise LostLease("taken for dead")
+
+    with pytest.raises(LostLease, match="taken for dead"):
+        settle(registry, records, "pets", version, asleep)
+    assert records.events() == ()
+    assert registry.aliases("pets") == {}
+
+
+def test_what_is_recorded_while_the_lease_is_checked_is_seen(
+    registry: FolderRegistry, records: Records, release: Path
+) -> None:
+    """Whoever takes the line over at this moment records it, and the promotion comes second."""
+    version = first_version(registry, release)
+    asked: list[int] = []
+
+    def allowed() -> None:
+        asked.append(1)
+        if len(asked) == 1:
+            run = {"concept": "rex", "run": "r", "step": None, "reasons": [], "anew": False}
+            records.append("retried", **run)
+        else:
+            raise LostLease("taken for dead")
+
+    with pytest.raises(LostLease):
+        settle(registry, records, "pets", version, allowed)
+    assert [event.kind for event in records.events()] == ["retried"]
+
+
+def test_a_task_that_was_cancelled_while_its_run_slept_promotes_nothing(
+    registry: FolderRegistry, records: Records, release: Path
+) -> None:
+    version = first_version(registry, release)
+    failed = ConceptState("c1", "dog", "failed", reasons=("cancelled by ana",), task="t0001")
+    records.end(failed)
+    with pytest.raises(LostLease, match=r"'c1' has ended as failed: cancelled by ana"):
+        settle(registry, records, "pets", version)
+    assert registry.aliases("pets") == {}

@@ -6,14 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pytest import MonkeyPatch
 
 from components.services.home import Home
 from components.services.mlflow_store import MlflowRegistry
 from components.services.objects import FolderObjects
 from components.services.promotion import roll_back, settle
 from components.services.records import Records
-from components.services.registry import Facts, FolderRegistry, Registry, resolve
-from l2dm.errors import BadDoor, L2dmError, StaleParent, UnknownLine
+from components.services.registry import Facts, FolderRegistry, Registry, Version, resolve
+from l2dm.errors import BadDoor, L2dmError, StaleParent, TrackingFailed, UnknownLine
 
 MODEL_CODE = Path(__file__).parent / "echo_model.py"
 OPEN = Facts("t0001", "rex", "dog", 0, "digest-1", True, ("identity 0.9 of 0.5",), {"drift": 0.1})
@@ -63,6 +64,41 @@ def test_the_same_task_and_digest_are_one_version(registry: Registry, release: P
     assert [registry.register("pets", release, OPEN) for _ in range(2)] == [1, 1]
     assert registry.register("pets", release, facts(2, 1)) == 2
     assert [version.number for version in registry.versions("pets")] == [1, 2]
+
+
+def test_a_task_that_two_runs_learned_is_one_version(registry: Registry, release: Path) -> None:
+    """Other bytes, because another machine made them; the first one registered stays."""
+    assert registry.register("pets", release, OPEN) == 1
+    assert registry.register("pets", release, replace(OPEN, digest="of another machine")) == 1
+    assert [version.facts.digest for version in registry.versions("pets")] == ["digest-1"]
+
+
+def test_of_two_registrations_at_once_one_version_stays(registry: Registry, release: Path) -> None:
+    """Neither sees the other when it looks first; or a request was sent twice."""
+    assert registry.register("pets", release, OPEN) == 1
+    blind, seen = [True], registry.versions
+
+    def versions(line: str) -> tuple[Version, ...]:
+        return () if blind and blind.pop() else seen(line)
+
+    registry.versions = versions  # type: ignore[method-assign]
+    assert registry.register("pets", release, replace(OPEN, digest="another")) == 1
+    assert [version.number for version in seen("pets")] == [1]
+
+
+def test_the_aliases_of_all_lines_are_asked_for_together(registry: Registry, release: Path) -> None:
+    for line in ("pets", "cars"):
+        registry.register(line, release, OPEN)
+    registry.set_alias("pets", "champion", 1)
+    assert registry.every_alias() == {"cars": {}, "pets": {"champion": 1}}
+
+
+def test_an_mlflow_that_does_not_answer_is_told(home: Home, monkeypatch: MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    registry = MlflowRegistry(home, "pocket", MODEL_CODE)
+    with pytest.raises(TrackingFailed, match=r"MLflow at http://127.0.0.1:9 to list the versions"):
+        registry.versions("pets")
 
 
 def test_aliases_are_set_moved_and_dropped(registry: Registry, release: Path) -> None:
