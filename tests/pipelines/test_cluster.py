@@ -202,6 +202,22 @@ def test_whoever_died_after_the_request_finds_the_run_again(kfp: FakeKfp, home: 
     assert len(kfp.runs) == 1
 
 
+def test_a_run_that_was_made_but_cannot_be_found_is_not_made_again(
+    kfp: FakeKfp, home: Home
+) -> None:
+    kfp.hiding = True
+    with pytest.raises(PlatformError, match=r"expected to find at .* what was made there"):
+        runs_on(kfp, home).start(NAME, job_of(home))
+    assert len(kfp.runs) == 1
+
+
+def test_what_is_never_answered_is_told_after_three_tries(kfp: FakeKfp, home: Home) -> None:
+    kfp.fail("POST", "/runs$", 503, times=100)
+    with pytest.raises(PlatformError, match="found HTTP 503"):
+        runs_on(kfp, home).start(NAME, job_of(home))
+    assert kfp.count("POST", "/runs") == 3
+
+
 def test_a_server_that_is_silent_for_good_is_told_after_three_tries(
     kfp: FakeKfp, home: Home
 ) -> None:
