@@ -4,6 +4,7 @@ L2dmError
 ├── BadInput            something a user gave us; `problems` lists all of it at once
 │   ├── BadUpload         pictures, concept.json, concept name, class noun
 │   ├── BadSpec           an unknown key or a value out of range
+│   ├── BadSettings       l2dm.toml: the same, or a place where runs cannot execute
 │   ├── BadPrompt         an unknown <concept>, or too long to read
 │   ├── BadBase           base model missing, of another architecture, or pickled
 │   ├── UnknownLine       a line, version or alias that does not exist
@@ -21,6 +22,7 @@ L2dmError
 │   ├── Conflict          a conditional write came second
 │   ├── Corrupt           other bytes than those that were written
 │   └── TooLarge          more bytes than the reader takes
+├── PlatformError       Kubeflow Pipelines or a container engine did not answer, or refused
 └── StepFailed          a pipeline step ended without its outputs
 
 A message says what was expected, what was found, where, and what to do.
@@ -51,6 +53,10 @@ class BadUpload(BadInput):
 
 class BadSpec(BadInput):
     """An unknown key or a value out of range."""
+
+
+class BadSettings(BadInput):
+    """A key or a value of l2dm.toml, or a place where runs cannot execute as it says."""
 
 
 class BadPrompt(BadInput):
@@ -95,6 +101,10 @@ class LineBusy(L2dmError):
 
 class LostLease(L2dmError):
     """Another run took this line over, or this one was not heard of in time."""
+
+
+class PlatformError(L2dmError):
+    """Kubeflow Pipelines or a container engine did not answer, or refused what it was asked."""
 
 
 class StepFailed(L2dmError):

@@ -7,11 +7,11 @@ and name the nearest known one; values are checked when a spec is made.
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from difflib import SequenceMatcher
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 from l2dm.errors import BadSpec
+from l2dm.typed import build
 
 Method = Literal["l2dm", "gated", "sequential"]
 AdapterKind = Literal["lowrank", "spectral"]
@@ -132,12 +132,7 @@ def to_json(spec: Spec) -> str:
 
 def parse(data: Mapping[str, Any]) -> Spec:
     """A spec from nested mappings; keys that are left out keep their defaults. Raises BadSpec."""
-    problems: list[str] = []
-    spec = _build(Spec, data, "", problems)
-    if problems:
-        raise BadSpec(problems)
-    assert isinstance(spec, Spec)
-    return spec
+    return build(Spec, data, "spec", BadSpec)
 
 
 def from_json(text: str) -> Spec:
@@ -178,64 +173,6 @@ def _literal(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
-
-
-def _build(kind: type[Any], data: Mapping[str, Any], at: str, problems: list[str]) -> Any:
-    hints = get_type_hints(kind)
-    known = {f.name for f in fields(kind)}
-    values: dict[str, Any] = {}
-    for key, value in data.items():
-        where = f"{at}{key}"
-        if key not in known:
-            problems.append(f"spec has no key {where!r}; nearest known key: {_nearest(where)}")
-        elif is_dataclass(hints[key]):
-            if isinstance(value, Mapping):
-                values[key] = _build(hints[key], value, f"{where}.", problems)
-            else:
-                problems.append(f"spec {where}: expected an object, found {value!r}")
-        else:
-            checked, problem = _checked(hints[key], value)
-            if problem:
-                problems.append(f"spec {where}: {problem}")
-            else:
-                values[key] = checked
-    try:
-        return kind(**values)  # the values that can be read, so that their ranges are checked too
-    except BadSpec as error:
-        problems.extend(error.problems)
-        return None
-
-
-def _nearest(where: str) -> str:
-    """The known key most like this one; of equally like ones, one of the same section."""
-    section, _, key = where.rpartition(".")
-
-    def likeness(known: str) -> tuple[float, bool]:
-        home, _, name = known.rpartition(".")
-        return SequenceMatcher(None, key, name).ratio(), home == section
-
-    return max(_keys(Spec), key=likeness)
-
-
-def _keys(kind: type[Any], at: str = "") -> list[str]:
-    hints = get_type_hints(kind)
-    found: list[str] = []
-    for name in (f.name for f in fields(kind)):
-        found.append(f"{at}{name}")
-        if isinstance(nested := hints[name], type) and is_dataclass(nested):
-            found += _keys(nested, f"{at}{name}.")
-    return found
-
-
-def _checked(hint: Any, value: Any) -> tuple[Any, str]:
-    if get_origin(hint) is Literal:
-        choices = get_args(hint)
-        return value, "" if value in choices else f"expected one of {choices}, found {value!r}"
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value), ""
-    if type(value) is not hint:
-        return value, f"expected {hint.__name__}, found {value!r}"
-    return value, ""
 
 
 def _out_of_range(spec: Spec) -> list[tuple[str, str]]:

@@ -17,6 +17,7 @@ from pipelines.options import (
     HOME,
     BaseOption,
     Commands,
+    ConfigOption,
     HomeOption,
     JsonOption,
     LineOption,
@@ -206,6 +207,10 @@ def dispatch(  # noqa: PLR0913 - one parameter per option
     token: Annotated[
         str | None, typer.Option(envvar="L2DM_WEBHOOK_TOKEN", help="Bearer token of --listen.")
     ] = None,
+    runner: Annotated[
+        Literal["local", "docker", "cluster"], typer.Option("--runner", help="Where runs execute.")
+    ] = "local",
+    config: ConfigOption = None,
     home: HomeOption = HOME,
     base: BaseOption = BASE,
     settings: SetOption = None,
@@ -214,7 +219,7 @@ def dispatch(  # noqa: PLR0913 - one parameter per option
     """Learn the uploads of all lines as they come, until stopped."""
     from pipelines import console, operations
 
-    service = operations.Service(every, parallel, once, queue, listen, token)
+    service = operations.Service(every, parallel, once, queue, listen, token, runner, config)
     for line, moved in operations.dispatch(home, base, settings or [], service):
         if json:
             console.out_json_line({"line": line, "moved": moved})
@@ -237,17 +242,19 @@ def history(line: LineOption, home: HomeOption = HOME, json: JsonOption = False)
 @app.command("compile")
 def compile_(
     out: Annotated[Path, typer.Option("--out", help="Folder for the YAML.")],
+    config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Write the pipeline as YAML for Kubeflow Pipelines."""
+    """Write the pipelines as YAML for Kubeflow Pipelines."""
     from pipelines import console
-    from pipelines.submit import compile_pipelines
+    from pipelines.compilation import compile_pipelines
+    from pipelines.settings import load
 
-    path = compile_pipelines(out)
+    files = [str(path) for path in compile_pipelines(out, load(config) if config else None)]
     if json:
-        console.out_json({"files": [str(path)]})
+        console.out_json({"files": files})
     else:
-        console.out(str(path))
+        console.out("\n".join(files))
 
 
 def _learn(home: str, line: str, base: str, settings: list[str] | None, json: bool) -> None:

@@ -20,6 +20,7 @@ from l2dm.doors import Concept
 from l2dm.errors import BadStore, BadUpload, UnknownLine
 from l2dm.spec import IntakeSpec, Spec, override, to_json
 from pipelines.learn import Learned, Learner, Watch
+from pipelines.runners import Runner, open_runs, read_settings, sees
 from pipelines.submit import Listener
 
 if TYPE_CHECKING:
@@ -195,6 +196,7 @@ class Service:
     """How a dispatcher runs: seconds between scans, lines at once, and what wakes it sooner.
 
     queue: URL of an SQS queue. listen: HOST:PORT for events over HTTP, token: what they must bear.
+    runner: where runs execute, with the settings in config (an l2dm.toml).
     """
 
     every: float = 2.0
@@ -203,6 +205,8 @@ class Service:
     queue: str | None = None
     listen: str | None = None
     token: str | None = None
+    runner: Runner = "local"
+    config: Path | None = None
 
 
 def dispatch(
@@ -210,18 +214,21 @@ def dispatch(
 ) -> Iterator[tuple[str, str]]:
     """Reconcile all lines until stopped, or until nothing waits or runs; every move of a line.
 
-    Raises BadSpec, BadBase, BadStore before anything starts. When it ends, its runs end with it.
+    Raises BadSpec, BadBase, BadStore, BadSettings, PlatformError before anything starts. When it
+    ends, its runs on this machine end with it.
     """
     from components.services.stores import probe
     from pipelines.dispatch import Dispatcher, Policy, Settings, follow
     from pipelines.metrics import PATH, Measured
-    from pipelines.runs import LocalRuns
 
     place = Place(folder, "", base, tuple(settings))
     home, chosen = place.home, Settings(place.base_name, to_json(place.spec))
-    _require_base(chosen.base)
+    where = read_settings(service.config)
+    if sees(service.runner, chosen.base):
+        _require_base(chosen.base)
     probe(home.store)
-    runs, policy = LocalRuns(home), Policy(parallel=service.parallel)
+    runs = open_runs(service.runner, where, home, chosen.base)
+    policy = Policy(parallel=service.parallel)
     measured = Measured(Dispatcher(home, runs, place.registry, chosen, policy), home)
     wakeups = _wakeups(home, service, {PATH: measured.text})
     try:

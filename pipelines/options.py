@@ -1,6 +1,7 @@
 """Options that several commands share, and how an error leaves the program."""
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -23,6 +24,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="One setting of the spec, section.key=value; may be repeated."),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", envvar="L2DM_CONFIG", help="l2dm.toml: where and on what steps run."),
 ]
 HOME, BASE = ".l2dm", "pocket"
 

@@ -1,7 +1,8 @@
 """Where a task's run executes: started under a name, looked at under that name.
 
-`LocalRuns` gives every run a process of its own on this machine. A name is started once: whoever
-dies between writing the name down and starting it may start it again.
+`LocalRuns` gives every run a process of its own on this machine; `DockerRuns` (containers.py) does
+so too, and each step a container; `ClusterRuns` (cluster.py) leaves runs to Kubeflow Pipelines. A
+name is started once: whoever dies between writing the name down and starting it may start it again.
 """
 
 import json
@@ -9,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -18,7 +19,7 @@ from components.services import watch
 from components.services.home import Home
 from components.services.journal import Failure
 from l2dm.manifest import write_text
-from pipelines.submit import Job, RunFailed, run_local
+from pipelines.submit import Engine, Job, RunFailed, run_local
 
 RunState = Literal["absent", "running", "succeeded", "failed"]
 
@@ -49,10 +50,19 @@ class Runs(Protocol):
 
 
 class LocalRuns:
-    """Runs as processes of this machine. They end when the process that started them dies."""
+    """Runs as processes of this machine. They end when the process that started them dies.
 
-    def __init__(self, home: Home) -> None:
-        self._home = home
+    program: module and arguments of a run's process, its folder comes behind. environment: of it,
+    over that of this process.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        program: Sequence[str] = ("pipelines.runs",),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._home, self._program, self._environment = home, program, environment or {}
         self._folder = home.folder / "dispatched"
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -65,10 +75,10 @@ class LocalRuns:
         write_text(folder / "job.json", json.dumps(_facts(job)))
         with open(folder / "output.txt", "ab") as output:
             self._children[name] = subprocess.Popen(
-                [sys.executable, "-m", "pipelines.runs", str(folder)],
+                [sys.executable, "-m", *self._program, str(folder)],
                 stdout=output,
                 stderr=output,
-                env={**os.environ, watch.VARIABLE: str(os.getpid())},
+                env={**os.environ, **self._environment, watch.VARIABLE: str(os.getpid())},
                 start_new_session=True,
             )
 
@@ -128,12 +138,16 @@ def _read_end(folder: Path) -> Look:
 def main() -> None:
     """The process of one local run: its folder is the only argument."""
     watch.follow_learner()
-    folder = Path(sys.argv[1])
+    execute(Path(sys.argv[1]), Engine())
+
+
+def execute(folder: Path, engine: Engine) -> None:
+    """Carry out the job of a run's folder and leave there how it ended."""
     facts = json.loads((folder / "job.json").read_text())
     home = Home.at(facts.pop("home"))
     job = Job(**facts, home=home)
     try:
-        run_local(job, lambda progress: None)  # its log holds the progress
+        run_local(job, lambda progress: None, engine)  # its log holds the progress
     except RunFailed as error:
         failure = asdict(error.failure) if error.failure else None
         end = {"state": "failed", "failure": failure, "text": str(error)}

@@ -1,4 +1,4 @@
-"""Run the compiled pipeline: on this machine, under kfp.local's subprocess runner.
+"""Run the compiled pipeline on this machine: under one of kfp.local's runners.
 
 What is compiled is what runs. The runner deletes its workspace folder after each pipeline, so none
 is passed; it may report success without outputs, so the declared one is required; and it tells
@@ -10,7 +10,6 @@ import io
 import os
 import shutil
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,8 @@ from components.services import journal, watch
 from components.services.home import Home
 from components.services.journal import Cost, Failure, Progress
 from l2dm.errors import StepFailed
+from pipelines.compilation import compile_pipeline, quiet
+from pipelines.settings import Settings
 
 Listener = Callable[[Progress], None]
 STEPS = ("intake", "generate_prior", "score_memory", "train", "evaluate", "promote")
@@ -89,31 +90,38 @@ class RunFailed(StepFailed):
         )
 
 
-def compile_pipelines(folder: Path) -> Path:
-    """Write `learn_concept.yaml` into a folder; the same code gives the same bytes."""
-    from kfp import compiler
+def _subprocesses(job: Job) -> Any:
+    from kfp import local
 
-    from pipelines.learn_concept import learn_concept
-
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "learn_concept.yaml"
-    with _quiet():
-        compiler.Compiler().compile(learn_concept, str(path))
-    return path
+    return local.SubprocessRunner(use_venv=False)
 
 
-def run_local(job: Job, listener: Listener) -> Outcome:
+@dataclass(frozen=True)
+class Engine:
+    """What carries out the steps: a kfp.local runner, made for a job, and how the YAML is placed.
+
+    Processes of this machine have no image and no limits, so without settings it is not placed.
+    """
+
+    runner: Callable[[Job], Any] = _subprocesses
+    settings: Settings | None = None
+    image: str = ""
+
+
+def run_local(job: Job, listener: Listener, engine: Engine = Engine()) -> Outcome:
     """Run one upload through the six steps on this machine. Raises RunFailed."""
-    with _quiet():
+    with quiet():
         from kfp import components, local
 
     began = time.monotonic()
     shutil.rmtree(job.folder, ignore_errors=True)
     journal.forget(job.home.store, job.key)
-    package, root = compile_pipelines(job.folder), job.folder / "pipeline"
-    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
+    package = compile_pipeline("learn_concept", job.folder, engine.settings, engine.image)
+    root = job.folder / "pipeline"
+    root.mkdir()
+    local.init(engine.runner(job), pipeline_root=str(root))
     log = job.folder / "log.txt"
-    with _quiet(), _step_environment(), open(log, "w") as file:
+    with quiet(), _step_environment(), open(log, "w") as file:
         pipeline = components.load_component_from_file(str(package))
         with contextlib.redirect_stdout(_Lines(file, listener)):
             release = _outputs(pipeline, job, log)
@@ -171,13 +179,3 @@ def _step_environment() -> Iterator[None]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what kfp warns about: image names without "python", its own deprecations."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"kfp\..*")
-        warnings.filterwarnings("ignore", category=FutureWarning)
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        yield

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from container_engine import VARIABLE, client
+from image_engine import VARIABLE, client
 from integration.servers import free_port
 from uploads import pictures
 

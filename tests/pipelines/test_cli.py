@@ -238,3 +238,31 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
     assert result.exit_code == 1
     assert "the file system refused: No space left on device" in result.stderr
     assert not (tmp_path / "home/inbox/pets/rex").exists()
+
+
+def test_a_runner_that_cannot_carry_out_runs_is_refused_before_anything_starts(
+    tmp_path: Path,
+) -> None:
+    config = tmp_path / "l2dm.toml"
+    config.write_text("[cluster]\nhost = 'http://127.0.0.1:1'\n")
+    words = ["dispatch", "--once", "--config", str(config)]
+    done = run(tmp_path / "home", *words, "--runner", "cluster", "--base", "/bases/sd15")
+    assert done.exit_code == 2
+    for what in ("state in s3://bucket/prefix", "image", "MLFLOW_TRACKING_URI", "/bases/sd15"):
+        assert what in done.stderr
+    config.write_text("[docker]\nuser = 'me'\n")
+    done = run(tmp_path / "home", *words)
+    assert done.exit_code == 2
+    assert 'docker.user: expected "uid:gid" in numbers' in done.stderr
+    assert not (tmp_path / "home" / "dispatched").exists()
+
+
+def test_compile_places_the_steps_as_the_settings_say(tmp_path: Path) -> None:
+    config = Path(__file__).parents[2] / "docs" / "l2dm.toml"
+    done = run(tmp_path, "compile", "--out", str(tmp_path / "out"), "--config", str(config))
+    golden = Path(__file__).parent / "golden" / "placed" / "learn_concept.yaml"
+    (path,) = (Path(line) for line in done.stdout.split() if line.endswith("learn_concept.yaml"))
+    assert path.read_text() == golden.read_text()
+    done = run(tmp_path, "compile", "--out", str(tmp_path), "--config", str(tmp_path / "no.toml"))
+    assert done.exit_code == 2
+    assert "could not read it" in done.stderr

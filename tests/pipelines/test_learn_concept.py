@@ -11,14 +11,17 @@ from components.generate_prior import generate_prior
 from components.intake import intake
 from components.score_memory import score_memory
 from components.train import train
-from pipelines.submit import STEPS, compile_pipelines
+from pipelines.compilation import compile_pipeline
+from pipelines.submit import STEPS
 
 GOLDEN = Path(__file__).parent / "golden" / "learn_concept.yaml"
 
 
 def test_the_compiled_pipeline_is_the_golden_one(tmp_path: Path) -> None:
     """After a wanted change: `l2dm compile --out tests/pipelines/golden`."""
-    first, again = (compile_pipelines(tmp_path / name).read_text() for name in ("one", "two"))
+    first, again = (
+        compile_pipeline("learn_concept", tmp_path / name).read_text() for name in ("one", "two")
+    )
     assert first == again
     assert first == GOLDEN.read_text()
 

@@ -1,0 +1,159 @@
+"""What runs need of Kubeflow Pipelines: runs, experiments and pipeline versions, by name.
+
+The server does not notice that it was asked twice, so nothing is made without being looked for
+first, and where an answer was lost it is looked for again.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from l2dm.errors import PlatformError
+from pipelines.kfp_client import Connection, Missing
+from pipelines.settings import NOUN
+
+PAGE = 100  # objects of a listing at once
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as the server tells of it. state: one of V2beta1RuntimeState, "" when it is new."""
+
+    id: str
+    state: str
+    created: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+
+class KfpApi:
+    """One Kubeflow Pipelines. Every method raises PlatformError."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._to, self._cluster = connection, connection.cluster
+
+    def check(self) -> None:
+        """Ask for what every dispatch needs: an answer, and the right to see runs."""
+        health = self._to.ask("health", lambda: self._client.get_kfp_healthz())
+        if getattr(health, "multi_user", False) and not self._cluster.namespace:
+            raise PlatformError(
+                f"expected cluster.namespace in {NOUN}, because {self._cluster.host} has many "
+                "users, found none; name the namespace whose runs these are"
+            )
+        self._to.ask("runs", lambda: self._client.list_runs(page_size=1, **self._where))
+
+    def page(self, run: Run) -> str:
+        """Where a person sees a run."""
+        return f"{self._cluster.host}/#/runs/details/{run.id}"
+
+    def runs(self, name: str) -> tuple[Run, ...]:
+        """Every run of that name, the oldest first."""
+        found = self._named("runs", name, "list_runs", **self._where)
+        return tuple(sorted(map(_run, found), key=lambda run: (run.created, run.id)))
+
+    def submit(
+        self, name: str, experiment: str, version: tuple[str, str], arguments: dict[str, Any]
+    ) -> None:
+        """Make a run unless there is one of that name. version: ids of pipeline and version."""
+        self._to.ensure(
+            f"run {name!r}",
+            lambda: self.runs(name) or None,
+            lambda: self._client.run_pipeline(
+                experiment,
+                name,
+                params=arguments,
+                pipeline_id=version[0],
+                version_id=version[1],
+                pipeline_root=self._cluster.pipeline_root or None,
+                service_account=self._cluster.service_account or None,
+            ),
+        )
+
+    def terminate(self, run: Run) -> None:
+        """End a run; no error when it is not there."""
+        try:
+            self._to.ask(f"end of run {run.id}", lambda: self._client.terminate_run(run.id))
+        except Missing:
+            return
+
+    def experiment(self, name: str) -> str:
+        """Id of an experiment, made if need be."""
+        found = self._ensured(
+            "experiments",
+            name,
+            lambda: self._client.create_experiment(name, namespace=self._cluster.namespace or None),
+            "list_experiments",
+            **self._where,
+        )
+        return str(found.experiment_id)
+
+    def version(self, package: Path, pipeline: str, name: str) -> tuple[str, str]:
+        """Ids of a pipeline and of its version of that name, uploaded if need be."""
+        path, namespace = str(package), self._cluster.namespace or None
+        whole = self._ensured(
+            "pipelines",
+            pipeline,
+            lambda: self._client.upload_pipeline(path, pipeline, namespace=namespace),
+            "list_pipelines",
+            namespace=namespace,
+        )
+        number = str(whole.pipeline_id)
+        found = self._ensured(
+            "pipeline_versions",
+            name,
+            lambda: self._client.upload_pipeline_version(path, name, pipeline_id=number),
+            "list_pipeline_versions",
+            pipeline_id=number,
+        )
+        return number, str(found.pipeline_version_id)
+
+    @property
+    def _client(self) -> Any:
+        return self._to.client
+
+    @property
+    def _where(self) -> dict[str, str]:
+        return {"namespace": self._cluster.namespace} if self._cluster.namespace else {}
+
+    def _ensured(
+        self, kind: str, name: str, make: Callable[[], Any], listing: str, **more: Any
+    ) -> Any:
+        def find() -> Any:
+            found = self._named(kind, name, listing, **more)
+            return found[0] if found else None
+
+        return self._to.ensure(f"{name!r} of {kind}", find, make)
+
+    def _named(self, kind: str, name: str, listing: str, **more: Any) -> list[Any]:
+        """Every object of that name, over all pages.
+
+        kind: what an answer calls its objects. listing: the client's method.
+        """
+        predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
+        more |= {"page_size": PAGE, "filter": json.dumps({"predicates": [predicate]})}
+        found: list[Any] = []
+        token = ""
+        while True:
+            answer = self._to.ask(kind, partial(self._page, listing, page_token=token, **more))
+            # a server that leaves the filter out of account gives others as well
+            found += [one for one in getattr(answer, kind) or () if one.display_name == name]
+            token = answer.next_page_token
+            if not token:
+                return found
+
+    def _page(self, listing: str, **more: Any) -> Any:
+        return getattr(self._client, listing)(**more)
+
+
+def _run(found: Any) -> Run:
+    config = found.runtime_config
+    return Run(
+        id=str(found.run_id),
+        state=str(found.state or ""),
+        created=found.created_at.isoformat() if found.created_at else "",
+        parameters=dict((config and config.parameters) or {}),
+        error=str((found.error and found.error.message) or ""),
+    )
