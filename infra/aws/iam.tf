@@ -16,7 +16,7 @@ locals {
       lines = local.replace, runs = local.replace, reports = local.write
     }
     uploader = {
-      probe = local.replace, inbox = local.replace, records = local.write
+      probe = local.replace, inbox = local.replace, records = local.write, lines = local.replace
     }
   }
 }
@@ -25,14 +25,11 @@ data "aws_iam_policy_document" "rights" {
   for_each = local.rights
 
   statement {
+    # Without a condition on the prefix: whoever may not list is told that a missing object is
+    # forbidden, and a GetObject has no prefix that a condition could allow.
     sid       = "SeeTheBucket"
     actions   = ["s3:ListBucket"]
     resources = [aws_s3_bucket.state.arn]
-    condition {
-      test     = "StringLike"
-      variable = "s3:prefix"
-      values   = [for folder in keys(each.value) : "${var.prefix}/${folder}/*"]
-    }
   }
 
   dynamic "statement" {
