@@ -1,14 +1,17 @@
-"""The servers of one machine: the file is understood, secrets are random, made once, and nowhere."""
+"""The servers of one machine: the file is understood; secrets are random and made once."""
 
 import os
 import re
 import shutil
 import stat
 import subprocess
+import sys
+import uuid
 from pathlib import Path
 
 import pytest
 import yaml
+from object_stores import AT_HOME
 
 LOCAL = Path(__file__).parents[2] / "infra/local"
 
@@ -79,6 +82,20 @@ def test_compose_understands_the_file_and_waits_for_what_is_needed(folder: Path)
         ports = service.get("ports", [])
         assert isinstance(ports, list)
         assert all(str(port).startswith("127.0.0.1:") for port in ports)
+
+
+def test_buckets_are_made_once_and_versioned(moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import boto3
+
+    keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_ENDPOINT_URL": moto}
+    for name, value in {**AT_HOME, **keys, "AWS_DEFAULT_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(name, value)
+    names = [f"made-{uuid.uuid4().hex[:8]}" for _ in range(2)]
+    for _ in range(2):
+        subprocess.run([sys.executable, str(LOCAL / "buckets.py"), *names], check=True)
+    s3 = boto3.client("s3")
+    for name in names:
+        assert s3.get_bucket_versioning(Bucket=name)["Status"] == "Enabled"
 
 
 def test_no_secret_is_in_the_file() -> None:

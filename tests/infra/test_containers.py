@@ -1,10 +1,12 @@
 """The images, and a whole run in them: nobody's user, nothing writable but what is mounted."""
 
+import base64
 import json
 import os
 import subprocess
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from image_engine import VARIABLE, client
-from integration.servers import free_port
+from integration.servers import answers, free_port
 from uploads import pictures
 
 from components.image import IMAGE
@@ -36,6 +38,7 @@ pytestmark = [
     ),
 ]
 
+ROOT = Path(__file__).parents[2]
 SERVICE = IMAGE.replace("l2dm:", "l2dm-service:")
 NOBODY = "23456:0"  # a user that neither the image nor this machine knows
 MAX_BYTES = 3.5e9
@@ -218,3 +221,44 @@ def test_the_dispatcher_is_healthy_in_its_container(
     finally:
         docker("rm", "--force", name)
         server.stop()
+
+
+def test_the_image_serves_an_mlflow_that_asks_for_a_password(tmp_path: Path) -> None:
+    port, script = free_port(), ROOT / "infra/local/mlflow.sh"
+    given = {
+        "MLFLOW_DATABASE": "sqlite:////tmp/mlflow.db",
+        "MLFLOW_AUTH_DATABASE": "sqlite:////tmp/auth.db",
+        "MLFLOW_ARTIFACTS": "/tmp/artifacts",
+        "MLFLOW_ADMIN_PASSWORD": "correct horse battery",
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "0123456789abcdef",
+        "MLFLOW_HOST": "127.0.0.1",
+        "MLFLOW_PORT": str(port),
+    }
+    flags = [part for name, value in given.items() for part in ("--env", f"{name}={value}")]
+    name, mounted = f"l2dm-mlflow-{port}", ("--volume", f"{script}:/mlflow.sh:ro")
+    command = ("--name", name, "--network", "host", "--detach", *flags, SERVICE, "sh", "/mlflow.sh")
+    docker("run", *FLAGS, *mounted, *command)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        until = time.monotonic() + 180
+        while not answers(f"{address}/health"):
+            assert time.monotonic() < until, logs(name)
+            time.sleep(1)
+        assert asked(address, "admin", "wrong") == asked(address, "", "") == 401
+        assert asked(address, "admin", given["MLFLOW_ADMIN_PASSWORD"]) == 200
+    finally:
+        docker("rm", "--force", name)
+
+
+def asked(address: str, user: str, password: str) -> int:
+    """The status of a request for the experiments."""
+    url = f"{address}/api/2.0/mlflow/experiments/search?max_results=5"
+    request = urllib.request.Request(url)
+    if user:
+        secret = base64.b64encode(f"{user}:{password}".encode()).decode()
+        request.add_header("Authorization", f"Basic {secret}")
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code

@@ -107,18 +107,31 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
         done = terraform(folder, "apply", "-auto-approve", "-input=false", "-no-color")
         assert done.returncode == 0, done.stderr
         told = json.loads(terraform(folder, "output", "-json").stdout)["made"]["value"]
+        require_tls_only(administrator(endpoint, "s3"))
         yield {**told, "endpoint": endpoint}
     finally:
         server.stop()
 
 
+def administrator(endpoint: str, service: str) -> Any:
+    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+    return boto3.client(service, endpoint_url=endpoint, region_name="us-east-1", **keys)
+
+
+def require_tls_only(s3: Any) -> None:
+    """See that a request without TLS is refused; moto knows no other, so the rule goes then."""
+    with pytest.raises(ClientError, match="Forbidden"):
+        s3.put_object(Bucket="l2dm-test", Key="team/state/probe/open", Body=b"")
+    policy = json.loads(s3.get_bucket_policy(Bucket="l2dm-test")["Policy"])
+    (statement,) = policy["Statement"]
+    assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    s3.delete_bucket_policy(Bucket="l2dm-test")
+
+
 @pytest.fixture
 def aws(made: dict[str, Any]) -> Any:
     """A boto3 client of a service, as the administrator."""
-    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
-    return lambda service: boto3.client(
-        service, endpoint_url=made["endpoint"], region_name="us-east-1", **keys
-    )
+    return lambda service: administrator(made["endpoint"], service)
 
 
 def test_the_bucket_is_versioned_closed_and_cleans_up(aws: Any, made: dict[str, Any]) -> None:
@@ -135,8 +148,6 @@ def test_the_bucket_is_versioned_closed_and_cleans_up(aws: Any, made: dict[str, 
     }
     assert rules["old-uploads"]["Filter"]["Prefix"] == "team/state/inbox/"
     assert all("records" not in json.dumps(rule) for rule in rules.values())
-    statement = json.loads(s3.get_bucket_policy(Bucket=bucket)["Policy"])["Statement"]
-    assert "aws:SecureTransport" in json.dumps(statement)
 
 
 def test_a_finished_upload_and_nothing_else_sends_a_message(aws: Any, made: dict[str, Any]) -> None:
@@ -183,7 +194,8 @@ def identities(aws: Any, made: dict[str, Any]) -> Iterator[Mapping[str, Mapping[
 
 def ask(endpoint: str, after: str) -> None:
     """Let moto check rights after so many requests."""
-    request = urllib.request.Request(f"{endpoint}/moto-api/reset-auth", after.encode())
+    plain = {"Content-Type": "text/plain"}
+    request = urllib.request.Request(f"{endpoint}/moto-api/reset-auth", after.encode(), plain)
     urllib.request.urlopen(request, timeout=5).close()
 
 
