@@ -103,7 +103,10 @@ def test_a_step_has_of_kfp_the_executor_and_nothing_of_its_pins() -> None:
 
 
 def test_the_service_has_what_it_needs() -> None:
-    code = "import kfp, kfp_server_api, psycopg2, flask_wtf, mlflow.server.auth, pipelines.submit"
+    code = (
+        "import kfp.kubernetes, kfp_server_api, psycopg2, flask_wtf, mlflow.server.auth; "
+        "import pipelines.cluster, prometheus_client"
+    )
     inside(SERVICE, "python3", "-c", code)
     assert "dispatch" in inside(SERVICE, "l2dm", "--help")
 
