@@ -229,10 +229,12 @@ def dispatch(
     probe(home.store)
     runs = open_runs(service.runner, where, home, chosen.base)
     policy = Policy(parallel=service.parallel)
-    measured = Measured(Dispatcher(home, runs, place.registry, chosen, policy), home)
+    dispatcher = Dispatcher(home, runs, place.registry, chosen, policy)
+    measured = Measured(dispatcher, home)
     wakeups = _wakeups(home, service, {PATH: measured.text})
+    watched = measured if service.listen else dispatcher
     try:
-        yield from follow(measured, wakeups, service.every, once=service.once)
+        yield from follow(watched, wakeups, service.every, once=service.once)
     finally:
         wakeups.close()
         runs.close()
