@@ -38,7 +38,7 @@ check: $(READY)
 # In containers: a Docker engine of its own (Debian or Ubuntu, root), both images, one concept.
 test-containers: $(READY)
 	sh tests/infra/install.sh
-	$(BIN)/python tests/container_engine.py $(BIN)/python -m pytest tests/infra/test_containers.py $(PYTEST)
+	$(BIN)/python tests/image_engine.py $(BIN)/python -m pytest tests/infra/test_containers.py $(PYTEST)
 
 # The images l2dm and l2dm-service; settings: infra/image/build.sh
 image:

@@ -187,7 +187,7 @@ def cancel(folder: str | Path, line: str, concept: str, reason: str) -> bool:
     from pipelines import upkeep
 
     home = Home.at(folder)
-    _require_line(home, line)
+    require_line(home, line)
     return upkeep.cancel(home, line, concept, reason)
 
 
@@ -197,7 +197,7 @@ def repair(folder: str | Path, line: str | None) -> dict[str, str]:
 
     home = Home.at(folder)
     if line is not None:
-        _require_line(home, line)
+        require_line(home, line)
     registry, found = _registry(home, ""), {}
     for name in home.lines() if line is None else (line,):
         projection.forget(home, name)
@@ -256,9 +256,10 @@ def dispatch(
     dispatcher = Dispatcher(home, runs, place.registry, chosen, policy)
     measured = Measured(dispatcher, home)
     wakeups = _wakeups(home, service, {PATH: measured.text})
+    watched = measured if service.listen else dispatcher
     try:
         with dispatcher:
-            yield from follow(measured, wakeups, service.every, once=service.once)
+            yield from follow(watched, wakeups, service.every, once=service.once)
     finally:
         wakeups.close()
         runs.close()

@@ -15,12 +15,12 @@ TOOLS = ("cyclonedx-bom==7.5.0", "setuptools>=77", "wheel")
 
 def requirements(which: str, project: dict[str, Any]) -> list[str]:
     """One requirement per line of the output. Raises KeyError for an image that there is not."""
-    needed = project["dependencies"]
+    needed, extras = project["dependencies"], project["optional-dependencies"]
     kfp = [one for one in needed if one.startswith("kfp")]
     return {
         "step": [one for one in needed if one not in kfp],
         "kfp": kfp,
-        "service": [*kfp, *project["optional-dependencies"]["server"]],
+        "service": [*kfp, *extras["cluster"], *extras["server"]],
         "tools": list(TOOLS),
     }[which]
 

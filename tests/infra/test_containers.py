@@ -1,30 +1,34 @@
 """The images, and a whole run in them: nobody's user, nothing writable but what is mounted."""
 
+import base64
 import json
 import os
 import subprocess
 import threading
 import time
+import urllib.error
 import urllib.request
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from container_engine import VARIABLE, client
-from integration.servers import free_port
+from image_engine import VARIABLE, client
+from integration.servers import answers, free_port
 from uploads import pictures
 
 from components.image import IMAGE
 from components.services.home import Home
-from components.services.journal import read_failure
+from components.services.journal import read_costs
 from components.services.leases import Leases
 from l2dm import __version__
 from l2dm.doors import Concept
 from l2dm.spec import Spec, override, to_json
 from pipelines import operations
-from pipelines.submit import STEPS, Job, compile_pipelines
+from pipelines.containers import LABEL, DockerRuns
+from pipelines.runs import Look
+from pipelines.settings import parse
+from pipelines.submit import STEPS, Job
 
 pytestmark = [
     pytest.mark.slow,
@@ -34,6 +38,7 @@ pytestmark = [
     ),
 ]
 
+ROOT = Path(__file__).parents[2]
 SERVICE = IMAGE.replace("l2dm:", "l2dm-service:")
 NOBODY = "23456:0"  # a user that neither the image nor this machine knows
 MAX_BYTES = 3.5e9
@@ -43,14 +48,7 @@ TINY = (
     *("evaluate.pictures=2", "evaluate.distractors=4", "evaluate.resamples=20"),
     *("gate.min_identity=0", "gate.max_forgetting=2", "gate.max_drift=2"),
 )
-CLOSED = {
-    "user": NOBODY,
-    "read_only": True,
-    "tmpfs": {"/tmp": "mode=1777,size=512m"},
-    "cap_drop": ["ALL"],
-    "security_opt": ["no-new-privileges"],
-    "network_mode": "none",
-}
+SPEC = override(Spec(), TINY)
 FLAGS = (
     *("--user", NOBODY, "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"),
     *("--security-opt", "no-new-privileges"),
@@ -105,16 +103,21 @@ def test_a_step_has_of_kfp_the_executor_and_nothing_of_its_pins() -> None:
 
 
 def test_the_service_has_what_it_needs() -> None:
-    code = "import kfp, kfp_server_api, psycopg2, flask_wtf, mlflow.server.auth, pipelines.submit"
+    code = (
+        "import kfp.kubernetes, kfp_server_api, psycopg2, flask_wtf, mlflow.server.auth; "
+        "import pipelines.cluster, prometheus_client"
+    )
     inside(SERVICE, "python3", "-c", code)
     assert "dispatch" in inside(SERVICE, "l2dm", "--help")
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    folder = tmp_path / "shared"
-    folder.mkdir()
-    return Home.at(folder / "home")
+    """A state folder with one upload, where every user may pass."""
+    home = Home.at(tmp_path / "home")
+    concept = Concept("rex", "dog")
+    operations.submit(home.place, pictures(tmp_path / "in"), "pets", concept, SPEC.intake)
+    return home
 
 
 @contextmanager
@@ -130,64 +133,56 @@ def renewed(home: Home, line: str) -> Iterator[int]:
 
     thread = threading.Thread(target=renew, daemon=True)
     thread.start()
-    yield lease.fence
-    over.set()
-    thread.join()
+    try:
+        yield lease.fence
+    finally:
+        over.set()
+        thread.join()
 
 
-def run_in_containers(job: Job, **options: object) -> Path:
-    """The compiled pipeline under kfp.local's DockerRunner; the folder of the release."""
-    from docker.types import Mount
-    from kfp import components, local
-
-    shared = job.home.folder.parent
-    root = shared / "pipeline"
-    root.mkdir()
-    package = compile_pipelines(shared / "package")
-    subprocess.run(["chown", "-R", NOBODY, str(shared)], check=True)
-    mounts = [Mount(str(job.home.folder), str(job.home.folder), type="bind")]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        local.init(
-            local.DockerRunner(mounts=mounts, **CLOSED, **options),
-            pipeline_root=str(root),
-            raise_on_error=True,
-        )
-        pipeline = components.load_component_from_file(str(package))
-        return Path(pipeline(**job.arguments).output.path)
-
-
-def test_a_concept_is_learned_by_nobody_on_a_read_only_file_system(
-    home: Home, tmp_path: Path
-) -> None:
-    spec = override(Spec(), TINY)
-    given = pictures(tmp_path / "in")
-    operations.submit(home.place, given, "pets", Concept("rex", "dog"), spec.intake)
-    began = time.monotonic()
+def run(home: Home) -> tuple[Look, Job]:
+    """The upload of `home` through DockerRuns; how its run ended."""
+    settings = parse(
+        {
+            "environment": {"OMP_NUM_THREADS": "1"},
+            "docker": {"image": IMAGE, "user": NOBODY, "network": "none", "tmp": "512Mi"},
+        }
+    )
+    runs, name = DockerRuns(home, settings), "pets-0001-rex-1"
+    runs.prepare()
     with renewed(home, "pets") as fence:
-        job = Job("pets", "rex", "pocket", to_json(spec), home, fence)
-        release = run_in_containers(job, environment={"OMP_NUM_THREADS": "1"})
+        # as one who may: root dispatches, so what it wrote is handed to the user of the steps
+        subprocess.run(["chown", "-R", NOBODY, str(home.folder)], check=True)
+        job = Job("pets", "rex", "pocket", to_json(SPEC), home, fence)
+        try:
+            runs.start(name, job)
+            while (look := runs.look(name)).state == "running":
+                time.sleep(0.5)
+        finally:
+            runs.close()
+    return look, job
+
+
+def test_a_concept_is_learned_by_nobody_on_a_read_only_file_system(home: Home) -> None:
+    began = time.monotonic()
+    look, job = run(home)
+    assert look.state == "succeeded", look.text
     print(f"six steps in containers: {time.monotonic() - began:.0f} s")
 
-    assert (release / "manifest.json").stat().st_uid == int(NOBODY.partition(":")[0])
-    for step in STEPS:  # a bare success proves nothing: every declared output is there
-        made = json.loads((release.parents[1] / step.replace("_", "-") / "metrics").read_text())
-        assert made["seconds"] > 0 or step == "promote"
+    # a bare success proves nothing: the declared outputs are there, written by the steps' user
+    assert set(read_costs(home.store, job.key)) == set(STEPS)
+    (release,) = job.folder.glob("pipeline/*/promote/release/manifest.json")
+    assert release.stat().st_uid == int(NOBODY.partition(":")[0])
     (line,) = operations.status(home.place, "pets", refresh=True)
     assert (line["champion"], line["concepts"][0]["state"]) == (1, "promoted")
+    assert docker("ps", "--all", "--quiet", "--filter", f"label={LABEL}") == ""
 
 
-def test_a_refused_upload_is_a_failed_run(home: Home, tmp_path: Path) -> None:
-    spec = override(Spec(), TINY)
-    given = pictures(tmp_path / "in")
-    operations.submit(home.place, given, "pets", Concept("rex", "dog"), spec.intake)
-    next((home.upload("pets", "rex")).glob("*.png")).write_bytes(b"other bytes")
-    with renewed(home, "pets") as fence:
-        job = Job("pets", "rex", "pocket", to_json(spec), home, fence)
-        with pytest.raises(RuntimeError, match="intake"):
-            run_in_containers(job)
-    failure = read_failure(home.store, job.key)
-    assert failure is not None and failure.kind == "BadUpload"
+def test_a_refused_upload_is_a_failed_run(home: Home) -> None:
+    next(home.upload("pets", "rex").glob("*.png")).write_bytes(b"other bytes")
+    look, _ = run(home)
+    assert look.state == "failed" and look.failure is not None
+    assert (look.failure.step, look.failure.kind) == ("intake", "BadUpload")
 
 
 def test_the_dispatcher_is_healthy_in_its_container(
@@ -229,3 +224,44 @@ def test_the_dispatcher_is_healthy_in_its_container(
     finally:
         docker("rm", "--force", name)
         server.stop()
+
+
+def test_the_image_serves_an_mlflow_that_asks_for_a_password(tmp_path: Path) -> None:
+    port, script = free_port(), ROOT / "infra/local/mlflow.sh"
+    given = {
+        "MLFLOW_DATABASE": "sqlite:////tmp/mlflow.db",
+        "MLFLOW_AUTH_DATABASE": "sqlite:////tmp/auth.db",
+        "MLFLOW_ARTIFACTS": "/tmp/artifacts",
+        "MLFLOW_ADMIN_PASSWORD": "correct horse battery",
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "0123456789abcdef",
+        "MLFLOW_HOST": "127.0.0.1",
+        "MLFLOW_PORT": str(port),
+    }
+    flags = [part for name, value in given.items() for part in ("--env", f"{name}={value}")]
+    name, mounted = f"l2dm-mlflow-{port}", ("--volume", f"{script}:/mlflow.sh:ro")
+    command = ("--name", name, "--network", "host", "--detach", *flags, SERVICE, "sh", "/mlflow.sh")
+    docker("run", *FLAGS, *mounted, *command)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        until = time.monotonic() + 180
+        while not answers(f"{address}/health"):
+            assert time.monotonic() < until, logs(name)
+            time.sleep(1)
+        assert asked(address, "admin", "wrong") == asked(address, "", "") == 401
+        assert asked(address, "admin", given["MLFLOW_ADMIN_PASSWORD"]) == 200
+    finally:
+        docker("rm", "--force", name)
+
+
+def asked(address: str, user: str, password: str) -> int:
+    """The status of a request for the experiments."""
+    url = f"{address}/api/2.0/mlflow/experiments/search?max_results=5"
+    request = urllib.request.Request(url)
+    if user:
+        secret = base64.b64encode(f"{user}:{password}".encode()).decode()
+        request.add_header("Authorization", f"Basic {secret}")
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code

@@ -1,3 +1,3 @@
+from container_engine import client  # noqa: F401
 from mlflow_home import home, template  # noqa: F401
 from object_stores import moto, moto_bucket  # noqa: F401
-from shell_image import client  # noqa: F401

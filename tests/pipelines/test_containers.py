@@ -13,7 +13,7 @@ from typing import Any
 
 import docker
 import pytest
-from shell_image import shell_image
+from container_engine import shell_image
 
 from components.services.home import Home
 from l2dm.errors import BadSettings, PlatformError

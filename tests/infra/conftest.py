@@ -1,0 +1,1 @@
+from object_stores import moto  # noqa: F401
