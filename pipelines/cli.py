@@ -239,15 +239,15 @@ def compile_(
     out: Annotated[Path, typer.Option("--out", help="Folder for the YAML.")],
     json: JsonOption = False,
 ) -> None:
-    """Write the pipeline as YAML for Kubeflow Pipelines."""
+    """Write the pipelines as YAML for Kubeflow Pipelines."""
     from pipelines import console
     from pipelines.submit import compile_pipelines
 
-    path = compile_pipelines(out)
+    files = [str(path) for path in compile_pipelines(out)]
     if json:
-        console.out_json({"files": [str(path)]})
+        console.out_json({"files": files})
     else:
-        console.out(str(path))
+        console.out("\n".join(files))
 
 
 def _learn(home: str, line: str, base: str, settings: list[str] | None, json: bool) -> None:

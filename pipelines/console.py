@@ -25,7 +25,7 @@ from rich.text import Text
 
 from components.services.journal import Cost, Progress
 from pipelines.learn import Learned
-from pipelines.submit import STEPS, Listener
+from pipelines.submit import Listener
 
 PLAIN_SECONDS = 5.0  # between plain lines of one step
 
@@ -121,10 +121,9 @@ def tell_learned(line: str, learned: Learned) -> None:
     for reason in concept.reasons:
         out(f"  - {reason}")
     if learned.costs:
-        for step in STEPS:
-            cost = learned.costs[step]
-            out(f"  {step:<15}{cost.seconds:8.1f} s {cost.peak_mb:8.0f} MB")
-        out(f"  {'platform':<15}{learned.overhead:8.1f} s   of {learned.wall:.1f} s in all")
+        for step, cost in learned.costs.items():
+            out(f"  {step:<18}{cost.seconds:8.1f} s {cost.peak_mb:8.0f} MB")
+        out(f"  {'platform':<18}{learned.overhead:8.1f} s   of {learned.wall:.1f} s in all")
 
 
 def learned_data(learned: Learned) -> dict[str, Any]:

@@ -9,20 +9,27 @@ import contextlib
 import io
 import os
 import shutil
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from components.services import journal, watch
 from components.services.home import Home
 from components.services.journal import Cost, Failure, Progress
+from components.services.records import Records
 from l2dm.errors import StepFailed
+from l2dm.spec import from_json
+from pipelines.breadth import Breadth, breadth_of, may_be_wide
 
 Listener = Callable[[Progress], None]
 STEPS = ("intake", "generate_prior", "score_memory", "train", "evaluate", "promote")
+PIPELINES = ("learn_concept", "learn_concept_wide")
 
 
 @dataclass(frozen=True)
@@ -39,10 +46,28 @@ class Job:
     home: Home
     fence: int
 
+    @cached_property
+    def breadth(self) -> Breadth:
+        """How widely it is shared out; the line's records are read only where that depends."""
+        spec = from_json(self.spec)
+        if not may_be_wide(spec):
+            return Breadth()
+        return breadth_of(spec, Records(self.home.store, self.line).events())
+
     @property
-    def arguments(self) -> dict[str, str | int]:
+    def pipeline(self) -> str:
+        """Name of the pipeline, one of PIPELINES."""
+        return "learn_concept_wide" if self.breadth.wide else "learn_concept"
+
+    @property
+    def arguments(self) -> dict[str, Any]:
         """The pipeline's parameters."""
+        shards = {
+            "memory_shards": list(self.breadth.memory),
+            "evaluate_shards": list(self.breadth.evaluate),
+        }
         return {
+            **(shards if self.breadth.wide else {}),
             "line": self.line,
             "upload": self.concept,
             "base": self.base,
@@ -72,8 +97,11 @@ class Outcome:
 
     @property
     def overhead(self) -> float:
-        """Seconds that the platform took: the wall minus the steps' own work."""
-        return self.wall - sum(cost.seconds for cost in self.costs.values())
+        """Seconds that the platform took: the wall minus the steps' own work.
+
+        Shards work at the same time: with them it is not known, and at least 0.
+        """
+        return max(0.0, self.wall - sum(cost.seconds for cost in self.costs.values()))
 
 
 class RunFailed(StepFailed):
@@ -89,16 +117,20 @@ class RunFailed(StepFailed):
         )
 
 
-def compile_pipelines(folder: Path) -> Path:
-    """Write `learn_concept.yaml` into a folder; the same code gives the same bytes."""
-    from kfp import compiler
+def compile_pipelines(folder: Path) -> tuple[Path, ...]:
+    """Write every pipeline, one YAML each."""
+    return tuple(compile_pipeline(name, folder) for name in PIPELINES)
 
-    from pipelines.learn_concept import learn_concept
 
+def compile_pipeline(name: str, folder: Path) -> Path:
+    """Write one pipeline into a folder; the same code gives the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "learn_concept.yaml"
+    path = folder / f"{name}.yaml"
     with _quiet():
-        compiler.Compiler().compile(learn_concept, str(path))
+        from kfp import compiler
+
+        pipeline = getattr(import_module(f"pipelines.{name}"), name)
+        compiler.Compiler().compile(pipeline, str(path))
     return path
 
 
@@ -110,7 +142,7 @@ def run_local(job: Job, listener: Listener) -> Outcome:
     began = time.monotonic()
     shutil.rmtree(job.folder, ignore_errors=True)
     journal.forget(job.home.store, job.key)
-    package, root = compile_pipelines(job.folder), job.folder / "pipeline"
+    package, root = compile_pipeline(job.pipeline, job.folder), job.folder / "pipeline"
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
     log = job.folder / "log.txt"
     with _quiet(), _step_environment(), open(log, "w") as file:
@@ -137,16 +169,20 @@ class _Lines(io.TextIOBase):
     """Standard output while the runner works: everything to the log, progress to a listener."""
 
     def __init__(self, log: io.TextIOBase | Any, listener: Listener) -> None:
-        self._log, self._listener, self._rest = log, listener, ""
+        self._log, self._listener = log, listener
+        self._rest = dict[int, str]()  # by thread: shards run at the same time
+        self._lock = threading.Lock()
 
     def write(self, text: str) -> int:
-        *lines, self._rest = (self._rest + text).split("\n")
-        for line in lines:
-            self._log.write(line + "\n")
-            progress = journal.heard(line)
-            if progress:
-                self._listener(progress)
-        self._log.flush()
+        thread = threading.get_ident()
+        with self._lock:
+            *lines, self._rest[thread] = (self._rest.get(thread, "") + text).split("\n")
+            for line in lines:
+                self._log.write(line + "\n")
+                progress = journal.heard(line)
+                if progress:
+                    self._listener(progress)
+            self._log.flush()
         return len(text)
 
     def writable(self) -> bool:

@@ -213,11 +213,13 @@ def test_a_folder_sends_no_events(tmp_path: Path) -> None:
     assert "since a folder sends no events" in done.stderr
 
 
-def test_compile_writes_the_golden_pipeline(tmp_path: Path) -> None:
+def test_compile_writes_the_golden_pipelines(tmp_path: Path) -> None:
     done = run(tmp_path, "compile", "--out", str(tmp_path / "out"), "--json")
-    (path,) = json.loads(done.stdout)["files"]
-    golden = Path(__file__).parent / "golden" / "learn_concept.yaml"
-    assert Path(path).read_text() == golden.read_text()
+    paths = [Path(path) for path in json.loads(done.stdout)["files"]]
+    assert "learn_concept_wide" in [path.stem for path in paths]
+    for path in paths:
+        golden = Path(__file__).parent / "golden" / path.name
+        assert path.read_text() == golden.read_text()
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(
