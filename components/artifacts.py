@@ -24,6 +24,13 @@ class Memory(dsl.Artifact):  # type: ignore[misc]
     schema_version = "0.0.1"
 
 
+class Drawn(dsl.Artifact):  # type: ignore[misc]
+    """One shard of what a step draws (`l2dm.doors.Drawn`)."""
+
+    schema_title = "system.L2dmDrawn"
+    schema_version = "0.0.1"
+
+
 class Adapter(dsl.Artifact):  # type: ignore[misc]
     """What a method learned (`l2dm.doors.Adapter`)."""
 

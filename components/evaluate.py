@@ -20,6 +20,7 @@ def evaluate(  # noqa: PLR0913 - kfp reads the step's doors off its signature
     base: str,
     spec: str,
     home: str,
+    drawn: Input[list[dsl.Artifact]] = None,  # of Drawn: kfp knows no list of our own types
 ) -> None:
     """Draw every known concept with the new adapter and measure it.
 
@@ -35,12 +36,13 @@ def evaluate(  # noqa: PLR0913 - kfp reads the step's doors off its signature
         base: Load name of the base model.
         spec: `l2dm.spec.Spec` as JSON.
         home: The state folder.
+        drawn: What `draw_evaluation` drew in shards; none: everything is drawn here.
     """
     from components.milestones import record_scores
-    from components.runtime import Settings, Step, task_of
+    from components.runtime import Settings, Step, folders_of, task_of
     from l2dm.steps import evaluate as run
 
     with Step("evaluate", task_of(task.path), Settings(base, spec, home), metrics) as step:
         inputs = [task.path, parent.path, prior.path, memory.path, adapter.path]
-        door = step.run(run, *inputs, scores.path, step.context)
+        door = step.run(run, *inputs, scores.path, step.context, drawn=folders_of(drawn))
         record_scores(step, door, summary.path)

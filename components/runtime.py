@@ -84,6 +84,16 @@ def task_of(folder: str) -> Subject:
     return Subject(task.line, task.concept.name, task)
 
 
+def shard_name(step: str, shard: str) -> str:
+    """What shard "2/4" of a step is called where steps have names."""
+    return f"{step}_{shard.partition('/')[0]}"
+
+
+def folders_of(artifacts: Sequence[Any] | None) -> list[Path]:
+    """Where a list of doors lies; none where the pipeline has none."""
+    return [Path(artifact.path) for artifact in artifacts or ()]
+
+
 class Step:
     """One run of one step. Use as a context manager around the step's function."""
 

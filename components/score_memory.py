@@ -16,6 +16,7 @@ def score_memory(
     base: str,
     spec: str,
     home: str,
+    drawn: Input[list[dsl.Artifact]] = None,  # of Drawn: kfp knows no list of our own types
 ) -> None:
     """Fill the short-term memory with the parent's best pictures of past concepts.
 
@@ -27,12 +28,14 @@ def score_memory(
         base: Load name of the base model.
         spec: `l2dm.spec.Spec` as JSON.
         home: The state folder.
+        drawn: What `draw_memory` drew in shards; none: everything is drawn here.
     """
-    from components.runtime import Settings, Step, task_of
+    from components.runtime import Settings, Step, folders_of, task_of
     from l2dm.steps import score_memory as run
 
     with Step("score_memory", task_of(task.path), Settings(base, spec, home), metrics) as step:
         folders = [task.path, parent.path, memory.path]
-        door = step.run(run, *folders, step.context, on_progress=step.on_progress)
+        options = {"drawn": folders_of(drawn), "on_progress": step.on_progress}
+        door = step.run(run, *folders, step.context, **options)
         record = door.record
         step.tell({"concepts": len(record.long_term), "replayed": len(record.short_term)})

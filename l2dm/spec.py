@@ -59,7 +59,7 @@ class MemorySpec:
     budget: int = 160  # candidates per task over all concepts, so cost stays flat in K
     selection: Selection = "scored"  # "random" is the control
     floor: float = -1.0  # candidates with cosine to the real feature under this are not replayed
-    fan_out: int = 0  # known concepts above which `shards` tasks draw the candidates; 0: never
+    fan_out: int = 0  # concepts of a line above which `shards` tasks draw the candidates; 0: never
     shards: int = 2
 
 
@@ -93,7 +93,7 @@ class EvaluateSpec:
     distractors: int = 100  # foreign identities beside the known ones
     resamples: int = 1000  # bootstrap
     seed: int = 70_000  # of the pictures: fixed, so that rows can be compared
-    fan_out: int = 0  # known concepts above which `shards` tasks draw the pictures; 0: never
+    fan_out: int = 0  # concepts of a line above which `shards` tasks draw the pictures; 0: never
     shards: int = 2
 
 

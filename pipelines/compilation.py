@@ -12,6 +12,7 @@ from pipelines.settings import Settings
 STEPS = ("intake", "generate_prior", "score_memory", "train", "evaluate", "promote")
 PIPELINES: Mapping[str, tuple[str, ...]] = {  # names of each one's steps
     "learn_concept": STEPS,
+    "learn_concept_wide": STEPS,
     "check_forgetting": ("examine",),
 }
 

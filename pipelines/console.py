@@ -24,7 +24,6 @@ from rich.table import Table
 from rich.text import Text
 
 from components.services.journal import Cost, Progress
-from pipelines.compilation import STEPS
 from pipelines.learn import Learned
 from pipelines.submit import Listener
 
@@ -122,10 +121,9 @@ def tell_learned(line: str, learned: Learned) -> None:
     for reason in concept.reasons:
         out(f"  - {reason}")
     if learned.costs:
-        for step in STEPS:
-            cost = learned.costs[step]
-            out(f"  {step:<15}{cost.seconds:8.1f} s {cost.peak_mb:8.0f} MB")
-        out(f"  {'platform':<15}{learned.overhead:8.1f} s   of {learned.wall:.1f} s in all")
+        for step, cost in learned.costs.items():
+            out(f"  {step:<18}{cost.seconds:8.1f} s {cost.peak_mb:8.0f} MB")
+        out(f"  {'platform':<18}{learned.overhead:8.1f} s   of {learned.wall:.1f} s in all")
 
 
 def learned_data(learned: Learned) -> dict[str, Any]:

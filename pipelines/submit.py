@@ -10,16 +10,21 @@ import io
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from components.services import journal, watch
 from components.services.home import Home
 from components.services.journal import Cost, Failure, Progress
+from components.services.records import Records
 from l2dm.errors import StepFailed
+from l2dm.spec import from_json
+from pipelines.breadth import Breadth, breadth_of, may_be_wide
 from pipelines.compilation import PIPELINES, compile_pipeline, quiet
 from pipelines.settings import Settings
 
@@ -43,24 +48,37 @@ class Job:
     fence: int
     seed: int | None = None
 
+    @cached_property
+    def breadth(self) -> Breadth:
+        """How widely it is shared out; the line's records are read only where that depends."""
+        spec = from_json(self.spec)
+        if not may_be_wide(spec):
+            return Breadth()
+        return breadth_of(spec, Records(self.home.store, self.line).state())
+
     @property
     def pipeline(self) -> str:
         """Name of the pipeline, a key of PIPELINES."""
-        return "learn_concept" if self.seed is None else "check_forgetting"
+        if self.seed is not None:
+            return "check_forgetting"
+        return "learn_concept_wide" if self.breadth.wide else "learn_concept"
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """Names of its steps."""
+        """Names of the steps that every run of it has."""
         return PIPELINES[self.pipeline]
 
     @property
-    def arguments(self) -> dict[str, str | int]:
+    def arguments(self) -> dict[str, Any]:
         """The pipeline's parameters."""
-        shared = {"line": self.line, "base": self.base, "spec": self.spec}
-        where: dict[str, str | int] = {**shared, "home": self.home.place}
+        shared: dict[str, Any] = {"line": self.line, "base": self.base, "spec": self.spec}
+        shared["home"] = self.home.place
         if self.seed is not None:
-            return {**where, "seed": self.seed}
-        return {**where, "upload": self.concept, "fence": self.fence}
+            return {**shared, "seed": self.seed}
+        if self.breadth.wide:
+            shared["memory_shards"] = list(self.breadth.memory)
+            shared["evaluate_shards"] = list(self.breadth.evaluate)
+        return {**shared, "upload": self.concept, "fence": self.fence}
 
     @property
     def folder(self) -> Path:
@@ -86,8 +104,11 @@ class Outcome:
 
     @property
     def overhead(self) -> float:
-        """Seconds that the platform took: the wall minus the steps' own work."""
-        return self.wall - sum(cost.seconds for cost in self.costs.values())
+        """Seconds that the platform took: the wall minus the steps' own work.
+
+        Shards work at the same time: with them it is not known, and at least 0.
+        """
+        return max(0.0, self.wall - sum(cost.seconds for cost in self.costs.values()))
 
 
 class RunFailed(StepFailed):
@@ -167,16 +188,20 @@ class _Lines(io.TextIOBase):
     """Standard output while the runner works: everything to the log, progress to a listener."""
 
     def __init__(self, log: io.TextIOBase | Any, listener: Listener) -> None:
-        self._log, self._listener, self._rest = log, listener, ""
+        self._log, self._listener = log, listener
+        self._rest = dict[int, str]()  # by thread: shards run at the same time
+        self._lock = threading.Lock()
 
     def write(self, text: str) -> int:
-        *lines, self._rest = (self._rest + text).split("\n")
-        for line in lines:
-            self._log.write(line + "\n")
-            progress = journal.heard(line)
-            if progress:
-                self._listener(progress)
-        self._log.flush()
+        thread = threading.get_ident()
+        with self._lock:
+            *lines, self._rest[thread] = (self._rest.get(thread, "") + text).split("\n")
+            for line in lines:
+                self._log.write(line + "\n")
+                progress = journal.heard(line)
+                if progress:
+                    self._listener(progress)
+            self._log.flush()
         return len(text)
 
     def writable(self) -> bool:

@@ -76,7 +76,7 @@ def second_task(root: Path, base: str, settings: Sequence[str]) -> dict[str, Pat
     parent = steps.empty_release(root / "empty", "pets", base).folder
     for number, concept in enumerate((doors.Concept("rex", "dog"), doors.Concept("tom", "cat"))):
         context = steps.Context(base, "pets", f"t{number + 1:04d}", number, spec)
-        uploaded = _upload(root, concept, spec)
+        uploaded = upload(root, root / "inbox", concept, spec)
         at = root / str(number) if number == 0 else root
         made = {"task": at / "task", "parent": parent}
         steps.intake(uploaded, parent, made["task"], context)
@@ -94,7 +94,8 @@ def second_task(root: Path, base: str, settings: Sequence[str]) -> dict[str, Pat
     return made
 
 
-def _upload(root: Path, concept: "doors.Concept", spec: "specs.Spec") -> Path:
+def upload(root: Path, inbox: Path, concept: "doors.Concept", spec: "specs.Spec") -> Path:
+    """An upload of three pictures, drawn into a folder below `root`."""
     from l2dm import concepts
 
     folder = root / "pictures" / concept.name
@@ -103,8 +104,8 @@ def _upload(root: Path, concept: "doors.Concept", spec: "specs.Spec") -> Path:
         noise = random.Random(f"{concept.name} {index}").randbytes(192)
         small = Image.frombytes("RGB", (8, 8), noise)
         small.resize((32, 32), Image.Resampling.NEAREST).save(folder / f"{index}.png")
-    concepts.submit(folder, root / "inbox", "pets", concept, spec.intake, {})
-    return root / "inbox" / "pets" / concept.name
+    concepts.submit(folder, inbox, "pets", concept, spec.intake, {})
+    return inbox / "pets" / concept.name
 
 
 def _tokenizer(folder: Path):  # type: ignore[no-untyped-def]

@@ -217,7 +217,8 @@ def test_a_folder_sends_no_events(tmp_path: Path) -> None:
 def test_compile_writes_the_golden_pipelines(tmp_path: Path) -> None:
     done = run(tmp_path, "compile", "--out", str(tmp_path / "out"), "--json")
     paths = [Path(path) for path in json.loads(done.stdout)["files"]]
-    assert [path.name for path in paths] == ["learn_concept.yaml", "check_forgetting.yaml"]
+    names = ["learn_concept.yaml", "learn_concept_wide.yaml", "check_forgetting.yaml"]
+    assert [path.name for path in paths] == names
     for path in paths:
         golden = Path(__file__).parent / "golden" / path.name
         assert path.read_text() == golden.read_text()
