@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from dispatch_world import World, expire
 from fake_kfp import FakeKfp, served
+from object_stores import Bucket
+from typer.testing import CliRunner
 
 from components.services import journal
 from components.services.home import Home
@@ -21,6 +23,7 @@ from components.services.journal import Cost, Failure
 from components.services.records import Records
 from l2dm.errors import BadDoor, BadSettings, PlatformError
 from pipelines import checking
+from pipelines.cli import app
 from pipelines.cluster import ClusterRuns, require_cluster
 from pipelines.compilation import PIPELINES, compile_pipeline
 from pipelines.dispatch import Dispatcher, Settings
@@ -549,3 +552,27 @@ def test_a_dispatcher_that_dies_around_the_request_never_doubles_a_run(
     cluster.carry_out(kfp.runs[-1]["display_name"])
     assert following.reconcile("pets") == "idle"
     assert cluster.world.chain() == [(0, 1)]
+
+
+def test_the_command_sees_to_the_cluster_before_it_looks_at_lines(
+    tmp_path: Path, moto_bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("L2DM_SCRATCH", str(tmp_path / "scratch"))
+    config, image = tmp_path / "l2dm.toml", load(EXAMPLE).image
+    where = f"s3://{moto_bucket.name}/{moto_bucket.prefix}"
+    words = ["dispatch", "--once", "--runner", "cluster", "--home", where]
+    with served(FakeKfp()) as kfp:
+        config.write_text(
+            f'image = "{image}"\n'
+            '[environment]\nMLFLOW_TRACKING_URI = "http://mlflow"\n'
+            '[bases]\nclaim = "bases"\nmount = "/bases"\n'
+            f'[cluster]\nhost = "{kfp.url}"\n'
+        )
+        base = ["--base", "/bases/sd15"]  # pods see it, this machine does not
+        done = CliRunner().invoke(app, [*words, *base, "--config", str(config)])
+        assert (done.exit_code, done.stdout) == (0, ""), done.stderr
+        assert kfp.pipelines and kfp.runs == []
+        kfp.fail("GET", "/runs$", 403)
+        done = CliRunner().invoke(app, [*words, *base], env={"L2DM_CONFIG": str(config)})
+        assert done.exit_code == 1
+        assert "bind it to a role" in done.stderr and "Traceback" not in done.stderr
