@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -11,10 +12,13 @@ from typing import Any
 
 import jsonschema
 import pytest
+import typer
 import yaml
 
 from components.services.events import Inbox, lines_of
 from pipelines.cli import app
+from pipelines.compilation import compile_pipelines
+from pipelines.settings import parse
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "infra/cluster"
@@ -196,13 +200,11 @@ def test_rights_are_few_and_no_secret_has_a_value(folder: str) -> None:
 @pytest.mark.parametrize("folder", OVERLAYS)
 def test_the_deployments_command_is_one_of_ours(folder: str) -> None:
     """Flags exist, and what they take from the environment is in the ConfigMap."""
-    import typer
-
     (deployment,) = of_kind(folder, "Deployment")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     program, command, *flags = container["args"]
     assert program == "l2dm"
-    known = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
+    known = typer.main.get_command(app).commands[command]
     options = {name for parameter in known.params for name in parameter.opts}
     assert {flag.partition("=")[0] for flag in flags} <= options
     (given,) = (
@@ -216,21 +218,20 @@ def test_the_deployments_command_is_one_of_ours(folder: str) -> None:
 
 
 @pytest.mark.parametrize("folder", OVERLAYS)
-def test_the_settings_of_steps_are_understood(folder: str) -> None:
-    settings = pytest.importorskip("pipelines.settings")
+def test_the_pipelines_compile_with_the_settings_of_steps(folder: str, tmp_path: Path) -> None:
     (text,) = (
         one["data"]["l2dm.toml"]
         for one in of_kind(folder, "ConfigMap")
         if one["metadata"]["name"].startswith("l2dm-settings")
     )
-    import tomllib
-
-    found = settings.parse(tomllib.loads(text))
+    found = parse(tomllib.loads(text))
     assert set(found.secrets) <= SECRETS
     claims = {volume.claim for volume in (found.bases, found.scratch) if volume}
     assert claims <= names(folder, "PersistentVolumeClaim")
     account = found.cluster.service_account
     assert not account or account in names(folder, "ServiceAccount")
+    for path in compile_pipelines(tmp_path, found):
+        assert found.image in path.read_text()
 
 
 def test_every_secret_is_explained() -> None:
