@@ -13,6 +13,7 @@ import uuid
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -201,6 +202,11 @@ class Dispatcher:
             log.warning("line %s: %s", line, error)
             self._keeper.forget(line)
             return "again"
+        except (L2dmError, OSError):
+            if run is None:  # nothing learns: whoever is to mend the line must be able to hold it
+                with suppress(L2dmError, OSError):
+                    self._keeper.free(line)
+            raise
 
     def _start(self, line: str, lease: Lease, concept: str) -> Moved:
         if time.monotonic() < self._deaf:

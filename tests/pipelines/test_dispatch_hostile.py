@@ -1,5 +1,6 @@
 """What nobody asked for: cancelled, deleted, moved by hand, half uploaded, servers away."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -278,6 +279,38 @@ def test_versions_that_an_older_database_lost_are_learned_again(world: World) ->
     assert world.kinds().count("restored") == 1
     parents = {v.number: v.facts.parent_version for v in world.registry.versions("pets")}
     assert parents == {1: 0, 2: 1, 3: 2, 4: 3}
+
+
+def test_a_line_whose_registry_is_another_one_is_left_for_a_person_who_can_hold_it(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.upload("pets", "rex")
+    world.dispatcher.reconcile("pets")
+    world.finish()
+    shutil.rmtree(world.registry.folder / "pets")
+    world.upload("pets", "mimi")
+    assert world.dispatcher.reconcile("pets") == "broken"
+    assert "this may be another database" in caplog.text
+    dropped = upkeep.repair(world.home, world.registry, "pets")
+    assert dropped is not None and dropped.champion == 0
+    assert world.dispatcher.reconcile("pets") == "started"
+
+
+def test_a_full_disk_is_told_and_nothing_is_half_written(
+    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.upload("pets", "rex")
+    with monkeypatch.context() as full:
+
+        def fsync(file: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        full.setattr("components.services.objects.os.fsync", fsync)
+        assert world.dispatcher.look() == {"pets": "broken"}
+    assert "No space left on device" in caplog.text
+    assert world.kinds() == []
+    assert list(world.home.folder.rglob("*.draft")) == []
+    assert world.dispatcher.look() == {"pets": "started"}
 
 
 def half(world: World, name: str, age: float) -> Path:
