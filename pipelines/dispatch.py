@@ -19,12 +19,13 @@ from typing import Literal, Self
 
 from components.services.home import Home
 from components.services.leases import Keeper, Lease, Leases
-from components.services.ledger import Ledger, Standing, Started
+from components.services.ledger import Ledger, Started
 from components.services.records import Records
 from components.services.registry import Registry
 from components.services.uploads import Uploads
 from l2dm.errors import Conflict, L2dmError, LineBusy, LostLease, TrackingFailed
 from pipelines import mending
+from pipelines.alias_watch import AliasWatch
 from pipelines.endings import cancelled, end_badly, end_cancelled, land, sweep
 from pipelines.runs import Look, Runs, run_name
 from pipelines.submit import Job
@@ -93,8 +94,8 @@ class Dispatcher:
         self._patience: dict[str, float] = {}  # until when a run may take its leave
         self._given_back: dict[str, tuple[int, float]] = {}  # which event, when by our clock
         self._whole: dict[str, float] = {}  # when the inbox is next listed whole
-        self._suspects: set[str] = set()  # lines with a wrong alias when they were last compared
-        self._compared = self._deaf = -float("inf")
+        self._aliases = AliasWatch(registry, policy.aliases)
+        self._deaf = -float("inf")
 
     def look(self) -> dict[str, Moved]:
         """One pass over all lines, the one that was served longest ago first."""
@@ -114,7 +115,9 @@ class Dispatcher:
                     left.append(line)
         for line in sorted(left, key=self._last_served):
             yield line, self.reconcile(line)
-        self._compare_aliases(lines)
+        known = {line: self._records(line).known for line in lines}
+        for line in self._aliases.wrong(known) if time.monotonic() > self._deaf else ():
+            self._told(line, self._set_back)
 
     def reconcile(self, line: str, *, whole: bool = False) -> Moved:
         """Move one line one step. Idempotent; safe in several processes at once.
@@ -341,31 +344,6 @@ class Dispatcher:
         del self._watched[line]
         self._patience.pop(run.run, None)
         return False
-
-    def _compare_aliases(self, lines: tuple[str, ...]) -> None:
-        """Tell and set back what was moved by hand: few requests, however many lines there are.
-
-        A difference counts when it is there twice: a promoter may be between record and alias.
-        """
-        if time.monotonic() < max(self._compared + self._policy.aliases, self._deaf):
-            return
-        self._compared = time.monotonic()
-        wrong = {line for line in lines if self._records(line).known.tasks}
-        try:
-            found = self._registry().every_alias() if wrong else {}
-        except (L2dmError, OSError) as error:
-            self._deaf = time.monotonic() + DEAF
-            log.warning("the aliases are not compared: %s", error)
-            return
-        wrong = {
-            line
-            for line in wrong
-            if Standing(**{str(alias): number for alias, number in found.get(line, {}).items()})
-            != self._records(line).known.standing
-        }
-        for line in sorted(wrong & self._suspects):
-            self._told(line, self._set_back)
-        self._suspects = wrong
 
     def _set_back(self, line: str) -> Moved:
         try:

@@ -27,10 +27,7 @@ def mend(home: Home, opened: Callable[[], Registry], records: Records, line: str
 
     Raises L2dmError where the registry knows nothing of the line: that is for a person to judge.
     """
-    ledger = records.state()
-    if not ledger.versions and not ledger.tasks:
-        return False
-    registry = opened()  # not before there is something in it: it imports mlflow
+    registry = opened()
     dropped = restore(registry, records, line, unasked=True)
     if dropped:
         log.warning("line %s was restored; %s", line, dropped)

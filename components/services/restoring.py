@@ -55,7 +55,7 @@ def restore(
         unknown = tuple(one.number for one in versions if _task(one.facts.task) > ledger.tasks)
         if not lost and not unknown:
             return None
-        if unasked and len(lost) == len(ledger.versions):
+        if unasked and lost and len(lost) == len(ledger.versions):
             raise L2dmError(_stranger(line, sorted(lost), [*tasks]))
         facts = _facts(records.events() if lost else (), ledger, lost, versions)
         try:
