@@ -93,6 +93,7 @@ class Dispatcher:
         self._watched: dict[str, Started] = {}  # what we started and have not seen leave
         self._patience: dict[str, float] = {}  # until when a run may take its leave
         self._given_back: dict[str, tuple[int, float]] = {}  # which event, when by our clock
+        self._woken: set[str] = set()  # lines of which the whole inbox is to be listed once
         self._whole: dict[str, float] = {}  # when the inbox is next listed whole
         self._aliases = AliasWatch(registry, policy.aliases)
         self._deaf = -float("inf")
@@ -126,7 +127,7 @@ class Dispatcher:
         whole, because something about it is known to have changed.
         """
         if whole:
-            self._whole[line] = self._clock()
+            self._woken.add(line)
         return self._told(line, self._reconcile)
 
     def lines(self) -> frozenset[str]:
@@ -217,8 +218,8 @@ class Dispatcher:
             return "waits"
         digest = self._uploads(line).digest(concept)
         records = self._records(line)
-        mending.mend(self._home, self._registry, records, line)
-        ledger = records.state()
+        mended = mending.mend(self._home, self._registry, records, line)
+        ledger = records.state() if mended else records.known
         if ledger.active or not digest:  # withdrawn since
             return "again"
         attempt = 1 + ledger.attempts(concept, digest)
@@ -292,6 +293,9 @@ class Dispatcher:
     def _waiting(self, line: str, ledger: Ledger) -> tuple[str, ...]:
         """Uploads that wait, oldest first; now and then from a whole listing of the inbox."""
         states, uploads = [*ledger.concepts.values()], self._uploads(line)
+        if line in self._woken:
+            self._woken.discard(line)
+            return uploads.waiting(states)
         if not self._is_due(line):
             return uploads.open(states)
         if uploads.halves(self._policy.half):

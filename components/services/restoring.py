@@ -71,6 +71,13 @@ def restore(
         return Dropped(lost, unknown, facts["champion"])
 
 
+def agree(ledger: Ledger, versions: Sequence[Version]) -> bool:
+    """Whether neither knows what the other does not."""
+    tasks = {one.number: one.facts.task for one in versions}
+    known = all(tasks.get(number) == task for number, task in ledger.versions.items())
+    return known and all(_task(task) <= ledger.tasks for task in tasks.values())
+
+
 def _unreadable(
     records: Records, ledger: Ledger, lost: Mapping[int, str], loads: Callable[[int], bool]
 ) -> dict[int, str]:
