@@ -178,6 +178,7 @@ class Dispatcher:
         run, last = ledger.active, ledger.last
         waits: tuple[str, ...] = ()
         unwanted: dict[str, str] = {}
+        self._end_superseded(line, run)
         if run is None:
             if self._leaves(line):
                 return "running"
@@ -334,6 +335,13 @@ class Dispatcher:
             at = self._clock() - self._records(line).age(pause.event)
             self._given_back[line] = (pause.event, at)
         return self._clock() < self._given_back[line][1] + pause.seconds
+
+    def _end_superseded(self, line: str, run: Started | None) -> None:
+        """Stop a run of ours that another dispatcher has replaced: it cannot promote any more."""
+        watched = self._watched.get(line)
+        if run is not None and watched is not None and run.run != watched.run:
+            self._runs.stop(watched.run)
+            del self._watched[line]
 
     def _leaves(self, line: str) -> bool:
         """Whether the run whose end is recorded has still to leave; its scratch is swept then."""

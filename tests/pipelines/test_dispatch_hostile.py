@@ -222,6 +222,22 @@ def test_dispatchers_with_clocks_apart_agree_when_a_retry_is_due(world: World) -
     assert world.dispatcher.reconcile("pets") == "started"
 
 
+def test_a_run_that_another_dispatcher_replaced_is_stopped_by_its_own(world: World) -> None:
+    world.upload("pets", "rex")
+    world.dispatcher.reconcile("pets")
+    (old,) = world.runs.running()
+    world.runs.stop = lambda name: None  # type: ignore[method-assign] # of another machine
+    expire(world)
+    other = world.another()
+    assert other.reconcile("pets") == "retried"
+    world.now += 31
+    assert other.reconcile("pets") == "started"
+    stopped: list[str] = []
+    world.runs.stop = stopped.append  # type: ignore[method-assign]
+    assert [world.dispatcher.reconcile("pets") for _ in range(2)] == ["again", "busy"]
+    assert stopped == [old]
+
+
 def test_a_line_deleted_while_it_learns_begins_anew(world: World) -> None:
     """Somebody removed records and inbox: the run is nobody's, the dispatcher goes on."""
     world.upload("pets", "rex")
