@@ -13,7 +13,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 PACKAGES := l2dm components pipelines
 
-.PHONY: demo test test-integration test-containers check pocket bench-core compile format image up down clean
+.PHONY: demo test test-integration test-containers servers check chaos pocket bench-core compile format image up down clean
 
 demo: $(READY)
 	$(BIN)/l2dm demo --home $(DEMO_HOME)
@@ -27,11 +27,18 @@ test: $(READY)
 # Against real servers: radosgw, PostgreSQL and MLflow from apt and pip, on loopback.
 INTEGRATION := tests/integration $(addprefix tests/components/test_,objects.py s3.py presigned.py uploads.py webhook.py)
 
-test-integration: $(READY)
+servers: $(READY)
 	sh tests/integration/install.sh
 	$(BIN)/python -c 'import psycopg2' 2> /dev/null || $(BIN)/python -m pip install --quiet \
 		-c .venv/constraints.txt -c .venv/torch.txt -e '.[dev,server]'
+
+test-integration: servers
 	$(BIN)/python tests/integration/servers.py $(BIN)/python -m pytest $(INTEGRATION) $(PYTEST)
+
+# Everything dies at random, on the same servers; exits non-zero when an upload or a version is lost.
+SEED ?= 1
+chaos: servers
+	$(BIN)/python -m benchmarks.chaos --seed $(SEED)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -29,7 +29,8 @@ from components.services.events import Inbox
 from components.services.home import Home
 from components.services.journal import Failure
 from components.services.mlflow_store import MlflowRegistry
-from components.services.wakeups import HttpWakeups
+from components.services.registry import FolderRegistry, Registry
+from components.services.wakeups import HttpWakeups, SqsWakeups
 from l2dm.errors import L2dmError
 from pipelines.dispatch import Dispatcher, Policy, Settings
 from pipelines.follow import follow
@@ -43,7 +44,10 @@ ATTEMPTS = 1000  # whoever is killed every few seconds did not fail
 
 @dataclass(frozen=True)
 class Role:
-    """What a dispatcher process is told. folder: scratch of its machine; skew: of its clock, s."""
+    """What a dispatcher process is told. folder: scratch of its machine; skew: of its clock, s.
+
+    registry: folder of one without a server; "" is MLflow. queue: URL; "" is the webhook.
+    """
 
     place: str
     folder: str
@@ -53,6 +57,9 @@ class Role:
     port: int
     parallel: int
     skew: float = 0.0
+    every: float = 2.0
+    registry: str = ""
+    queue: str = ""
 
 
 @dataclass
@@ -79,21 +86,23 @@ class Forked:
 class FastLocalRuns(LocalRuns):
     """LocalRuns whose processes do what the steps do to the platform, and take no time for it."""
 
-    def __init__(self, home: Home, release: str) -> None:
+    def __init__(self, home: Home, release: str, registry: str) -> None:
         super().__init__(home)
-        self._release = release
+        self._release, self._registry = release, registry
         self._fork = multiprocessing.get_context("forkserver")
         self._fork.set_forkserver_preload([__name__, "mlflow.pyfunc", "boto3"])
 
     def _spawn(self, folder: Path) -> Child:
-        arguments = (str(folder), self._release, os.getpid(), leases._process_space())
+        places = (str(folder), self._release, self._registry)
+        arguments = (places, os.getpid(), leases._process_space())
         process = self._fork.Process(target=run_process, args=arguments, daemon=False)
         process.start()
         return Forked(process)
 
 
-def run_process(folder: str, release: str, dispatcher: int, space: str) -> None:
-    """The process of one run."""
+def run_process(places: tuple[str, str, str], dispatcher: int, space: str) -> None:
+    """The process of one run. places: its folder, the release, the registry."""
+    folder, release, registry = places
     os.setsid()
     output = os.open(f"{folder}/output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
@@ -103,10 +112,15 @@ def run_process(folder: str, release: str, dispatcher: int, space: str) -> None:
     play_a_machine(space)
     warnings.simplefilter("ignore")  # mlflow's
     watch.follow_learner()
-    execute(Path(folder), lambda job: fast_steps(job, Path(release), Path(folder)))
+    execute(Path(folder), lambda job: fast_steps(job, Path(release), Path(folder), registry))
 
 
-def fast_steps(job: Job, release: Path, folder: Path) -> None:
+def registry_of(home: Home, folder: str) -> Registry:
+    """MLflow, or a folder."""
+    return FolderRegistry(Path(folder)) if folder else MlflowRegistry(home, "pocket", ECHO)
+
+
+def fast_steps(job: Job, release: Path, folder: Path, place: str) -> None:
     """The contracts of the six steps against the real servers. Raises RunFailed."""
     dice = random.Random(uuid.uuid4().hex)
 
@@ -118,7 +132,7 @@ def fast_steps(job: Job, release: Path, folder: Path) -> None:
     try:
         if job.concept.startswith("bad"):
             raise RunFailed(Failure("intake", "BadUpload", ("not a picture",)), folder)
-        registry = MlflowRegistry(job.home, "pocket", ECHO)
+        registry = registry_of(job.home, place)
         is_open = not job.concept.startswith("held")
         keep_contracts(job, registry, release, is_open, cut, salt)
     except (L2dmError, OSError) as error:
@@ -137,19 +151,22 @@ def dispatch(role: Role, clock: Callable[[], float]) -> None:
     """Follow all lines until killed."""
     home = replace(Home.at(role.place), folder=Path(role.folder))
     Path(role.folder).mkdir(parents=True, exist_ok=True)
-    runs = FastLocalRuns(home, role.release)
+    runs = FastLocalRuns(home, role.release, role.registry)
     policy = Policy(attempts=ATTEMPTS, backoff=0.5, parallel=role.parallel)
     dispatcher = Dispatcher(
         home,
         runs,
-        lambda: MlflowRegistry(home, "pocket", ECHO),
+        lambda: registry_of(home, role.registry),
         Settings("pocket", "{}"),
         policy,
         clock=clock,
     )
-    wakeups = HttpWakeups("127.0.0.1", role.port, Inbox(role.bucket, role.prefix))
+    inbox = Inbox(role.bucket, role.prefix)
+    wakeups = (
+        SqsWakeups(role.queue, inbox) if role.queue else HttpWakeups("127.0.0.1", role.port, inbox)
+    )
     with dispatcher:
-        for line, moved in follow(dispatcher, wakeups, 2.0, once=False):
+        for line, moved in follow(dispatcher, wakeups, role.every, once=False):
             print(f"{time.strftime('%H:%M:%S')} {line}: {moved}", flush=True)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from components.services.checks import CONCEPT, Checking
+from components.services.checks import CONCEPT
 from components.services.home import Home
 from components.services.leases import Lease
 from components.services.ledger import Ledger, Started
@@ -76,10 +76,10 @@ class Clock:
         self._runs.start(name, job)
         return Started(CONCEPT, "", name, attempt, lease.fence)
 
-    def settle(
-        self, line: str, run: Checking, lease: Lease, ledger: Ledger, records: Records
-    ) -> Checked:
-        """Look at a run that has recorded nothing yet."""
+    def settle(self, line: str, lease: Lease, ledger: Ledger, records: Records) -> Checked:
+        """Look at the check that runs; it has recorded nothing yet."""
+        run = ledger.checks.running
+        assert run is not None
         look = self._runs.look(run.run)
         if look.state == "running" and run.fence == lease.fence:
             return "checking"

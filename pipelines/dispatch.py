@@ -13,10 +13,10 @@ import uuid
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, Self
 
-from components.services.checks import CONCEPT
 from components.services.home import Home
 from components.services.leases import Keeper, Lease, Leases
 from components.services.ledger import Ledger, Started
@@ -25,9 +25,10 @@ from components.services.registry import Registry
 from components.services.uploads import Uploads
 from l2dm.errors import Conflict, L2dmError, LineBusy, LostLease, TrackingFailed
 from pipelines import mending
-from pipelines.aliases import Aliases
-from pipelines.clock import Clock, Retries, tell
+from pipelines.alias_watch import AliasWatch
+from pipelines.clock import Clock, Retries
 from pipelines.endings import cancelled, end_badly, end_cancelled, land, sweep
+from pipelines.leaving import Leaving
 from pipelines.runs import Look, Runs, run_name
 from pipelines.submit import Job
 
@@ -37,12 +38,12 @@ Moved = Literal[
     "idle", "busy", "waits", "started", "running", "retried", "ended", "again", "broken",
     "checking", "unchecked",
 ]  # fmt: skip
-PATIENCE = 60.0  # seconds that a run may go on after it recorded its end
 ANEW = ("StaleParent",)  # the task is begun again from the champion of then
 OUTAGES = ("TrackingFailed", "MlflowException", "BadStore", "ConnectionError")
 LONGER = 10  # times as many attempts when a server did not answer: the upload is not to blame
 LONGEST_PAUSE = 600.0  # seconds between two attempts
 GLANCES = 16  # lines that are looked at together; most of that time is waiting for the store
+DEAF = 15.0  # seconds before a registry that did not answer is asked again
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,12 @@ class Dispatcher:
         self._locks: dict[str, threading.Lock] = {}
         self._lines: dict[str, Records] = {}
         self._inboxes: dict[str, Uploads] = {}
-        self._watched: dict[str, Started] = {}  # what we started and have not seen leave
-        self._patience: dict[str, float] = {}  # until when a run may take its leave
+        self._leaving = Leaving(home, runs, clock)
         self._given_back: dict[str, tuple[int, float]] = {}  # which event, when by our clock
+        self._woken: set[str] = set()  # lines of which the whole inbox is to be listed once
         self._whole: dict[str, float] = {}  # when the inbox is next listed whole
-        self._aliases = Aliases(registry, policy.aliases)
+        self._aliases = AliasWatch(registry, policy.aliases)
+        self._deaf = -float("inf")
         retries = Retries(policy.attempts, policy.backoff)
         self._checks = Clock(home, runs, settings.base, settings.spec, retries, clock=clock)
 
@@ -117,7 +119,8 @@ class Dispatcher:
                     left.append(line)
         for line in sorted(left, key=self._last_served):
             yield line, self.reconcile(line)
-        for line in self._aliases.moved({line: self._records(line) for line in lines}):
+        known = {line: self._records(line).known for line in lines}
+        for line in self._aliases.wrong(known) if time.monotonic() > self._deaf else ():
             self._told(line, self._set_back)
 
     def reconcile(self, line: str, *, whole: bool = False) -> Moved:
@@ -127,7 +130,7 @@ class Dispatcher:
         whole, because something about it is known to have changed.
         """
         if whole:
-            self._whole[line] = self._clock()
+            self._woken.add(line)
         return self._told(line, self._reconcile)
 
     def lines(self) -> frozenset[str]:
@@ -150,14 +153,14 @@ class Dispatcher:
                 return act(line)
         except (L2dmError, OSError) as error:
             if isinstance(error, TrackingFailed):
-                self._aliases.no_answer()
+                self._deaf = time.monotonic() + DEAF
             log.error("line %s is left as it is: %s", line, error)
             return "broken"
 
     def _glance(self, line: str) -> bool:
         """Whether a line is idle: two requests. What else there is, `reconcile` finds and tells."""
         with self._lock(line):
-            if line in self._watched or self._keeper.holds(line):
+            if line in self._leaving or self._keeper.holds(line):
                 return False
             try:
                 ledger = self._records(line).state()
@@ -173,31 +176,29 @@ class Dispatcher:
     def _let_go(self, line: str) -> Moved:
         ledger = self._records(line).state()
         busy = ledger.active is not None or ledger.checks.running is not None
-        if not busy and not self._leaves(line):
+        if not busy and not self._leaving.leaves(line, self._records(line).state):
             self._keeper.free(line)
         return "again"
 
     def _reconcile(self, line: str) -> Moved:
         ledger = self._records(line).state()
-        if ledger.active is None and ledger.checks.running is None:
-            return self._begin(line, ledger)
         before = (ledger.active, ledger.checks.running)
+        self._leaving.end_superseded(line, ledger.active)
+        if before == (None, None):
+            return self._begin(line, ledger)
 
         def settle(lease: Lease, now: Ledger) -> Moved:
             if (now.active, now.checks.running) != before:
                 return "again"  # somebody acted before we held the line
-            if now.checks.running is not None:
-                return self._checks.settle(
-                    line, now.checks.running, lease, now, self._records(line)
-                )
-            assert now.active is not None
-            return self._settle(line, lease, now, now.active)
+            if now.active is not None:  # it may have recorded its task meanwhile
+                return self._settle(line, lease, now, now.active)
+            return self._checks.settle(line, lease, now, self._records(line))
 
         return self._holding(line, settle)
 
     def _begin(self, line: str, ledger: Ledger) -> Moved:
         """What a line without a run does next: a check that is due, or its oldest upload."""
-        if self._leaves(line):
+        if self._leaving.leaves(line, self._records(line).state):
             return "running"
         self._keeper.free(line)  # of the run that ended: the next one gets another number
         seed, last = self._checks.due(line, ledger), ledger.last
@@ -205,9 +206,8 @@ class Dispatcher:
         if not waits and seed is None:
             return "idle"
         unwanted = cancelled(self._uploads(line), ledger, waits) if waits else {}
-        if seed is None and not unwanted and self._later(line, waits[0]):
-            return "waits"
-        if not unwanted and self._is_full():
+        later = seed is None and self._later(line, waits[0])
+        if not unwanted and (later or self._is_full()):
             return "waits"
 
         def begin(lease: Lease, now: Ledger) -> Moved:
@@ -219,11 +219,17 @@ class Dispatcher:
                 return "ended"
             if seed is not None:  # before an upload: a busy line is checked, too
                 run = self._checks.start(line, seed, lease, now, self._records(line))
-                self._watched[line] = run
+                self._leaving.add(line, run)
                 return "checking"
             return self._start(line, lease, waits[0])
 
-        return self._holding(line, begin)
+        try:
+            return self._holding(line, begin)
+        except (L2dmError, OSError):
+            # nothing learns: whoever is to mend the line must be able to hold it
+            with suppress(L2dmError, OSError):
+                self._keeper.free(line)
+            raise
 
     def _holding(self, line: str, act: Callable[[Lease, Ledger], Moved]) -> Moved:
         """Act under the line's lease on what its events say then."""
@@ -238,13 +244,13 @@ class Dispatcher:
             return "again"
 
     def _start(self, line: str, lease: Lease, concept: str) -> Moved:
-        if self._aliases.unheard:
+        if time.monotonic() < self._deaf:
             self._keeper.free(line)
             return "waits"
         digest = self._uploads(line).digest(concept)
         records = self._records(line)
-        mending.mend(self._home, self._registry, records, line)
-        ledger = records.state()
+        mended = mending.mend(self._home, self._registry, records, line)
+        ledger = records.state() if mended else records.known
         if ledger.active or not digest:  # withdrawn since
             return "again"
         attempt = 1 + ledger.attempts(concept, digest)
@@ -259,7 +265,7 @@ class Dispatcher:
             fence=lease.fence,
         )
         self._run(name, line, concept, lease)
-        self._watched[line] = Started(concept, digest, name, attempt, lease.fence)
+        self._leaving.add(line, Started(concept, digest, name, attempt, lease.fence))
         return "started"
 
     def _settle(self, line: str, lease: Lease, ledger: Ledger, run: Started) -> Moved:
@@ -318,6 +324,9 @@ class Dispatcher:
     def _waiting(self, line: str, ledger: Ledger) -> tuple[str, ...]:
         """Uploads that wait, oldest first; now and then from a whole listing of the inbox."""
         states, uploads = [*ledger.concepts.values()], self._uploads(line)
+        if line in self._woken:
+            self._woken.discard(line)
+            return uploads.waiting(states)
         if not self._is_due(line):
             return uploads.open(states)
         if uploads.halves(self._policy.half):
@@ -356,22 +365,6 @@ class Dispatcher:
             at = self._clock() - self._records(line).age(pause.event)
             self._given_back[line] = (pause.event, at)
         return self._clock() < self._given_back[line][1] + pause.seconds
-
-    def _leaves(self, line: str) -> bool:
-        """Whether the run whose end is recorded has still to leave; its scratch is swept then."""
-        run = self._watched.get(line)
-        if run is None:
-            return False
-        if self._runs.look(run.run).state == "running":
-            if self._clock() < self._patience.setdefault(run.run, self._clock() + PATIENCE):
-                return True
-            self._runs.stop(run.run)
-        sweep(self._home, line, run.concept)
-        if run.concept == CONCEPT:
-            tell(line, self._records(line).state())
-        del self._watched[line]
-        self._patience.pop(run.run, None)
-        return False
 
     def _set_back(self, line: str) -> Moved:
         try:

@@ -8,11 +8,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from components.services.home import Home
-from components.services.ledger import ConceptState
+from components.services.ledger import ConceptState, Standing
 from components.services.promotion import Repair, repair
 from components.services.records import Records, user
 from components.services.registry import Registry
-from components.services.restoring import Dropped, restore
+from components.services.restoring import Dropped, agree, restore
 from components.services.uploads import Uploads
 from l2dm import doors, manifest
 from l2dm.errors import BadDoor, L2dmError
@@ -25,12 +25,14 @@ HALF = 24 * 3600.0  # seconds after its last file that an upload without concept
 def mend(home: Home, opened: Callable[[], Registry], records: Records, line: str) -> bool:
     """Make registry, records and aliases agree; whether something was recorded.
 
+    Where they do, which is nearly always, the store is not asked: what was read of the records last
+    is enough, because whatever is done next is recorded on condition that nothing came since.
     Raises L2dmError where the registry knows nothing of the line: that is for a person to judge.
     """
-    ledger = records.state()
-    if not ledger.versions and not ledger.tasks:
+    registry, known = opened(), records.known
+    aliases = Standing(**{str(name): one for name, one in registry.aliases(line).items()})
+    if aliases == known.standing and agree(known, registry.versions(line)):
         return False
-    registry = opened()  # not before there is something in it: it imports mlflow
     dropped = restore(registry, records, line, unasked=True)
     if dropped:
         log.warning("line %s was restored; %s", line, dropped)

@@ -41,7 +41,8 @@ class ConceptState:
     """Where one upload stands. `version` is None unless it became one.
 
     `upload` is the sha256 of its concept.json: other pictures are another upload. `cancelled`: who
-    wants it to end, and why; "" when nobody does.
+    wants it to end, and why; "" when nobody does. ended: when its end was written, seconds since
+    1970 by the store's clock; 0 when that is not known.
     """
 
     name: str
@@ -53,6 +54,7 @@ class ConceptState:
     parent_version: int = 0
     upload: str = ""
     cancelled: str = ""
+    ended: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -104,15 +106,20 @@ class Ledger:
     served: str = ""
     checks: Checks = field(default_factory=Checks)
 
-    def add(self, event: Event, mark: str = "") -> None:
-        """Take the next event. Raises KeyError, TypeError, ValueError for one that is none."""
+    def add(self, event: Event, mark: str = "", written: float = 0.0) -> None:
+        """Take the next event; mark and time are the store's.
+
+        Raises KeyError, TypeError, ValueError for one that is none.
+        """
         facts = event.facts
         name: str = facts.get("concept", "")
         self._move(event)
         if name:
             self.pauses.pop(name, None)
             self._count(event, name)
-            self.concepts[name] = _after(self.concepts.get(name), event)
+            state = _after(self.concepts.get(name), event)
+            ends = event.kind == "ended"
+            self.concepts[name] = replace(state, ended=written) if ends else state
         if event.kind == "begun":
             self.tasks = max(self.tasks, _task_number(facts["task"]))
         elif event.kind == "retried" and facts.get("pause"):

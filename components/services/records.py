@@ -163,7 +163,7 @@ class Records:
     def _add(self, ledger: Ledger, entry: Entry) -> None:
         event = self._event(entry.key)
         try:
-            ledger.add(event, entry.mark)
+            ledger.add(event, entry.mark, entry.modified)
         except (ValueError, KeyError, TypeError) as error:
             raise _damaged(entry.key, error) from error
 

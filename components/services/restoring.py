@@ -55,7 +55,7 @@ def restore(
         unknown = tuple(one.number for one in versions if _task(one.facts.task) > ledger.tasks)
         if not lost and not unknown:
             return None
-        if unasked and len(lost) == len(ledger.versions):
+        if unasked and lost and len(lost) == len(ledger.versions):
             raise L2dmError(_stranger(line, sorted(lost), [*tasks]))
         facts = _facts(records.events() if lost else (), ledger, lost, versions)
         try:
@@ -69,6 +69,13 @@ def restore(
         except Conflict:
             continue
         return Dropped(lost, unknown, facts["champion"])
+
+
+def agree(ledger: Ledger, versions: Sequence[Version]) -> bool:
+    """Whether neither knows what the other does not."""
+    tasks = {one.number: one.facts.task for one in versions}
+    known = all(tasks.get(number) == task for number, task in ledger.versions.items())
+    return known and all(_task(task) <= ledger.tasks for task in tasks.values())
 
 
 def _unreadable(

@@ -19,6 +19,7 @@ from l2dm.errors import BadKey, BadUpload, Conflict, NoSuchObject, TooLarge
 FILE = "concept.json"
 MAX_JSON = 1_000_000  # bytes of concept.json
 MAX_FILES = 100  # of one upload; more is none
+SECOND = 2.0  # what two times of a store may be apart and mean the same moment
 FEW = 20  # names that are asked for one by one; above it a whole listing is cheaper
 
 
@@ -31,10 +32,10 @@ class Uploads:
 
     def waiting(self, concepts: Sequence[ConceptState]) -> tuple[str, ...]:
         """Names of the uploads without a terminal state, oldest first."""
-        ended = {state.name: state.upload for state in concepts if state.state in ENDINGS}
+        ended = {state.name: state for state in concepts if state.state in ENDINGS}
         found = [(self._name(entry), entry) for entry in self._committed()]
         return tuple(
-            name for name, entry in found if name not in ended or ended[name] != self._of(entry)
+            name for name, entry in found if name not in ended or self._is_new(entry, ended[name])
         )
 
     def open(self, concepts: Sequence[ConceptState]) -> tuple[str, ...]:
@@ -163,6 +164,14 @@ class Uploads:
     def _commitment(self, name: str) -> Entry | None:
         key = f"{self._folder}{name}/{FILE}"
         return next((one for one in self._store.list(key) if one.key == key), None)
+
+    def _is_new(self, entry: Entry, state: ConceptState) -> bool:
+        """Whether it is another upload than the one that ended.
+
+        One that was written before that end was recorded is not read again. Times are the store's,
+        in whole seconds; of a copy of the store they may be any, and then it is read.
+        """
+        return entry.modified > state.ended - SECOND and self._of(entry) != state.upload
 
     def _committed(self) -> list[Entry]:
         entries = [

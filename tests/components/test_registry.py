@@ -1,5 +1,6 @@
 """One contract suite for both registries, then the promotion protocol on both."""
 
+import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,6 +15,7 @@ from components.services.objects import FolderObjects
 from components.services.promotion import roll_back, settle
 from components.services.records import Records
 from components.services.registry import Facts, FolderRegistry, Registry, Version, resolve
+from l2dm import doors, manifest
 from l2dm.errors import BadDoor, L2dmError, StaleParent, TrackingFailed, UnknownLine
 
 MODEL_CODE = Path(__file__).parent / "echo_model.py"
@@ -219,6 +221,27 @@ def test_a_challenger_that_becomes_champion_by_rollback_is_no_challenger_any_mor
     accept: Callable[[int, Path], None] = lambda version, folder: None  # noqa: E731
     roll_back(registry, records, "pets", 2, accept, tmp_path / "scratch")
     assert registry.aliases("pets") == {"champion": 2, "previous": 1}
+
+
+def test_a_pickle_in_the_registry_is_never_loaded(
+    home: Home, release: Path, tmp_path: Path
+) -> None:
+    """Somebody put one beside the release: it is neither opened nor copied out."""
+
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[Path]]:
+            return Path.touch, (tmp_path / "exploded",)
+
+    registry = MlflowRegistry(home, "pocket", MODEL_CODE)
+    registry.register("pets", release, OPEN)
+    (model,) = home.artifacts.rglob("MLmodel")
+    (model.parent / "python_model.pkl").write_bytes(pickle.dumps(Bomb()))
+    (model.parent / "artifacts" / "release" / "adapter.pkl").write_bytes(pickle.dumps(Bomb()))
+    folder = registry.fetch("pets", 1, tmp_path / "fetched")
+    assert not (tmp_path / "exploded").exists()
+    assert not (folder / "python_model.pkl").exists()
+    with pytest.raises(BadDoor):  # and the release beside it is refused
+        manifest.read(folder, doors.Release)
 
 
 def test_a_registered_version_is_served_by_pyfunc_with_its_params(

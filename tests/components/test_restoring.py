@@ -120,6 +120,17 @@ def test_an_older_bucket_leaves_versions_without_alias_and_reuses_no_task(line: 
     assert restore(line.registry, line.records, "pets", unasked=True) is None
 
 
+def test_a_bucket_from_before_the_first_task_gives_no_task_number_twice(line: Line) -> None:
+    """Or the version of the lost task would be taken for the next upload's."""
+    for name in ("rex", "mimi"):
+        line.learn(name)
+    line.lose_records(after=0)
+    dropped = restore(line.registry, line.records, "pets", unasked=True)
+    assert dropped is not None and dropped.unknown == (1, 2)
+    assert line.learn("sunny") == 3
+    assert line.registry.versions("pets")[-1].facts.parent_version == 0
+
+
 def test_a_registry_that_knows_nothing_of_the_line_is_for_a_person_to_judge(line: Line) -> None:
     for name in ("rex", "mimi"):
         line.learn(name)

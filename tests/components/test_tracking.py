@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from components.services.home import Home
+from components.services.mlflow_store import connect
 from components.services.tracking import MemoryTracking, MlflowTracking, Point, Tracking
 
 
@@ -96,6 +97,15 @@ def test_one_run_per_task_and_one_experiment_per_line(home: Home) -> None:
     assert other.run_id not in runs
     names = {found.name for found in other._client.search_experiments()}
     assert {"l2dm/pets", "l2dm/cars"} <= names
+
+
+def test_a_run_that_was_deleted_by_hand_is_made_again(home: Home) -> None:
+    first = MlflowTracking(home, "pets", "t0001")
+    connect(home).MlflowClient().delete_run(first.run_id)
+    again = MlflowTracking(home, "pets", "t0001")
+    assert again.run_id != first.run_id
+    again.metrics([("loss", 1, 0.5)])
+    again.finish("FINISHED")
 
 
 def test_a_run_that_the_platform_made_is_used(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

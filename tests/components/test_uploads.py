@@ -156,3 +156,38 @@ def test_of_two_uploads_with_one_name_the_first_is_kept_whole(
     assert picture.read_bytes() == b"the first"
     uploads.withdraw("rex")
     assert (uploads.waiting(()), objects.folders("inbox/")) == ((), ())
+
+
+def test_uploads_that_ended_are_not_read_again_by_a_whole_listing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FolderObjects(tmp_path)
+    store.write("inbox/pets/rex/concept.json", b"{}")
+    records, uploads = Records(store, "pets"), Uploads(store, "pets")
+    records.end(ConceptState("rex", "dog", "refused", upload=uploads.digest("rex")))
+    end = tmp_path / "records/pets/000001.json"
+    os.utime(end, (end.stat().st_mtime + 10,) * 2)
+    states = Records(store, "pets").concepts()
+    with monkeypatch.context() as blind:
+        blind.setattr(FolderObjects, "read", None)
+        assert Uploads(store, "pets").waiting(states) == ()
+    later = end.stat().st_mtime + 1
+    store.write("inbox/pets/rex/concept.json", b'{"other": "pictures"}')
+    os.utime(tmp_path / "inbox/pets/rex/concept.json", (later, later))
+    assert Uploads(store, "pets").waiting(states) == ("rex",)
+
+
+def test_names_alone_tell_that_nothing_waits_and_what_does(tmp_path: Path) -> None:
+    store = FolderObjects(tmp_path)
+    for name, age in (("rex", 30), ("mimi", 60)):
+        store.write(f"inbox/pets/{name}/concept.json", name.encode())
+        path = tmp_path / "inbox/pets" / name / "concept.json"
+        os.utime(path, (path.stat().st_mtime - age,) * 2)
+    store.write("inbox/pets/half/00.png", b"picture")
+    uploads = Uploads(store, "pets")
+    assert uploads.open(()) == uploads.waiting(()) == ("mimi", "rex")
+    over = (ConceptState("mimi", "dog", "promoted", upload=uploads.digest("mimi")),)
+    assert uploads.open(over) == ("rex",)
+    for number in range(30):
+        store.write(f"inbox/pets/c{number}/concept.json", b"{}")
+    assert uploads.open(over) == uploads.waiting(over)

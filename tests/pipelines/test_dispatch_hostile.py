@@ -1,5 +1,6 @@
 """What nobody asked for: cancelled, deleted, moved by hand, half uploaded, servers away."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -221,6 +222,22 @@ def test_dispatchers_with_clocks_apart_agree_when_a_retry_is_due(world: World) -
     assert world.dispatcher.reconcile("pets") == "started"
 
 
+def test_a_run_that_another_dispatcher_replaced_is_stopped_by_its_own(world: World) -> None:
+    world.upload("pets", "rex")
+    world.dispatcher.reconcile("pets")
+    (old,) = world.runs.running()
+    world.runs.stop = lambda name: None  # type: ignore[method-assign] # of another machine
+    expire(world)
+    other = world.another()
+    assert other.reconcile("pets") == "retried"
+    world.now += 31
+    assert other.reconcile("pets") == "started"
+    stopped: list[str] = []
+    world.runs.stop = stopped.append  # type: ignore[method-assign]
+    assert [world.dispatcher.reconcile("pets") for _ in range(2)] == ["again", "busy"]
+    assert stopped == [old]
+
+
 def test_a_line_deleted_while_it_learns_begins_anew(world: World) -> None:
     """Somebody removed records and inbox: the run is nobody's, the dispatcher goes on."""
     world.upload("pets", "rex")
@@ -280,6 +297,38 @@ def test_versions_that_an_older_database_lost_are_learned_again(world: World) ->
     assert parents == {1: 0, 2: 1, 3: 2, 4: 3}
 
 
+def test_a_line_whose_registry_is_another_one_is_left_for_a_person_who_can_hold_it(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.upload("pets", "rex")
+    world.dispatcher.reconcile("pets")
+    world.finish()
+    shutil.rmtree(world.registry.folder / "pets")
+    world.upload("pets", "mimi")
+    assert world.dispatcher.reconcile("pets") == "broken"
+    assert "this may be another database" in caplog.text
+    dropped = upkeep.repair(world.home, world.registry, "pets")
+    assert dropped is not None and dropped.champion == 0
+    assert world.dispatcher.reconcile("pets") == "started"
+
+
+def test_a_full_disk_is_told_and_nothing_is_half_written(
+    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.upload("pets", "rex")
+    with monkeypatch.context() as full:
+
+        def fsync(file: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        full.setattr("components.services.objects.os.fsync", fsync)
+        assert world.dispatcher.look() == {"pets": "broken"}
+    assert "No space left on device" in caplog.text
+    assert world.kinds() == []
+    assert list(world.home.folder.rglob("*.draft")) == []
+    assert world.dispatcher.look() == {"pets": "started"}
+
+
 def half(world: World, name: str, age: float) -> Path:
     folder = world.home.upload("pets", name)
     folder.mkdir(parents=True)
@@ -291,10 +340,12 @@ def half(world: World, name: str, age: float) -> Path:
 
 
 def test_half_an_upload_is_swept_a_day_after_its_last_file(world: World) -> None:
+    assert world.dispatcher.reconcile("pets") == "idle"
     old, slow = half(world, "old", 25 * 3600), half(world, "slow", 25 * 3600)
     (slow / "3.png").write_bytes(b"still coming")
     world.upload("pets", "rex")
-    moved = [world.dispatcher.reconcile("pets", whole=True) for _ in range(2)]
+    world.now += 601  # a whole listing is due
+    moved = [world.dispatcher.reconcile("pets") for _ in range(2)]
     assert moved == ["again", "started"]
     assert not old.exists()
     assert len(list(slow.iterdir())) == 4

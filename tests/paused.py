@@ -1,0 +1,90 @@
+"""One promoter sleeps inside its promotion, longer than its lease; another takes the line over."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.services.home import Home
+from components.services.leases import Leases
+from components.services.records import Records
+from components.services.registry import Facts, Registry
+from l2dm.errors import LineBusy
+
+SCRIPT = Path(__file__).with_name("paused_promoter.py")
+
+
+@dataclass(frozen=True)
+class Aftermath:
+    """How both ended, the promotions on record, the aliases, and how long the first one slept."""
+
+    sleeper: str
+    rival: str
+    chain: tuple[tuple[int, int], ...]
+    aliases: dict[str, int]
+    slept: float
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A line whose champion is version 1, with versions 2 and 3 that were both learned from it."""
+
+    home: Home
+    registry: Registry
+    registry_name: str
+    line: str
+    release: Path
+
+    def play(self, point: str, sleeps: float, seconds: float) -> Aftermath:
+        """seconds: after how many a lease expires. The rival acts while the sleeper sleeps."""
+        records, leases = Records(self.home.store, self.line), Leases(self.home.store, seconds)
+        for number, parent in ((1, 0), (2, 1), (3, 1)):
+            facts = Facts(f"t{number:04d}", f"c{number}", "dog", parent, f"digest-{number}", True)
+            assert self.registry.register(self.line, self.release, facts) == number
+        records.append("promotion", line=self.line, task="t0001", source=0, target=1)
+        self.registry.set_alias(self.line, "champion", 1)
+        sleeper = self.promoter(2, self.hold(leases, "one").fence, point, seconds)
+        until_stopped(sleeper.pid)
+        began = time.monotonic()
+        while True:
+            try:
+                lease = self.hold(leases, "two")
+                break
+            except LineBusy:
+                time.sleep(0.2)
+        rival = self.promoter(3, lease.fence, "nowhere", seconds).communicate()[0].strip()
+        time.sleep(max(0.0, sleeps - (time.monotonic() - began)))
+        slept = time.monotonic() - began
+        os.kill(sleeper.pid, signal.SIGCONT)
+        woken = sleeper.communicate()[0].strip()
+        found = Records(self.home.store, self.line).events()
+        chain = tuple(
+            (event.facts["source"], event.facts["target"])
+            for event in found
+            if event.kind == "promotion"
+        )
+        aliases = {str(name): number for name, number in self.registry.aliases(self.line).items()}
+        return Aftermath(woken, rival, chain, aliases, slept)
+
+    def hold(self, leases: Leases, owner: str):  # type: ignore[no-untyped-def]
+        """By a process of its own, as far as anybody can tell: this one lives on."""
+        return leases.take(self.line, owner)
+
+    def promoter(
+        self, version: int, fence: int, point: str, seconds: float
+    ) -> "subprocess.Popen[str]":
+        arguments = (self.home.place, self.registry_name, self.line, version, fence, point, seconds)
+        return subprocess.Popen(
+            [sys.executable, str(SCRIPT), *map(str, arguments)], stdout=subprocess.PIPE, text=True
+        )
+
+
+def until_stopped(number: int) -> None:
+    """Wait until a process has stopped itself."""
+    until = time.monotonic() + 60
+    while Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        assert time.monotonic() < until, "it never came to the point at which it stops"
+        time.sleep(0.02)

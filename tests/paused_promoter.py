@@ -1,0 +1,67 @@
+"""A process that promotes a version and stops itself in the middle, as if its machine slept.
+
+    python paused_promoter.py PLACE REGISTRY LINE VERSION FENCE POINT SECONDS
+
+REGISTRY: "mlflow", or the folder of a FolderRegistry. POINT: "record" (the champion was read, the
+promotion is not written), "alias" (it is written, the aliases are not set) or "nowhere". SECONDS:
+after how many a lease expires. Prints how it ended: "promoted", or the name of the error.
+"""
+
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from components.services import leases
+from components.services.home import Home
+from components.services.leases import Leases
+from components.services.mlflow_store import MlflowRegistry
+from components.services.promotion import settle
+from components.services.records import Records
+from components.services.registry import FolderRegistry
+from l2dm.errors import L2dmError
+
+ECHO = Path(__file__).parent / "components" / "echo_model.py"
+
+
+def stops_before(act: Callable[..., Any], when: Callable[..., bool]) -> Callable[..., Any]:
+    """The same action, at whose first call this process is stopped until somebody wakes it."""
+    stopped: list[int] = []
+
+    def wrapped(*arguments: Any, **more: Any) -> Any:
+        if not stopped and when(*arguments):
+            stopped.append(1)
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return act(*arguments, **more)
+
+    return wrapped
+
+
+def main() -> None:
+    place, kind, line, version, fence, point, seconds = sys.argv[1:]
+    warnings.simplefilter("ignore")
+    leases.SECONDS = float(seconds)
+    home = Home.at(place)
+    registry: Any = MlflowRegistry(home, "pocket", ECHO) if kind == "mlflow" else None
+    registry = registry or FolderRegistry(Path(kind))
+    records = Records(home.store, line)
+    if point == "record":
+        records.append_next = stops_before(  # type: ignore[method-assign]
+            records.append_next, lambda last, what: what == "promotion"
+        )
+    if point == "alias":
+        registry.set_alias = stops_before(registry.set_alias, lambda *arguments: True)
+    held = Leases(home.store)
+    try:
+        settle(registry, records, line, int(version), lambda: held.check(line, int(fence)))
+    except L2dmError as error:
+        print(type(error).__name__)
+    else:
+        print("promoted")
+
+
+if __name__ == "__main__":
+    main()
