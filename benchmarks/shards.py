@@ -99,11 +99,9 @@ def _cpu() -> float:
 
 
 def _require_equal(folder: Path) -> None:
-    one, other = (
-        {path.name: path.read_bytes() for path in (folder / name).rglob("*") if path.is_file()}
-        for name in ("whole", "gather")
-    )
-    assert one == other, "the shards' scores are not those of one process"
+    one, other = (manifest.read(folder / name, doors.Scores) for name in ("whole", "gather"))
+    if one.digest != other.digest:
+        raise SystemExit("the scores from shards are not those of one process")
 
 
 def _prepare(folder: Path, count: int, base: str, settings: list[str]) -> None:
@@ -164,8 +162,11 @@ def _write_adapter(folder: Path, model: Model, known: Known) -> None:
 
 
 def _write_scores(folder: Path, mark: str, known: Known) -> None:
-    row = tuple(0.5 for _ in known)
-    record = doors.Scores(mark, ("base",), known, dict.fromkeys(METRICS, (row,)), (), {})
+    count = len(known)
+    rows = ("base", *(f"t{number + 1:04d}" for number in range(count)))
+    learned = (count, *range(1, count + 1))  # concepts that each row was measured on
+    matrix = tuple((0.5,) * some + (None,) * (count - some) for some in learned)
+    record = doors.Scores(mark, rows, known, dict.fromkeys(METRICS, matrix), (), {})
     manifest.write(folder, record, lambda draft: (draft / "values.json").write_text("[]"))
 
 
