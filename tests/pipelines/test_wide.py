@@ -1,6 +1,6 @@
-"""A long line: drawing is shared out by the compiled pipeline, and every door stays what it was.
+"""A long line: the pipeline shares out drawing and training, and every door stays what it was.
 
-Slow: a run starts ten processes that load the libraries.
+Slow: a run starts fourteen processes, most of which load the libraries.
 """
 
 from pathlib import Path
@@ -28,7 +28,10 @@ TINY = (
     *("evaluate.pictures=2", "evaluate.distractors=4", "sampling.batch=2"),
     *("gate.min_identity=0", "gate.max_forgetting=2", "gate.max_drift=2"),
 )
-SHARED = (*TINY, "memory.fan_out=1", "memory.shards=3", "evaluate.fan_out=1", "evaluate.shards=2")
+SHARED = (
+    *(*TINY, "memory.fan_out=1", "memory.shards=3", "evaluate.fan_out=1", "evaluate.shards=2"),
+    "train.processes=2",
+)
 
 
 def first_version(home: Home, base: str, root: Path) -> None:
