@@ -97,22 +97,24 @@ class Connection:
 
         Whoever made it: an answer that was lost, or another one who was faster, is found next.
         """
-        last: PlatformError | None = None
-        for number in range(1, TRIES + 2):
+        for number in range(1, TRIES + 1):
             found = find()
             if found is not None:
                 return found
-            if number > TRIES:
-                break
             try:
                 self._once(what, make)
-            except (Lost, Taken) as error:
-                last = error
+                break
+            except (Lost, Taken):
+                if number == TRIES:
+                    raise
                 self._wait(number)
-        raise last or PlatformError(
-            f"{what}: expected to find at {self.cluster.host} what was made there, found nothing "
-            f"after {TRIES} tries; look at the API server's log"
-        )
+        found = find()
+        if found is None:  # to make it again would double it
+            raise PlatformError(
+                f"{what}: expected to find at {self.cluster.host} what was made there, found "
+                "nothing of that name; look whether the server keeps names as they are given"
+            )
+        return found
 
     def _wait(self, number: int) -> None:
         self._pause(WAIT * 2 ** (number - 1) * random.uniform(0.5, 1.0))

@@ -8,6 +8,7 @@ only that a step failed, so the step's own error file is read.
 import contextlib
 import io
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,7 @@ from l2dm.errors import StepFailed
 from pipelines.compilation import compile_pipeline, quiet
 from pipelines.settings import Settings
 
+RUNNERS = re.compile(r"\d\d:\d\d:\d\d\.\d+ - [A-Z]+ - ")  # how kfp.local begins its lines
 Listener = Callable[[Progress], None]
 STEPS = ("intake", "generate_prior", "score_memory", "train", "evaluate", "promote")
 
@@ -83,11 +85,20 @@ class RunFailed(StepFailed):
     def __init__(self, failure: Failure | None, log: Path) -> None:
         self.failure = failure
         where = f"step {failure.step}" if failure else "a step that could not say why"
-        problems = "; ".join(failure.problems) if failure else "its process was ended from outside"
+        problems = "; ".join(failure.problems) if failure else _last_words(log)
         super().__init__(
             f"expected the pipeline to end with a release, found {where} failed: {problems} "
             f"(log: {log}); run `l2dm learn` again to continue where it stopped"
         )
+
+
+def _last_words(log: Path) -> str:
+    """What the log of a step that wrote no error ends with, without the runner's own lines."""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    own = [line for line in lines if line.strip("- ") and not RUNNERS.match(line)]
+    heard = [line for line in own if journal.heard(line) is None]
+    ends = f", its last words: {heard[-1].strip()[:300]}" if heard else ""
+    return f"its process was ended from outside{ends}"
 
 
 def _subprocesses(job: Job) -> Any:

@@ -43,7 +43,7 @@ def _answers(address: str) -> bool:
 
 def shell_image(client: Any, tag: str, python: str) -> str:
     """An image with a few tools of this machine, and a `python3` that is this shell script."""
-    name = f"l2dm-test:{tag}"
+    name = f"l2dm-test-{tag}"  # podman takes no tag here
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as tar:
         for path in sorted(set(_tools())):
@@ -55,11 +55,10 @@ def shell_image(client: Any, tag: str, python: str) -> str:
         folder = tarfile.TarInfo("tmp")
         folder.type, folder.mode = tarfile.DIRTYPE, 0o1777
         tar.addfile(folder)
-    repository, _, label = name.partition(":")
     client.api.import_image_from_data(
-        data.getvalue(), repository=repository, tag=label, changes=["ENV PATH=/bin"]
+        data.getvalue(), repository=name, tag="latest", changes=["ENV PATH=/bin"]
     )
-    return name
+    return f"docker.io/library/{name}:latest"  # what both engines mean by the short name
 
 
 def _tools() -> Iterator[str]:

@@ -57,6 +57,7 @@ class FakeKfp:
     token: str = ""
     page: int = 2  # objects of a listing at once, whatever was asked for
     blind: bool = False  # leaves filters out of account
+    hiding: bool = False  # keeps runs that its listings do not show
     pipelines: list[dict[str, Any]] = field(default_factory=list)
     versions: list[dict[str, Any]] = field(default_factory=list)
     experiments: list[dict[str, Any]] = field(default_factory=list)
@@ -114,7 +115,7 @@ class FakeKfp:
                 return self._listed("experiments", self.experiments, query)
             case ("GET", ["runs"]):
                 self._require_namespace(query)
-                return self._listed("runs", self.runs, query)
+                return self._listed("runs", [] if self.hiding else self.runs, query)
             case ("POST", ["pipelines", "upload"]):
                 return self._upload(query["name"], body)
             case ("POST", ["pipelines", "upload_version"]):

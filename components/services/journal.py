@@ -88,10 +88,17 @@ def write_failure(store: Objects, run: str, step: str, error: BaseException) -> 
 
 
 def read_failure(store: Objects, run: str) -> Failure | None:
-    """Why the last run failed; None when no step said so."""
+    """Why the last run failed; None when no step said so.
+
+    A step that failed, was repeated by the platform and then ended well is not why.
+    """
     try:
         data = json.loads(store.read(f"{run}error.json").data)
     except NoSuchObject:
+        return None
+    written = {entry.key: entry.modified for entry in store.list(run)}
+    cost, error = f"{run}cost-{data['step']}.json", f"{run}error.json"
+    if written.get(cost, 0.0) > written.get(error, 0.0):
         return None
     return Failure(data["step"], data["kind"], tuple(data["problems"]))
 

@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 from dispatch_world import World, expire
 from fake_kfp import FakeKfp, served
+from object_stores import Bucket
+from typer.testing import CliRunner
 
 from components.services import journal
 from components.services.home import Home
 from components.services.journal import Cost, Failure
 from l2dm.errors import BadSettings, PlatformError
+from pipelines.cli import app
 from pipelines.cluster import ClusterRuns, require_cluster
 from pipelines.compilation import compile_pipeline
 from pipelines.dispatch import Dispatcher, Settings
@@ -138,6 +141,22 @@ def test_whoever_died_after_the_request_finds_the_run_again(kfp: FakeKfp, home: 
     assert second.look(NAME) == Look("running")
     second.start(NAME, job_of(home))
     assert len(kfp.runs) == 1
+
+
+def test_a_run_that_was_made_but_cannot_be_found_is_not_made_again(
+    kfp: FakeKfp, home: Home
+) -> None:
+    kfp.hiding = True
+    with pytest.raises(PlatformError, match=r"expected to find at .* what was made there"):
+        runs_on(kfp, home).start(NAME, job_of(home))
+    assert len(kfp.runs) == 1
+
+
+def test_what_is_never_answered_is_told_after_three_tries(kfp: FakeKfp, home: Home) -> None:
+    kfp.fail("POST", "/runs$", 503, times=100)
+    with pytest.raises(PlatformError, match="found HTTP 503"):
+        runs_on(kfp, home).start(NAME, job_of(home))
+    assert kfp.count("POST", "/runs") == 3
 
 
 def test_a_server_that_is_silent_for_good_is_told_after_three_tries(
@@ -471,3 +490,27 @@ def test_a_dispatcher_that_dies_around_the_request_never_doubles_a_run(
     cluster.carry_out(kfp.runs[-1]["display_name"])
     assert following.reconcile("pets") == "idle"
     assert cluster.world.chain() == [(0, 1)]
+
+
+def test_the_command_sees_to_the_cluster_before_it_looks_at_lines(
+    tmp_path: Path, moto_bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("L2DM_SCRATCH", str(tmp_path / "scratch"))
+    config, image = tmp_path / "l2dm.toml", load(EXAMPLE).image
+    where = f"s3://{moto_bucket.name}/{moto_bucket.prefix}"
+    words = ["dispatch", "--once", "--runner", "cluster", "--home", where]
+    with served(FakeKfp()) as kfp:
+        config.write_text(
+            f'image = "{image}"\n'
+            '[environment]\nMLFLOW_TRACKING_URI = "http://mlflow"\n'
+            '[bases]\nclaim = "bases"\nmount = "/bases"\n'
+            f'[cluster]\nhost = "{kfp.url}"\n'
+        )
+        base = ["--base", "/bases/sd15"]  # pods see it, this machine does not
+        done = CliRunner().invoke(app, [*words, *base, "--config", str(config)])
+        assert (done.exit_code, done.stdout) == (0, ""), done.stderr
+        assert kfp.pipelines and kfp.runs == []
+        kfp.fail("GET", "/runs$", 403)
+        done = CliRunner().invoke(app, [*words, *base], env={"L2DM_CONFIG": str(config)})
+        assert done.exit_code == 1
+        assert "bind it to a role" in done.stderr and "Traceback" not in done.stderr

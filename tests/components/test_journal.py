@@ -1,0 +1,36 @@
+"""What a step leaves behind for whoever started it."""
+
+import os
+from pathlib import Path
+
+from components.services import journal
+from components.services.journal import Cost, Failure
+from components.services.objects import FolderObjects
+
+RUN = "runs/pets/rex/"
+
+
+def aged(store: FolderObjects, name: str, seconds: float) -> None:
+    path = store.folder / RUN / name
+    os.utime(path, (path.stat().st_mtime - seconds,) * 2)
+
+
+def test_a_step_that_was_repeated_and_ended_well_is_not_why_the_run_failed(tmp_path: Path) -> None:
+    store = FolderObjects(tmp_path)
+    journal.write_failure(store, RUN, "train", RuntimeError("out of memory"))
+    told = Failure("train", "RuntimeError", ("out of memory",))
+    journal.write_cost(store, RUN, "intake", Cost(1.0, 1.0))
+    assert journal.read_failure(store, RUN) == told
+    aged(store, "error.json", 5)
+    journal.write_cost(store, RUN, "train", Cost(1.0, 1.0))
+    assert journal.read_failure(store, RUN) is None
+    journal.write_failure(store, RUN, "evaluate", RuntimeError("no space"))
+    assert journal.read_failure(store, RUN) == Failure("evaluate", "RuntimeError", ("no space",))
+
+
+def test_an_error_after_the_cost_of_its_step_counts(tmp_path: Path) -> None:
+    store = FolderObjects(tmp_path)
+    journal.write_cost(store, RUN, "train", Cost(1.0, 1.0))
+    aged(store, "cost-train.json", 5)
+    journal.write_failure(store, RUN, "train", RuntimeError("out of memory"))
+    assert journal.read_failure(store, RUN) is not None
