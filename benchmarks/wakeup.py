@@ -135,13 +135,13 @@ def measured(role: Role, lines: int) -> list[float]:
     try:
         time.sleep(5.0)  # it has seen that there is nothing
         upload(home, machine, "warm", "good-one")  # what forks the runs has loaded mlflow
-        until(lambda: is_idle(home, "warm"))
+        until(lambda: bool(Records(home.store, "warm").state().tasks))
         found = []
         for concept in ("good-one", "good-two"):
+            until(lambda: all(is_idle(home, f"line-{n:02d}") for n in range(lines)), 300.0)
             for number in range(lines):
                 found.append(upload(home, machine, f"line-{number:02d}", concept))
                 time.sleep(0.3)
-            until(lambda: all(is_idle(home, f"line-{n:02d}") for n in range(lines)), 300.0)
         return found
     finally:
         os.killpg(dispatcher.pid, signal.SIGKILL)
@@ -166,9 +166,9 @@ def upload(home: Home, machine: Path, line: str, concept: str) -> float:
 
 
 def is_idle(home: Home, line: str) -> bool:
-    """Whether its run has recorded how it ended."""
+    """Whether nothing learns on it."""
     ledger = Records(home.store, line).state()
-    return bool(ledger.concepts) and ledger.active is None
+    return ledger.active is None
 
 
 def until(holds: Callable[[], bool], seconds: float = PATIENCE) -> None:

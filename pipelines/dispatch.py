@@ -103,12 +103,16 @@ class Dispatcher:
 
     def look(self) -> dict[str, Moved]:
         """One pass over all lines, the one that was served longest ago first."""
-        return dict(self.passing())
+        return dict(one for one in self.passing() if one)
 
-    def passing(self) -> Iterator[tuple[str, Moved]]:
-        """The same, each line as it was looked at: idle ones first, many at a time."""
+    def passing(self) -> Iterator[tuple[str, Moved] | None]:
+        """The same, each line as it was looked at: idle ones first, many at a time.
+
+        None: nothing to tell, but a moment to do something else.
+        """
         for line in self._keeper.held():  # a place that is free now is for whoever is first in line
             self._told(line, self._let_go)
+            yield None
         lines, left = self._home.lines(), []
         with ThreadPoolExecutor(max(1, min(GLANCES, len(lines)))) as pool:
             for line, idle in zip(lines, pool.map(self._glance, lines), strict=True):

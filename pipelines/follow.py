@@ -65,8 +65,8 @@ class _Pace:
     def scan(self) -> Iterator[Move]:
         """All lines; woken ones between two others, since a pass over many takes seconds."""
         try:
-            for line, moved in self.dispatcher.passing():
-                yield from self._changed(line, moved)
+            for move in self.dispatcher.passing():
+                yield from self._changed(*move) if move else ()
                 yield from self.woken(0.0)
         except (L2dmError, OSError) as error:
             log.error("the lines cannot be listed: %s", error)
