@@ -18,7 +18,7 @@ Move = tuple[str, Moved]
 class Looks(Protocol):
     """What `follow` asks of a dispatcher, or of whoever stands before one."""
 
-    def passing(self) -> Iterator[Move]:
+    def passing(self) -> Iterator[Move | None]:
         """See Dispatcher."""
         ...
 

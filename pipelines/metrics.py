@@ -69,18 +69,19 @@ class Measured:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
-    def passing(self) -> Iterator[tuple[str, Moved]]:
+    def passing(self) -> Iterator[tuple[str, Moved] | None]:
         """See Looks."""
         began, lines = self._clock(), dict[str, Seen]()
-        for line, moved in self._dispatcher.passing():
-            lines[line] = self._seen(line, moved)
-            yield line, moved
+        for move in self._dispatcher.passing():
+            if move:
+                lines[move[0]] = self._seen(*move)
+            yield move
         ended = self._clock()
         self._now = Snapshot(lines, ended, ended - began)
 
     def look(self) -> dict[str, Moved]:
         """One whole pass."""
-        return dict(self.passing())
+        return dict(move for move in self.passing() if move)
 
     def reconcile(self, line: str, *, whole: bool = False) -> Moved:
         """See Looks."""
