@@ -8,15 +8,17 @@ locals {
   # folder below the prefix: what may be done there
   rights = {
     dispatcher = {
-      probe  = local.replace, inbox = ["s3:GetObject", "s3:DeleteObject"], records = local.write,
-      leases = local.write, lines = local.replace, runs = local.replace, reports = local.write
+      probe  = local.replace, inbox = local.replace, records = local.write,
+      leases = local.write, lines = local.replace, runs = local.replace, reports = local.write,
+      snapshots = local.write
     }
     step = {
       probe = local.replace, inbox = local.read, records = local.write, leases = local.read,
-      lines = local.replace, runs = local.replace, reports = local.write
+      lines = local.replace, runs = local.replace, reports = local.write, snapshots = local.read
     }
     uploader = {
-      probe = local.replace, inbox = local.replace, records = local.write, lines = local.replace
+      probe = local.replace, inbox = local.replace, records = local.write, lines = local.replace,
+      snapshots = local.read
     }
   }
 }

@@ -17,7 +17,6 @@ ROOT = Path(__file__).parents[2]
 RULES = yaml.safe_load((ROOT / "infra/cluster/base/prometheusrule.yaml").read_text())["spec"]
 ALERTS: list[dict[str, Any]] = [rule for group in RULES["groups"] for rule in group["rules"]]
 TESTS = Path(__file__).with_name("alerts.yaml")
-BY_CHECKS = "l2dm_champion_regressed"
 
 
 def test_every_alert_has_a_heading_in_the_runbook() -> None:
@@ -31,15 +30,7 @@ def test_every_alert_has_a_heading_in_the_runbook() -> None:
 
 @pytest.mark.parametrize(
     "metric",
-    [
-        pytest.param(
-            name,
-            marks=pytest.mark.xfail(
-                name == BY_CHECKS, strict=True, reason="comes with the scheduled checks' records"
-            ),
-        )
-        for name in sorted({*re.findall(r"\bl2dm_\w+", "\n".join(one["expr"] for one in ALERTS))})
-    ],
+    sorted({*re.findall(r"\bl2dm_\w+", "\n".join(one["expr"] for one in ALERTS))}),
 )
 def test_every_metric_of_an_alert_is_told_by_the_dispatcher(metric: str, tmp_path: Path) -> None:
     world = World(tmp_path)
