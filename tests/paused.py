@@ -78,7 +78,11 @@ class Stage:
     ) -> "subprocess.Popen[str]":
         arguments = (self.home.place, self.registry_name, self.line, version, fence, point, seconds)
         return subprocess.Popen(
-            [sys.executable, str(SCRIPT), *map(str, arguments)], stdout=subprocess.PIPE, text=True
+            [sys.executable, str(SCRIPT), *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            text=True,
+            # beside the script lie tests/l2dm and others, which must not pass for the packages
+            env={**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])},
         )
 
 

@@ -8,8 +8,8 @@ locals {
   # folder below the prefix: what may be done there
   rights = {
     dispatcher = {
-      probe  = local.replace, inbox = local.replace, records = local.write,
-      leases = local.write, lines = local.replace, runs = local.replace, reports = local.write,
+      probe     = local.replace, inbox = local.replace, records = local.write,
+      leases    = local.write, lines = local.replace, runs = local.replace, reports = local.write,
       snapshots = local.write
     }
     step = {
@@ -17,7 +17,7 @@ locals {
       lines = local.replace, runs = local.replace, reports = local.write, snapshots = local.read
     }
     uploader = {
-      probe = local.replace, inbox = local.replace, records = local.write, lines = local.replace,
+      probe     = local.replace, inbox = local.replace, records = local.write, lines = local.replace,
       snapshots = local.read
     }
   }

@@ -25,10 +25,11 @@ from l2dm import __version__
 from l2dm.doors import Concept
 from l2dm.spec import Spec, override, to_json
 from pipelines import operations
+from pipelines.compilation import STEPS
 from pipelines.containers import LABEL, DockerRuns
 from pipelines.runs import Look
 from pipelines.settings import parse
-from pipelines.submit import STEPS, Job
+from pipelines.submit import Job
 
 pytestmark = [
     pytest.mark.slow,

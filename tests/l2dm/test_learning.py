@@ -77,6 +77,7 @@ def first_dog(releases_: list[Path]) -> tuple[float, float, float]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # on a core that others want, too
 def test_careless_learning_forgets_and_careful_learning_does_not(
     tmp_path: Path, cache: Path
 ) -> None:
@@ -95,6 +96,7 @@ def test_careless_learning_forgets_and_careful_learning_does_not(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # on a core that others want, too
 def test_gated_learning_cannot_forget(tmp_path: Path, cache: Path) -> None:
     first, second = learn_both(tmp_path, "gated", cache)
     base, learned, after = first_dog([first, second])

@@ -64,7 +64,7 @@ def door(tmp_path):
 
 
 def test_records_are_all_there():
-    assert len(RECORDS) == 13
+    assert len(RECORDS) == 17
     assert len(DOORS) == 6
 
 

@@ -55,12 +55,16 @@ def test_light_commands_load_nothing_heavy_and_answer_at_once(
         "finally: print('heavy', {'torch', 'mlflow', 'kfp', 'numpy'} & set(sys.modules))"
     )
     command = [sys.executable, "-c", code, *words]
+    # processor time, and the best of three: a busy machine makes a single one no measure
+    assert min(processor_seconds(command, tmp_path) for _ in range(3)) < 0.5
+
+
+def processor_seconds(command: list[str], folder: Path) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert "heavy set()" in done.stdout
-    # processor time, because a busy machine makes the clock on the wall no measure
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def test_submit_loads_nothing_heavy(tmp_path: Path) -> None:
