@@ -1,5 +1,6 @@
 """What follows from a check: a record, points of a time line, the report, perhaps a rollback."""
 
+import logging
 import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -12,9 +13,11 @@ from components.services.mlflow_store import MlflowRegistry
 from components.services.promotion import roll_back
 from components.services.records import Records
 from l2dm import doors
-from l2dm.errors import StaleParent
+from l2dm.errors import BadDoor, DoesNotFit, StaleParent
 from l2dm.manifest import Door
 
+log = logging.getLogger(__name__)
+CANDIDATES = 2**32  # seeds under which former champions are recorded: not the check's own
 OURS = ("model", "release")  # causes that another version does not have; the others hit all
 
 
@@ -36,8 +39,9 @@ class Checkup:
     def conclude(self, door: Door[doors.Check], version: int, report: str, summary: str) -> None:
         """Record what was found, roll back if that is the policy, tell everybody."""
         check = door.record
-        at = self._record(door, version)
+        # The record comes last: it ends the run for the dispatcher, which tries again until then.
         target = self._roll_back(check, version)
+        at = self._record(door, version, self._seed)
         self._measure(check, at)
         self._step.tell({"version": version, "regressed": float(check.health == "regressed")})
         self._step.tracking.tags({"l2dm.health": check.health, "l2dm.checked": str(version)})
@@ -62,17 +66,17 @@ class Checkup:
                 on_progress=self._step.on_progress,
             )
 
-    def _record(self, door: Door[doors.Check], version: int) -> int:
-        """Record this check, once: a step that is tried again finds it. Its number in the line."""
+    def _record(self, door: Door[doors.Check], version: int, seed: int) -> int:
+        """Record a check, once: a step that is tried again finds it. Its number in the line."""
         known = self._records.state().checks.found.get(version)
-        if known is not None and known.seed == self._seed:
+        if known is not None and (known.seed, known.digest) == (seed, door.digest):
             return known.number
         check = door.record
         self._records.append(
             "checked",
             line=self._line,
             version=version,
-            seed=self._seed,
+            seed=seed,
             health=check.health,
             cause=check.cause,
             digest=door.digest,
@@ -96,7 +100,11 @@ class Checkup:
         if policy != "roll_back" or check.health != "regressed" or check.cause not in OURS:
             return None
         for candidate in self._records.state().checks.former_champions(version):
-            if self._health(candidate) != "healthy":
+            try:
+                if self._health(candidate) != "healthy":
+                    continue
+            except (BadDoor, DoesNotFit) as error:  # it cannot be examined; an older one may
+                log.warning("version %d is passed over: %s", candidate, error)
                 continue
             with tempfile.TemporaryDirectory() as scratch:
                 try:
@@ -125,7 +133,7 @@ class Checkup:
             return known.health
         with tempfile.TemporaryDirectory() as scratch:
             door = self._examine(version, Path(scratch) / "check")
-            self._record(door, version)
+            self._record(door, version, self._seed + CANDIDATES + version)
         return door.record.health
 
     def _unlearned(self, version: int, target: int | None) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from components.services.promotion import require_parent, settle
 from components.services.records import ENDINGS, ConceptState, Ending, Records
 from components.services.registry import Facts, Registry, require_version
 from l2dm import doors, manifest
-from l2dm.errors import BadDoor
+from l2dm.errors import BadDoor, TrackingFailed
 from l2dm.manifest import Door
 from l2dm.spec import to_dict
 
@@ -201,11 +201,11 @@ def _history(registry: Registry, line: str, scratch: Path) -> Iterator[Any]:
     aliases, versions = registry.aliases(line), registry.versions(line)
     latest = {version.number for version in versions[-REPORTED:]}
     for number in sorted(latest | set(aliases.values())):
-        release = registry.fetch(line, number, scratch / str(number))
         named = tuple(alias for alias, target in aliases.items() if target == number)
         try:
+            release = registry.fetch(line, number, scratch / str(number))
             door = manifest.read(release, doors.Release)
-        except BadDoor as error:
+        except (BadDoor, TrackingFailed) as error:
             log.warning("version %d is left out of the report: %s", number, error)
             continue
         yield ReportEntry(number, door, named)
@@ -217,7 +217,7 @@ def _step_costs(step: Step, task: str) -> Iterator[Any]:
 
     past = (
         event.facts
-        for event in Records(step.home.store, step.subject.line).latest()
+        for event in islice(Records(step.home.store, step.subject.line).latest(), LOOKED_BACK)
         if "costs" in event.facts and event.facts["task"] != task
     )
     ended = [*islice(past, REPORTED - 1)][::-1]

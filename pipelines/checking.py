@@ -30,11 +30,8 @@ def check_now(place: Place, seed: int, listener: Listener) -> dict[str, Any]:
         fence = heartbeat.lease.fence
         job = Job(line, checks.CONCEPT, place.base_name, spec, home, fence, seed=seed)
         door = manifest.read(run_local(job, listener).release, doors.Check)
-    version = next(
-        event.facts["version"]
-        for event in records.latest()
-        if event.kind == "checked" and event.facts["digest"] == door.digest
-    )
+    found = records.state().checks.found
+    version = max(number for number, one in found.items() if one.digest == door.digest)
     return {
         "line": line,
         "version": version,

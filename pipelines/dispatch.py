@@ -244,7 +244,8 @@ class Dispatcher:
             return "busy"
         except (Conflict, LostLease) as error:
             log.warning("line %s: %s", line, error)
-            self._keeper.forget(line)
+            if isinstance(error, LostLease):  # else it is ours still: the next look acts
+                self._keeper.forget(line)
             return "again"
 
     def _start(self, line: str, lease: Lease, concept: str) -> Moved:
@@ -371,6 +372,8 @@ class Dispatcher:
         return self._clock() < self._given_back[line][1] + pause.seconds
 
     def _set_back(self, line: str) -> Moved:
+        if self._keeper.holds(line):  # a run is under way; the line's next task mends first
+            return "busy"
         try:
             self._keeper.hold(line, self._owner)
         except (LineBusy, LostLease):

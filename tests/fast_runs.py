@@ -81,6 +81,7 @@ class FastRuns:
             seed=seed,
             health=health,
             cause="" if health == "healthy" else "model",
+            digest=f"check-{seed}",
             scores={},
             drops={},
             reasons=["made up"],

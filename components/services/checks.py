@@ -63,6 +63,7 @@ class Found:
 
     number: int
     seed: int
+    digest: str
     at: str
     health: str
     cause: str
@@ -112,9 +113,9 @@ class Checks:
         clock = self.schedule
         if clock is None or clock.keeper != "dispatcher" or not champion:
             return None
-        end = datetime.fromtimestamp(now, UTC) + timedelta(seconds=1)  # going back leaves it out
-        instant = next(CronSim(clock.cron, end, reverse=True))
-        if instant <= datetime.strptime(clock.since, "%Y-%m-%dT%H:%M:%S%z"):
+        end = datetime.fromtimestamp(int(now), UTC) + timedelta(seconds=1)  # it is left out
+        instant = next(CronSim(clock.cron, end, reverse=True), None)
+        if instant is None or instant <= datetime.strptime(clock.since, "%Y-%m-%dT%H:%M:%S%z"):
             return None
         seed = seed_of(line, instant)
         return None if seed in self.answered else seed
@@ -166,7 +167,13 @@ class Checks:
         self.count += 1
         self.answered = (*self.answered, seed)[-REMEMBERED:]
         self.found[facts["version"]] = Found(
-            self.count, seed, facts["at"], facts["health"], facts["cause"], tuple(facts["reasons"])
+            self.count,
+            seed,
+            facts["digest"],
+            facts["at"],
+            facts["health"],
+            facts["cause"],
+            tuple(facts["reasons"]),
         )
 
 
@@ -175,7 +182,10 @@ def require_cron(cron: str) -> None:
     from cronsim import CronSim, CronSimError
 
     try:
-        CronSim(cron, datetime.now(UTC))
+        if len(cron.split()) != 5:
+            raise CronSimError(f"{len(cron.split())} fields")
+        if next(CronSim(cron, datetime.now(UTC)), None) is None:
+            raise CronSimError("no such instant")
     except CronSimError as error:
         raise BadSpec(
             f"cron: expected five fields such as '0 3 * * *' (every night at three, UTC), found "

@@ -35,7 +35,7 @@ def scheduled(cron: str, at: str = "2026-11-20T12:00:00+0000", **more: Any) -> M
 def checked(seed: int, version: int = 1, health: str = "healthy") -> Made:
     at = "2026-11-21T03:00:05+0000"
     facts = {"seed": seed, "version": version, "health": health, "cause": "", "at": at}
-    return "checked", {**facts, "reasons": ["made up"]}
+    return "checked", {**facts, "digest": "d", "reasons": ["made up"]}
 
 
 def unchecked(seed: int) -> Made:
@@ -93,7 +93,9 @@ def test_times_of_other_zones_are_the_same_instant() -> None:
     assert due(ledger(promotion(0, 1), late), unix(21, 3, 1)) is not None
 
 
-@pytest.mark.parametrize("cron", ["nightly", "0 3 * *", "61 3 * * *", "0 0 3 * * * *"])
+@pytest.mark.parametrize(
+    "cron", ["nightly", "0 3 * *", "61 3 * * *", "* * * * * *", "0 0 3 * * * *"]
+)
 def test_a_wrong_cron_is_refused_with_an_example(cron: str) -> None:
     with pytest.raises(BadSpec, match=r"expected five fields such as '0 3 \* \* \*'"):
         require_cron(cron)

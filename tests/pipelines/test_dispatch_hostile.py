@@ -277,6 +277,23 @@ def test_an_alias_moved_by_hand_is_noticed_on_an_idle_line_recorded_and_set_back
     assert Leases(world.home.store).holder("pets") is None
 
 
+def test_an_alias_moved_by_hand_while_the_line_learns_does_not_stop_the_run(tmp_path: Path) -> None:
+    world = World(tmp_path, Policy(aliases=0.0))
+    for name in ("rex", "mimi"):
+        world.upload("pets", name)
+        world.dispatcher.reconcile("pets")
+        world.finish()
+    world.upload("pets", "sunny")
+    world.dispatcher.reconcile("pets")
+    world.registry.set_alias("pets", "champion", 1)
+    for _ in range(4):
+        assert world.dispatcher.look() == {"pets": "running"}
+    assert world.runs.stopped == []
+    world.finish()
+    world.dispatcher.look()
+    assert dict(world.registry.aliases("pets")) == {"champion": 3, "previous": 2}
+
+
 def test_versions_that_an_older_database_lost_are_learned_again(world: World) -> None:
     for name in ("rex", "mimi", "sunny"):
         world.upload("pets", name)

@@ -218,8 +218,9 @@ def check_health(line: Line) -> None:
     assert (found["version"], found["health"], found["cause"]) == (2, "regressed", "release")
     assert found["champion"] == 1
     assert line.registry().aliases("pets")["champion"] == 1
-    last = Records(line.home.store, "pets").events()[-1]
+    *_, last, recorded = Records(line.home.store, "pets").events()
     assert (last.kind, last.facts["source"], last.facts["target"]) == ("rollback", 2, 1)
+    assert (recorded.kind, recorded.facts["version"]) == ("checked", 2)
     assert "is not what was written" in last.facts["reasons"][0]
     assert checking.last_checks(line.home.folder)["pets"].endswith(": healthy")
     page = line.home.store.read(line.home.report("pets")).data.decode()

@@ -64,7 +64,7 @@ def test_a_regressed_champion_is_told_until_another_one_serves(
     measured.look()
     world.finish()
     records = Records(world.home.store, "pets")
-    facts = {"health": "regressed", "cause": "model", "reasons": ["made up"]}
+    facts = {"health": "regressed", "cause": "model", "reasons": ["made up"], "digest": "d"}
     records.append("checked", version=1, seed=1, **facts)
     measured.look()
     assert read(measured)("champion_regressed", line="pets") == 1
