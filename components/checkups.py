@@ -4,6 +4,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 
 from components.milestones import MODEL_CODE, write_report
@@ -12,6 +13,7 @@ from components.services import checks, projection
 from components.services.mlflow_store import MlflowRegistry
 from components.services.promotion import roll_back
 from components.services.records import Records
+from components.services.registry import Version
 from l2dm import doors
 from l2dm.errors import BadDoor, DoesNotFit, StaleParent
 from l2dm.manifest import Door
@@ -99,7 +101,7 @@ class Checkup:
         policy = self._step.spec.check.policy
         if policy != "roll_back" or check.health != "regressed" or check.cause not in OURS:
             return None
-        for candidate in self._records.state().checks.former_champions(version):
+        for candidate in (one.number for one in self._descent(version)[1:]):
             try:
                 if self._health(candidate) != "healthy":
                     continue
@@ -136,14 +138,13 @@ class Checkup:
             self._record(door, version, self._seed + CANDIDATES + version)
         return door.record.health
 
+    def _descent(self, version: int) -> tuple[Version, ...]:
+        return projection.descent(self._registry.versions(self._line), version)
+
     def _unlearned(self, version: int, target: int | None) -> tuple[str, ...]:
         """Concepts that the champion knows no more after going back from one version to another."""
-        by_number = {one.number: one.facts for one in self._registry.versions(self._line)}
-        names: list[str] = []
-        while target is not None and version in by_number and version != target:
-            names.append(by_number[version].concept)
-            version = by_number[version].parent_version
-        return tuple(names)
+        line = self._descent(version) if target is not None else ()
+        return tuple(one.facts.concept for one in takewhile(lambda v: v.number != target, line))
 
     def _load(self, version: int, release: Path) -> None:
         from l2dm.steps import load_release

@@ -40,9 +40,13 @@ def breadth_of(spec: Spec, ledger: Ledger) -> Breadth:
 
 
 def known_concepts(ledger: Ledger) -> int:
-    """How many concepts the champion knows: it and every champion before it learned one."""
-    champion = ledger.standing.champion
-    return len(ledger.checks.former_champions(champion)) + 1 if champion else 0
+    """How many concepts the champion knows: it and every version it was learned from."""
+    states = ledger.concepts.values()
+    parents = {one.version: one.parent_version for one in states if one.version}
+    count, version = 0, ledger.standing.champion
+    while version in parents:
+        count, version = count + 1, parents[version]
+    return count
 
 
 def _shards(concepts: int, above: int, count: int) -> tuple[str, ...]:

@@ -187,7 +187,7 @@ class Dispatcher:
     def _reconcile(self, line: str) -> Moved:
         ledger = self._records(line).state()
         before = (ledger.active, ledger.checks.running)
-        self._leaving.end_superseded(line, ledger.active)
+        self._leaving.end_superseded(line, ledger.active or ledger.checks.running)
         if before == (None, None):
             return self._begin(line, ledger)
 
@@ -210,8 +210,10 @@ class Dispatcher:
         if not waits and seed is None:
             return "idle"
         unwanted = cancelled(self._uploads(line), ledger, waits) if waits else {}
-        later = seed is None and self._later(line, waits[0])
-        if not unwanted and (later or self._is_full()):
+        later = not waits or self._later(line, waits[0])
+        if ledger.checks.last and not later:
+            seed = None  # in turns: a check that is always due must not keep uploads waiting
+        if not unwanted and ((seed is None and later) or self._is_full()):
             return "waits"
 
         def begin(lease: Lease, now: Ledger) -> Moved:
@@ -269,7 +271,8 @@ class Dispatcher:
             attempt=attempt,
             fence=lease.fence,
         )
-        self._run(name, line, concept, lease)
+        base, spec = self._settings.base, self._settings.spec
+        self._runs.start(name, Job(line, concept, base, spec, self._home, lease.fence))
         self._leaving.add(line, Started(concept, digest, name, attempt, lease.fence))
         return "started"
 
@@ -321,11 +324,6 @@ class Dispatcher:
         self._keeper.free(line)
         return "ended"
 
-    def _run(self, name: str, line: str, concept: str, lease: Lease) -> None:
-        settings = self._settings
-        job = Job(line, concept, settings.base, settings.spec, self._home, lease.fence)
-        self._runs.start(name, job)
-
     def _waiting(self, line: str, ledger: Ledger) -> tuple[str, ...]:
         """Uploads that wait, oldest first; now and then from a whole listing of the inbox."""
         states, uploads = [*ledger.concepts.values()], self._uploads(line)
@@ -374,13 +372,14 @@ class Dispatcher:
     def _set_back(self, line: str) -> Moved:
         if self._keeper.holds(line):  # a run is under way; the line's next task mends first
             return "busy"
+        records = self._records(line)
         try:
             self._keeper.hold(line, self._owner)
         except (LineBusy, LostLease):
             return "busy"
         try:
-            if self._records(line).state().active is None:
-                mending.mend(self._home, self._registry, self._records(line), line)
+            if records.state().active is None:
+                mending.mend(self._home, self._registry, records, line)
         finally:
             self._keeper.free(line)
         return "again"

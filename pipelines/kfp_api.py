@@ -65,10 +65,7 @@ class KfpApi:
                 experiment,
                 name,
                 params=arguments,
-                pipeline_id=version[0],
-                version_id=version[1],
-                pipeline_root=self._cluster.pipeline_root or None,
-                service_account=self._cluster.service_account or None,
+                **self._made_of(version),
             ),
         )
 
@@ -103,10 +100,7 @@ class KfpApi:
                 max_concurrency=1,
                 no_catchup=True,
                 params=arguments,
-                pipeline_id=version[0],
-                version_id=version[1],
-                pipeline_root=self._cluster.pipeline_root or None,
-                service_account=self._cluster.service_account or None,
+                **self._made_of(version),
             ),
         )
 
@@ -118,6 +112,15 @@ class KfpApi:
                 self._to.ask(name, partial(self._client.delete_recurring_run, number))
             except Missing:
                 continue
+
+    def _made_of(self, version: tuple[str, str]) -> dict[str, str | None]:
+        """What every run is made of, whoever starts it."""
+        return {
+            "pipeline_id": version[0],
+            "version_id": version[1],
+            "pipeline_root": self._cluster.pipeline_root or None,
+            "service_account": self._cluster.service_account or None,
+        }
 
     def _repeated(self, name: str) -> list[Any]:
         kind = "recurring_runs"

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from components.services.checks import CONCEPT
+from components.services.checks import CONCEPT, Checking
 from components.services.home import Home
 from components.services.ledger import Ledger, Started
 from pipelines.clock import tell
@@ -27,7 +27,7 @@ class Leaving:
     def __contains__(self, line: str) -> bool:
         return line in self._watched
 
-    def end_superseded(self, line: str, run: Started | None) -> None:
+    def end_superseded(self, line: str, run: Started | Checking | None) -> None:
         """Stop a run of ours that another dispatcher has replaced: it cannot promote any more."""
         watched = self._watched.get(line)
         if run is not None and watched is not None and run.run != watched.run:

@@ -74,8 +74,7 @@ class Found:
 class Checks:
     """The sum of a line's events as far as they concern checks.
 
-    champions: versions that were champion one after the other, without those that a rollback left
-    behind: somebody or something decided against them.
+    last: whether the run that was started last was a check.
     """
 
     schedule: Schedule | None = None
@@ -84,21 +83,19 @@ class Checks:
     count: int = 0
     answered: tuple[int, ...] = ()
     found: dict[int, Found] = field(default_factory=dict)
-    champions: tuple[int, ...] = ()
+    last: bool = False
 
     def add(self, kind: str, facts: Mapping[str, Any]) -> None:
         """Take the next event. Raises KeyError, TypeError, ValueError for one that is none."""
-        if kind in ("promotion", "rollback"):
-            self._crown(facts["target"])
-        elif kind == "restored":
-            lost = {one["version"] for one in facts["lost"]}
-            self.champions = tuple(one for one in self.champions if one not in lost)
+        if kind == "started":
+            self.last = False
         elif kind == "scheduled":
             keeper = facts.get("keeper", "dispatcher")
             clock = Schedule(facts["cron"], tuple(facts["settings"]), facts["at"], keeper)
             self.schedule = clock if clock.cron else None
         elif kind == "checking":
             self.running = Checking(facts["run"], facts["seed"], facts["attempt"], facts["fence"])
+            self.last = True
         elif kind in ("checked", "unchecked"):
             self._end(kind, facts)
 
@@ -124,12 +121,6 @@ class Checks:
         """How many runs of one check failed."""
         return self.failed.count if self.failed and self.failed.seed == seed else 0
 
-    def former_champions(self, version: int) -> tuple[int, ...]:
-        """Champions before that version came to be it, the latest first."""
-        known = self.champions
-        before = known[: known.index(version)] if version in known else known
-        return tuple(reversed(before))
-
     def to_data(self) -> dict[str, Any]:
         """As JSON can hold it; `from_data` is the inverse."""
         data = asdict(self)
@@ -149,13 +140,8 @@ class Checks:
                 int(number): Found(**{**one, "reasons": tuple(one["reasons"])})
                 for number, one in data["found"].items()
             },
-            tuple(data["champions"]),
+            bool(data["last"]),
         )
-
-    def _crown(self, version: int) -> None:
-        if version in self.champions:  # back to it: what came after is left behind
-            self.champions = self.champions[: self.champions.index(version)]
-        self.champions = (*self.champions, version)
 
     def _end(self, kind: str, facts: Mapping[str, Any]) -> None:
         seed = facts["seed"]

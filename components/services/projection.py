@@ -6,7 +6,7 @@ copy, and the next reader asks the registry and writes it again.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,12 +27,16 @@ class Index:
 
     def descent(self) -> tuple[Version, ...]:
         """The champion and the versions it was learned from, newest first."""
-        by_number = {version.number: version for version in self.versions}
-        number, found = self.aliases.get("champion", 0), []
-        while number in by_number:
-            found.append(by_number[number])
-            number = by_number[number].facts.parent_version
-        return tuple(found)
+        return descent(self.versions, self.aliases.get("champion", 0))
+
+
+def descent(versions: Sequence[Version], number: int) -> tuple[Version, ...]:
+    """A version and those it was learned from, newest first; none for number 0."""
+    by_number, found = {version.number: version for version in versions}, []
+    while number in by_number:
+        found.append(by_number[number])
+        number = by_number[number].facts.parent_version
+    return tuple(found)
 
 
 def forget(home: Home, line: str) -> None:

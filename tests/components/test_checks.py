@@ -24,10 +24,6 @@ def promotion(source: int, target: int) -> Made:
     return "promotion", {"source": source, "target": target}
 
 
-def rollback(source: int, target: int) -> Made:
-    return "rollback", {"source": source, "target": target}
-
-
 def scheduled(cron: str, at: str = "2026-11-20T12:00:00+0000", **more: Any) -> Made:
     return "scheduled", {"cron": cron, "settings": ["check.policy=roll_back"], "at": at, **more}
 
@@ -118,9 +114,9 @@ def test_the_last_finding_of_a_version() -> None:
     assert set(line.found) == {1, 2}
 
 
-def test_former_champions_are_those_before_and_not_those_left_behind() -> None:
-    line = ledger(promotion(0, 1), promotion(1, 3), promotion(3, 4)).checks
-    assert line.former_champions(4) == (3, 1)
-    back = ledger(promotion(0, 1), promotion(1, 2), rollback(2, 1), promotion(1, 5)).checks
-    assert back.former_champions(5) == (1,)
-    assert back.former_champions(1) == ()
+def test_it_is_known_whether_the_last_run_was_a_check() -> None:
+    begun: Made = ("checking", {"run": "r", "seed": 7, "attempt": 1, "fence": 2})
+    names = {"concept": "rex", "upload": "u", "run": "r", "attempt": 1, "fence": 3, "at": "now"}
+    assert not ledger().checks.last
+    assert ledger(begun, checked(7)).checks.last
+    assert not ledger(begun, checked(7), ("started", names)).checks.last

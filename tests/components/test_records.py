@@ -11,7 +11,7 @@ from components.services import projection
 from components.services.home import Home
 from components.services.objects import FolderObjects
 from components.services.records import ConceptState, Records
-from components.services.registry import Facts, FolderRegistry
+from components.services.registry import Facts, FolderRegistry, Version
 
 
 @pytest.fixture
@@ -129,6 +129,17 @@ def test_a_line_that_never_began_a_task_does_not_open_the_registry(tmp_path: Pat
         raise AssertionError("opened")
 
     assert projection.read(home, "pets", never) == projection.Index()
+
+
+def test_a_descent_follows_parents_whatever_was_champion_between() -> None:
+    def made(number: int, parent: int) -> Version:
+        return Version(number, Facts(f"t{number:04d}", f"c{number}", "dog", parent, "d", True))
+
+    # 1, 2, 3 in a row; back to 1; 4 learned from it; back to 3
+    versions = [made(1, 0), made(2, 1), made(3, 2), made(4, 1)]
+    assert [one.number for one in projection.descent(versions, 3)] == [3, 2, 1]
+    assert [one.number for one in projection.descent(versions, 4)] == [4, 1]
+    assert projection.descent(versions, 0) == ()
 
 
 def test_names_of_the_champions_descent_are_taken_and_rolled_back_ones_are_free(

@@ -63,6 +63,18 @@ def test_a_check_goes_before_an_upload_and_the_upload_follows(world: World) -> N
     assert world.states() == {"rex": "promoted", "mimi": "promoted"}
 
 
+def test_a_check_that_is_always_due_does_not_keep_uploads_waiting(world: World) -> None:
+    checking.set_clock(place(world), "* * * * *", checking.Keeper())
+    for name in ("mimi", "bo"):
+        world.upload("pets", name)
+    seen = []
+    for _ in range(4):
+        world.now += 120
+        seen.append(world.dispatcher.look()["pets"])
+        world.finish()
+    assert seen == ["checking", "started", "checking", "started"]
+
+
 def test_a_check_that_died_is_tried_again_then_given_up_until_the_next_night(world: World) -> None:
     world.dispatcher.look()
     world.runs.fail(world.runs.running()[0], None)

@@ -1,77 +1,30 @@
 """Runs on Kubeflow Pipelines: kfp's real client against an API that remembers and fails."""
 
-import base64
-import datetime
 import hashlib
-import ipaddress
-import json
-import ssl
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from dispatch_world import World, expire
+from cluster_world import EXAMPLE, NAME, Pauses, job_of, runs_on
 from fake_kfp import FakeKfp, served
-from object_stores import Bucket
-from typer.testing import CliRunner
 
 from components.services import journal
 from components.services.home import Home
 from components.services.journal import Cost, Failure
-from components.services.records import Records
-from l2dm.errors import BadDoor, BadSettings, PlatformError
-from pipelines import checking
-from pipelines.cli import app
-from pipelines.cluster import ClusterRuns, require_cluster
+from l2dm.errors import BadDoor, PlatformError
+from pipelines.cluster import ClusterRuns
 from pipelines.compilation import PIPELINES, compile_pipeline
-from pipelines.dispatch import Dispatcher, Settings
 from pipelines.kfp_api import KfpApi
-from pipelines.kfp_client import Connection, audiences
-from pipelines.operations import Place
+from pipelines.kfp_client import Connection
 from pipelines.runs import Look
 from pipelines.settings import Cluster, load, parse
-from pipelines.submit import Job
 
-EXAMPLE = Path(__file__).parents[2] / "docs" / "l2dm.toml"
-NAME = "pets-0001-rex-0a1b2c3d-1"
-
-
-@pytest.fixture(autouse=True)
-def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No settings of whoever runs the tests."""
-    monkeypatch.setattr("kfp.Client._LOCAL_KFP_CONTEXT", str(tmp_path / "context.json"))
-    for name in ("KF_PIPELINES_ENDPOINT", "KF_PIPELINES_UI_ENDPOINT", "L2DM_KFP_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def kfp() -> Iterator[FakeKfp]:
-    with served(FakeKfp()) as fake:
-        yield fake
+pytestmark = pytest.mark.usefixtures("nobody")
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home.at(tmp_path / "home")
-
-
-class Pauses:
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-
-    def __call__(self, seconds: float) -> None:
-        self.seconds.append(seconds)
-
-
-def runs_on(kfp: FakeKfp, home: Home, **cluster: Any) -> ClusterRuns:
-    settings = parse({"cluster": {"host": kfp.url, **cluster}})
-    return ClusterRuns(home, settings, KfpApi(Connection(settings.cluster, Pauses())))
-
-
-def job_of(home: Home, concept: str = "rex") -> Job:
-    return Job("pets", concept, "pocket", "{}", home, 7)
 
 
 def test_a_run_is_submitted_once_with_its_arguments_in_the_experiment_of_its_line(
@@ -129,45 +82,6 @@ def test_a_check_is_a_run_of_its_own_pipeline(kfp: FakeKfp, home: Home) -> None:
     failure = runs.look("pets-check-7-1").failure
     assert failure is not None
     assert (failure.step, failure.problems) == ("examine", ("torn",))
-
-
-@pytest.fixture
-def place(kfp: FakeKfp, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """A line and an l2dm.toml beside it; what a cluster needs besides is looked at elsewhere."""
-    text = f"""image = "l2dm@sha256:{"0" * 64}"
-[environment]
-MLFLOW_TRACKING_URI = "http://mlflow"
-[cluster]
-host = "{kfp.url}"
-"""
-    (tmp_path / "l2dm.toml").write_text(text)
-    Records(home.store, "pets").append("submitted", concept="rex", class_noun="dog")
-    monkeypatch.setattr("pipelines.cluster.require_cluster", lambda *given: None)
-    return Place(home.folder, "pets", "pocket", ("check.policy=roll_back",))
-
-
-def test_a_clock_of_the_cluster_is_one_recurring_run(
-    kfp: FakeKfp, place: Place, tmp_path: Path
-) -> None:
-    keeper = checking.Keeper("cluster", tmp_path / "l2dm.toml")
-    for hour in (3, 4):  # set twice: the first one goes
-        now = checking.set_clock(place, f"0 {hour} * * *", keeper)
-    assert (now["cron"], now["keeper"]) == ("0 4 * * *", "cluster")
-    (made,) = kfp.recurring
-    assert made["display_name"] == "pets-check"
-    assert made["trigger"]["cron_schedule"]["cron"] == "0 0 4 * * *"
-    assert (made["no_catchup"], int(made["max_concurrency"])) == (True, 1)
-    given = made["runtime_config"]["parameters"]
-    assert (given["line"], given["seed"]) == ("pets", 0)
-    assert '"policy": "roll_back"' in given["spec"]
-    checks = Records(place.home.store, "pets").state().checks
-    assert checks.due("pets", 1, 4e9) is None  # no dispatcher starts it a second time
-
-    checking.set_clock(place, "", keeper)
-    assert kfp.recurring == []
-    checking.set_clock(place, "0 5 * * *", keeper)
-    checking.set_clock(place, "0 6 * * *", replace(keeper, runner="local"))
-    assert kfp.recurring == []  # the dispatcher keeps it now
 
 
 def test_the_placed_pipeline_with_its_platform_part_is_one_that_the_server_takes(
@@ -367,212 +281,3 @@ def test_pipeline_root_service_account_and_namespace_are_handed_on(home: Home) -
             runs_on(kfp, home).prepare()
         with pytest.raises(PlatformError, match="HTTP 403"):
             runs_on(kfp, home, namespace="others").prepare()
-
-
-def token_for(audience: Any) -> str:
-    body = base64.urlsafe_b64encode(json.dumps({"aud": audience}).encode()).decode().rstrip("=")
-    return f"e30.{body}.c2ln"
-
-
-def test_a_projected_token_is_read_again_for_every_request(home: Home, tmp_path: Path) -> None:
-    file = tmp_path / "token"
-    with served(FakeKfp(token=token_for(["pipelines.kubeflow.org"]))) as kfp:
-        file.write_text(kfp.token + "\n")
-        runs = runs_on(kfp, home, token_path=str(file))
-        runs.prepare()
-        kfp.token = token_for("pipelines.kubeflow.org")  # the kubelet renewed it
-        with pytest.raises(PlatformError, match="HTTP 401"):
-            runs.look(NAME)
-        file.write_text(kfp.token)
-        assert runs.look(NAME) == Look("absent")
-        file.write_text(token_for(["somebody.else"]))
-        with pytest.raises(PlatformError, match=r"for 'pipelines.kubeflow.org', found \['somebody"):
-            runs.look(NAME)
-        file.unlink()
-        with pytest.raises(PlatformError, match="could not read it"):
-            runs.look(NAME)
-
-
-def test_a_token_of_the_environment_serves_outside_a_cluster(
-    home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with served(FakeKfp(token="opaque")) as kfp:
-        with pytest.raises(PlatformError, match="HTTP 401"):
-            runs_on(kfp, home).prepare()
-        monkeypatch.setenv("L2DM_KFP_TOKEN", "opaque")
-        runs_on(kfp, home).prepare()
-        monkeypatch.setenv("OURS", "opaque")
-        monkeypatch.delenv("L2DM_KFP_TOKEN")
-        runs_on(kfp, home, token_variable="OURS").prepare()
-
-
-@pytest.mark.parametrize("token", ["opaque", "a.b.c", "a.W10.c", ""])
-def test_a_token_that_is_no_jwt_says_nothing_about_its_audience(token: str) -> None:
-    assert audiences(token) is None
-
-
-def authority(folder: Path) -> tuple[Path, ssl.SSLContext]:
-    """A certificate of 127.0.0.1 that signs itself: its file, and a server's context."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(address, critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    ca, both = folder / "ca.pem", folder / "both.pem"
-    ca.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    both.write_bytes(private + ca.read_bytes())
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(both)
-    return ca, context
-
-
-def test_a_certificate_of_our_own_authority_is_trusted_when_it_is_named(
-    home: Home, tmp_path: Path
-) -> None:
-    ca, context = authority(tmp_path)
-    with served(FakeKfp(), context) as kfp:
-        runs_on(kfp, home, ca=str(ca)).prepare()
-        with pytest.raises(PlatformError, match=r"a certificate that we trust.*cluster\.ca"):
-            runs_on(kfp, home).prepare()
-
-
-def test_nothing_is_printed_where_results_go(
-    kfp: FakeKfp, home: Home, capsys: pytest.CaptureFixture[str]
-) -> None:
-    runs = runs_on(kfp, home)
-    runs.prepare()
-    runs.start(NAME, job_of(home))
-    assert capsys.readouterr().out == ""
-
-
-def test_what_keeps_runs_from_a_cluster_is_listed_at_once(tmp_path: Path) -> None:
-    settings = parse({"cluster": {"host": "https://k", "ca": str(tmp_path / "no.pem")}})
-    with pytest.raises(BadSettings) as caught:
-        require_cluster(Home.at(tmp_path), settings, "/my/base")
-    told = "\n".join(caught.value.problems)
-    for what in ("s3://bucket/prefix", "image", "MLFLOW_TRACKING_URI", "cluster.ca", "/my/base"):
-        assert what in told
-    assert len(caught.value.problems) == 5
-    with pytest.raises(BadSettings, match=r"cluster\.host"):
-        require_cluster(Home.at("s3://bucket/l2dm"), parse({}), "pocket")
-
-
-class ClusterWorld:
-    """A dispatcher whose runs are the fake server's; the test carries them out."""
-
-    def __init__(self, folder: Path, kfp: FakeKfp) -> None:
-        self.world, self.kfp = World(folder), kfp
-        self.dispatcher = self.another()
-
-    def another(self) -> Dispatcher:
-        """A dispatcher of another process: it shares nothing with the first."""
-        world = self.world
-        return Dispatcher(
-            world.home,
-            runs_on(self.kfp, world.home),
-            lambda: world.registry,
-            Settings("pocket", "{}"),
-            clock=lambda: world.now,
-        )
-
-    def carry_out(self, name: str) -> None:
-        """What pods do: the steps of the run's own arguments, then its state."""
-        given = self.kfp.run(name)["runtime_config"]["parameters"]
-        job = Job(
-            given["line"],
-            given["upload"],
-            given["base"],
-            given["spec"],
-            Home.at(given["home"]),
-            int(given["fence"]),
-        )
-        self.world.runs.jobs[name] = job
-        self.world.runs.finish(name)
-        look = self.world.runs.ends[name]
-        if look.failure:
-            text = look.failure.problems[0]
-            journal.write_failure(job.home.store, job.key, look.failure.step, RuntimeError(text))
-        self.kfp.run(name)["state"] = "FAILED" if look.state == "failed" else "SUCCEEDED"
-
-
-def test_a_dispatcher_learns_uploads_on_a_cluster_one_after_the_other(
-    tmp_path: Path, kfp: FakeKfp
-) -> None:
-    cluster = ClusterWorld(tmp_path, kfp)
-    for name, age in (("rex", 60.0), ("mimi", 0.0)):
-        cluster.world.upload("pets", name, age)
-    look = cluster.dispatcher.reconcile
-    for number in range(2):
-        assert [look("pets"), look("pets")] == ["started", "running"]
-        cluster.carry_out(kfp.runs[number]["display_name"])
-    assert look("pets") == "idle"
-    assert cluster.world.chain() == [(0, 1), (1, 2)]
-    assert cluster.world.states() == {"rex": "promoted", "mimi": "promoted"}
-
-
-def test_a_dispatcher_that_dies_around_the_request_never_doubles_a_run(
-    tmp_path: Path, kfp: FakeKfp
-) -> None:
-    """Once before it was heard, once after: the next dispatcher ends what is there, tries again."""
-    cluster = ClusterWorld(tmp_path, kfp)
-    cluster.world.upload("pets", "rex")
-    cluster.dispatcher.reconcile("pets")
-    (name,) = [run["display_name"] for run in kfp.runs]
-    expire(cluster.world)
-    following = cluster.another()
-    assert following.reconcile("pets") == "retried"  # the lease was lost: that run may not promote
-    assert kfp.run(name)["state"] == "CANCELED"
-    cluster.world.now += 60
-    kfp.fail("POST", "/runs$", "dropped", times=100)
-    assert following.reconcile("pets") == "broken"
-    kfp.faults.clear()
-    assert following.reconcile("pets") == "retried"  # recorded as started, but nobody heard of it
-    cluster.world.now += 120
-    assert following.reconcile("pets") == "started"
-    assert [run["state"] for run in kfp.runs] == ["CANCELED", "PENDING"]
-    cluster.carry_out(kfp.runs[-1]["display_name"])
-    assert following.reconcile("pets") == "idle"
-    assert cluster.world.chain() == [(0, 1)]
-
-
-def test_the_command_sees_to_the_cluster_before_it_looks_at_lines(
-    tmp_path: Path, moto_bucket: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("L2DM_SCRATCH", str(tmp_path / "scratch"))
-    config, image = tmp_path / "l2dm.toml", load(EXAMPLE).image
-    where = f"s3://{moto_bucket.name}/{moto_bucket.prefix}"
-    words = ["dispatch", "--once", "--runner", "cluster", "--home", where]
-    with served(FakeKfp()) as kfp:
-        config.write_text(
-            f'image = "{image}"\n'
-            '[environment]\nMLFLOW_TRACKING_URI = "http://mlflow"\n'
-            '[bases]\nclaim = "bases"\nmount = "/bases"\n'
-            f'[cluster]\nhost = "{kfp.url}"\n'
-        )
-        base = ["--base", "/bases/sd15"]  # pods see it, this machine does not
-        done = CliRunner().invoke(app, [*words, *base, "--config", str(config)])
-        assert (done.exit_code, done.stdout) == (0, ""), done.stderr
-        assert kfp.pipelines and kfp.runs == []
-        kfp.fail("GET", "/runs$", 403)
-        done = CliRunner().invoke(app, [*words, *base], env={"L2DM_CONFIG": str(config)})
-        assert done.exit_code == 1
-        assert "bind it to a role" in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,128 @@
+"""Uploads and clocks on a cluster: from the dispatcher and from the command."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cluster_world import EXAMPLE, ClusterWorld
+from dispatch_world import expire
+from fake_kfp import FakeKfp, served
+from object_stores import Bucket
+from typer.testing import CliRunner
+
+from components.services.home import Home
+from components.services.records import Records
+from pipelines import checking
+from pipelines.cli import app
+from pipelines.operations import Place
+from pipelines.settings import load
+
+pytestmark = pytest.mark.usefixtures("nobody")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home.at(tmp_path / "home")
+
+
+@pytest.fixture
+def place(kfp: FakeKfp, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """A line and an l2dm.toml beside it; what a cluster needs besides is looked at elsewhere."""
+    text = f"""image = "l2dm@sha256:{"0" * 64}"
+[environment]
+MLFLOW_TRACKING_URI = "http://mlflow"
+[cluster]
+host = "{kfp.url}"
+"""
+    (tmp_path / "l2dm.toml").write_text(text)
+    Records(home.store, "pets").append("submitted", concept="rex", class_noun="dog")
+    monkeypatch.setattr("pipelines.cluster.require_cluster", lambda *given: None)
+    return Place(home.folder, "pets", "pocket", ("check.policy=roll_back",))
+
+
+def test_a_clock_of_the_cluster_is_one_recurring_run(
+    kfp: FakeKfp, place: Place, tmp_path: Path
+) -> None:
+    keeper = checking.Keeper("cluster", tmp_path / "l2dm.toml")
+    for hour in (3, 4):  # set twice: the first one goes
+        now = checking.set_clock(place, f"0 {hour} * * *", keeper)
+    assert (now["cron"], now["keeper"]) == ("0 4 * * *", "cluster")
+    (made,) = kfp.recurring
+    assert made["display_name"] == "pets-check"
+    assert made["trigger"]["cron_schedule"]["cron"] == "0 0 4 * * *"
+    assert (made["no_catchup"], int(made["max_concurrency"])) == (True, 1)
+    given = made["runtime_config"]["parameters"]
+    assert (given["line"], given["seed"]) == ("pets", 0)
+    assert '"policy": "roll_back"' in given["spec"]
+    checks = Records(place.home.store, "pets").state().checks
+    assert checks.due("pets", 1, 4e9) is None  # no dispatcher starts it a second time
+
+    checking.set_clock(place, "", keeper)
+    assert kfp.recurring == []
+    checking.set_clock(place, "0 5 * * *", keeper)
+    checking.set_clock(place, "0 6 * * *", replace(keeper, runner="local"))
+    assert kfp.recurring == []  # the dispatcher keeps it now
+
+
+def test_a_dispatcher_learns_uploads_on_a_cluster_one_after_the_other(
+    tmp_path: Path, kfp: FakeKfp
+) -> None:
+    cluster = ClusterWorld(tmp_path, kfp)
+    for name, age in (("rex", 60.0), ("mimi", 0.0)):
+        cluster.world.upload("pets", name, age)
+    look = cluster.dispatcher.reconcile
+    for number in range(2):
+        assert [look("pets"), look("pets")] == ["started", "running"]
+        cluster.carry_out(kfp.runs[number]["display_name"])
+    assert look("pets") == "idle"
+    assert cluster.world.chain() == [(0, 1), (1, 2)]
+    assert cluster.world.states() == {"rex": "promoted", "mimi": "promoted"}
+
+
+def test_a_dispatcher_that_dies_around_the_request_never_doubles_a_run(
+    tmp_path: Path, kfp: FakeKfp
+) -> None:
+    """Once before it was heard, once after: the next dispatcher ends what is there, tries again."""
+    cluster = ClusterWorld(tmp_path, kfp)
+    cluster.world.upload("pets", "rex")
+    cluster.dispatcher.reconcile("pets")
+    (name,) = [run["display_name"] for run in kfp.runs]
+    expire(cluster.world)
+    following = cluster.another()
+    assert following.reconcile("pets") == "retried"  # the lease was lost: that run may not promote
+    assert kfp.run(name)["state"] == "CANCELED"
+    cluster.world.now += 60
+    kfp.fail("POST", "/runs$", "dropped", times=100)
+    assert following.reconcile("pets") == "broken"
+    kfp.faults.clear()
+    assert following.reconcile("pets") == "retried"  # recorded as started, but nobody heard of it
+    cluster.world.now += 120
+    assert following.reconcile("pets") == "started"
+    assert [run["state"] for run in kfp.runs] == ["CANCELED", "PENDING"]
+    cluster.carry_out(kfp.runs[-1]["display_name"])
+    assert following.reconcile("pets") == "idle"
+    assert cluster.world.chain() == [(0, 1)]
+
+
+def test_the_command_sees_to_the_cluster_before_it_looks_at_lines(
+    tmp_path: Path, moto_bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("L2DM_SCRATCH", str(tmp_path / "scratch"))
+    config, image = tmp_path / "l2dm.toml", load(EXAMPLE).image
+    where = f"s3://{moto_bucket.name}/{moto_bucket.prefix}"
+    words = ["dispatch", "--once", "--runner", "cluster", "--home", where]
+    with served(FakeKfp()) as kfp:
+        config.write_text(
+            f'image = "{image}"\n'
+            '[environment]\nMLFLOW_TRACKING_URI = "http://mlflow"\n'
+            '[bases]\nclaim = "bases"\nmount = "/bases"\n'
+            f'[cluster]\nhost = "{kfp.url}"\n'
+        )
+        base = ["--base", "/bases/sd15"]  # pods see it, this machine does not
+        done = CliRunner().invoke(app, [*words, *base, "--config", str(config)])
+        assert (done.exit_code, done.stdout) == (0, ""), done.stderr
+        assert kfp.pipelines and kfp.runs == []
+        kfp.fail("GET", "/runs$", 403)
+        done = CliRunner().invoke(app, [*words, *base], env={"L2DM_CONFIG": str(config)})
+        assert done.exit_code == 1
+        assert "bind it to a role" in done.stderr and "Traceback" not in done.stderr
