@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,7 @@ from components.runtime import Step
 from components.services import projection
 from components.services.mlflow_store import MlflowRegistry
 from components.services.promotion import require_parent, settle
-from components.services.records import ENDINGS, ConceptState, Ending, Records
+from components.services.records import ENDINGS, ConceptState, Ending, Event, Records
 from components.services.registry import Facts, Registry, require_version
 from l2dm import doors, manifest
 from l2dm.errors import BadDoor, TrackingFailed
@@ -20,7 +20,7 @@ from l2dm.manifest import Door
 from l2dm.spec import to_dict
 
 log = logging.getLogger(__name__)
-LOOKED_BACK = 300  # events among which the report looks for checks: each is a request
+LOOKED_BACK = 300  # events among which the report looks: each is a request
 REPORTED = 12  # latest versions in the report: its cost stays flat however long the line is
 MODEL_CODE = Path(__file__).parent / "serving.py"
 
@@ -181,9 +181,10 @@ def write_report(step: Step, registry: Registry, html: Path, task: str) -> None:
     from l2dm.report import render
 
     line = step.subject.line
+    recent = tuple(islice(Records(step.home.store, line).latest(), LOOKED_BACK))
     with tempfile.TemporaryDirectory() as scratch:
         history = list(_history(registry, line, Path(scratch)))
-        text = render(line, history, list(_step_costs(step, task)), list(_checks(step))[::-1])
+        text = render(line, history, _step_costs(step, recent, task), _checks(recent))
         named = Path(scratch) / f"{line}.html"  # the tracking server shows it under this name
         named.write_text(text)
         step.tracking.file(named, "")
@@ -194,7 +195,8 @@ def write_report(step: Step, registry: Registry, html: Path, task: str) -> None:
 def _history(registry: Registry, line: str, scratch: Path) -> Iterator[Any]:
     """The latest versions and those with an alias, as the report takes them, oldest first.
 
-    One whose files were changed is left out: a check tells of it, the others are worth a page.
+    One whose files were changed or are gone is left out: a check tells of it, the others are worth
+    a page. Raises TrackingFailed when the registry does not answer.
     """
     from l2dm.report import ReportEntry
 
@@ -206,45 +208,47 @@ def _history(registry: Registry, line: str, scratch: Path) -> Iterator[Any]:
             release = registry.fetch(line, number, scratch / str(number))
             door = manifest.read(release, doors.Release)
         except (BadDoor, TrackingFailed) as error:
+            registry.versions(line)  # raises where it is the server that does not answer
             log.warning("version %d is left out of the report: %s", number, error)
             continue
         yield ReportEntry(number, door, named)
 
 
-def _step_costs(step: Step, task: str) -> Iterator[Any]:
-    """What the steps of the latest tasks took: past ones from the records, then this task's."""
+def _step_costs(step: Step, recent: Sequence[Event], task: str) -> list[Any]:
+    """What the steps of the latest tasks took: past ones from the records, then this task's.
+
+    recent: the latest events, newest first.
+    """
     from l2dm.report import StepCost
 
-    past = (
-        event.facts
-        for event in islice(Records(step.home.store, step.subject.line).latest(), LOOKED_BACK)
-        if "costs" in event.facts and event.facts["task"] != task
-    )
-    ended = [*islice(past, REPORTED - 1)][::-1]
+    past = [e.facts for e in recent if "costs" in e.facts and e.facts["task"] != task]
+    ended = past[: REPORTED - 1][::-1]
     if task:
         now = {"task": task, "costs": {name: asdict(cost) for name, cost in step.costs().items()}}
         ended.append(now)
-    for facts in ended:
-        for name, cost in facts["costs"].items():
-            yield StepCost(facts["task"], name, cost["seconds"], int(cost["peak_mb"] * 1e6))
+    return [
+        StepCost(facts["task"], name, cost["seconds"], int(cost["peak_mb"] * 1e6))
+        for facts in ended
+        for name, cost in facts["costs"].items()
+    ]
 
 
-def _checks(step: Step) -> Iterator[Any]:
-    """What the latest checks found, newest first."""
+def _checks(recent: Sequence[Event]) -> list[Any]:
+    """What the latest checks found, oldest first. recent: the latest events, newest first."""
     from l2dm.report import PastCheck
 
-    events = Records(step.home.store, step.subject.line).latest()
-    for event in islice(events, LOOKED_BACK):
-        if event.kind == "checked":
-            facts = event.facts
-            yield PastCheck(
-                at=facts["at"],
-                version=facts["version"],
-                health=facts["health"],
-                cause=facts["cause"],
-                scores=facts["scores"],
-                reasons=tuple(facts["reasons"]),
-            )
+    return [
+        PastCheck(
+            at=event.facts["at"],
+            version=event.facts["version"],
+            health=event.facts["health"],
+            cause=event.facts["cause"],
+            scores=event.facts["scores"],
+            reasons=tuple(event.facts["reasons"]),
+        )
+        for event in reversed(recent)
+        if event.kind == "checked"
+    ]
 
 
 def _drops(scores: doors.Scores) -> Iterator[tuple[str, float]]:

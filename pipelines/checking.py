@@ -45,14 +45,14 @@ def check_now(place: Place, seed: int, listener: Listener) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Keeper:
+class Timekeeper:
     """Who keeps a line's clock: a dispatcher, or, for runner "cluster", that of an l2dm.toml."""
 
     runner: Runner = "local"
     config: Path | None = None
 
 
-def set_clock(place: Place, cron: str | None, keeper: Keeper) -> dict[str, Any]:
+def set_clock(place: Place, cron: str | None, keeper: Timekeeper) -> dict[str, Any]:
     """Set, end ("") or only tell (None) when a line is checked, and who keeps the clock.
 
     Raises UnknownLine, BadSpec, BadSettings, PlatformError.
@@ -80,7 +80,7 @@ def set_clock(place: Place, cron: str | None, keeper: Keeper) -> dict[str, Any]:
     }
 
 
-def _keep_on_cluster(place: Place, cron: str, spec: Spec, keeper: Keeper) -> None:
+def _keep_on_cluster(place: Place, cron: str, spec: Spec, keeper: Timekeeper) -> None:
     """Make the cluster's recurring run of a line, or end it (cron "")."""
     from pipelines.cluster import ClusterRuns, require_cluster
 

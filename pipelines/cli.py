@@ -201,7 +201,7 @@ def schedule(  # noqa: PLR0913 - one parameter per option
     from pipelines import checking, console, operations
 
     where = operations.Place(home, line, base, tuple(settings or ()))
-    now = checking.set_clock(where, "" if off else cron, checking.Keeper(runner, config))
+    now = checking.set_clock(where, "" if off else cron, checking.Timekeeper(runner, config))
     if json:
         console.out_json(now)
     elif now["cron"]:

@@ -25,7 +25,7 @@ def world(tmp_path: Path) -> World:
     world.finish()
     world.dispatcher.look()
     settings = ("check.policy=roll_back",)
-    checking.set_clock(place(world, settings), NIGHTLY, checking.Keeper())
+    checking.set_clock(place(world, settings), NIGHTLY, checking.Timekeeper())
     tomorrow = time.time() + 24 * 3600
     noon = datetime.fromtimestamp(tomorrow, UTC).replace(hour=12)
     world.now = noon.timestamp()
@@ -64,7 +64,7 @@ def test_a_check_goes_before_an_upload_and_the_upload_follows(world: World) -> N
 
 
 def test_a_check_that_is_always_due_does_not_keep_uploads_waiting(world: World) -> None:
-    checking.set_clock(place(world), "* * * * *", checking.Keeper())
+    checking.set_clock(place(world), "* * * * *", checking.Timekeeper())
     for name in ("mimi", "bo"):
         world.upload("pets", name)
     seen = []
@@ -113,10 +113,10 @@ def test_a_regression_is_told(world: World, caplog: pytest.LogCaptureFixture) ->
 
 
 def test_a_clock_can_be_read_and_ended(world: World) -> None:
-    now = checking.set_clock(place(world), None, checking.Keeper())
+    now = checking.set_clock(place(world), None, checking.Timekeeper())
     assert (now["cron"], now["settings"]) == (NIGHTLY, ["check.policy=roll_back"])
     assert (now["keeper"], now["next"][10:19]) == ("dispatcher", "T03:00:00")
-    checking.set_clock(place(world), "", checking.Keeper())
+    checking.set_clock(place(world), "", checking.Timekeeper())
     assert world.dispatcher.look() == {"pets": "idle"}
     kinds = [event.kind for event in Records(world.home.store, "pets").events()]
     assert kinds.count("scheduled") == 2

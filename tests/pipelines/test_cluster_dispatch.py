@@ -43,7 +43,7 @@ host = "{kfp.url}"
 def test_a_clock_of_the_cluster_is_one_recurring_run(
     kfp: FakeKfp, place: Place, tmp_path: Path
 ) -> None:
-    keeper = checking.Keeper("cluster", tmp_path / "l2dm.toml")
+    keeper = checking.Timekeeper("cluster", tmp_path / "l2dm.toml")
     for hour in (3, 4):  # set twice: the first one goes
         now = checking.set_clock(place, f"0 {hour} * * *", keeper)
     assert (now["cron"], now["keeper"]) == ("0 4 * * *", "cluster")
