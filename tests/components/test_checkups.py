@@ -1,0 +1,169 @@
+"""What follows from a check: which version is gone back to, what is recorded, in which order."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from components import checkups
+from components.checkups import Checkup, told
+from components.runtime import checks_of
+from components.services.home import Home
+from components.services.records import Records
+from components.services.registry import Facts, FolderRegistry
+from components.services.tracking import MemoryTracking
+from l2dm import doors, manifest
+from l2dm.errors import BadDoor
+from l2dm.spec import Spec, override
+
+Finds = Callable[[int], tuple[str, str]]
+
+
+class Bench:
+    """A line of three champions; `finds(version)` says what its examination finds, or raises."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.home, self.registry = Home.at(folder / "home"), FolderRegistry(folder / "registry")
+        self.folder, self.finds = folder, lambda version: ("healthy", "")
+        self.records = Records(self.home.store, "pets")
+        for version in (1, 2, 3):
+            release = folder / f"release-{version}"
+            release.mkdir()
+            (release / "number").write_text(str(version))
+            facts = Facts(f"t{version:04d}", f"c{version}", "dog", version - 1, "d", True)
+            self.registry.register("pets", release, facts)
+            self.promote(version - 1, version)
+        monkeypatch.setattr(checkups, "MlflowRegistry", lambda *given: self.registry)
+        monkeypatch.setattr(checkups, "write_report", lambda *given: None)
+        monkeypatch.setattr(Checkup, "_load", lambda self, version, release: None)
+
+    def promote(self, source: int, target: int) -> None:
+        task = f"t{target:04d}"
+        self.records.append("promotion", line="pets", task=task, source=source, target=target)
+
+    def check(self, *settings: str, seed: int = 7) -> str:
+        step = SimpleNamespace(
+            subject=checks_of("pets"),
+            home=self.home,
+            settings=SimpleNamespace(base="pocket"),
+            spec=override(Spec(), settings),
+            context_for=lambda task, version: version,
+            run=lambda function, *given, **options: function(*given, **options),
+            on_progress=None,
+            tell=lambda values: None,
+            measure=lambda values, at: None,
+            tracking=MemoryTracking(),
+        )
+        checkup = Checkup(step, self.examine, seed)  # type: ignore[arg-type]
+        door, version = checkup.champion(str(self.folder / "checked"))
+        checkup.conclude(door, version, "report", str(self.folder / "summary"))
+        return (self.folder / "summary").read_text()
+
+    def examine(self, release: Path, out: Path, *given: Any, **options: Any) -> Any:
+        version = int((release / "number").read_text())
+        health, cause = self.finds(version)
+        reasons = (f"{version} is {health}",)
+        record = doors.Check("base", "t", options["seed"], health, cause, 0.0, (), reasons)
+        return manifest.write(out, record, lambda draft: (draft / "sheets").mkdir())
+
+    def events(self) -> list[tuple[str, int]]:
+        """Kind and version of what was recorded after the three promotions."""
+        found = self.records.events()[3:]
+        return [(one.kind, one.facts.get("version") or one.facts["target"]) for one in found]
+
+    @property
+    def champion(self) -> int:
+        return self.records.state().standing.champion
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(tmp_path, monkeypatch)
+
+
+ROLL_BACK = "check.policy=roll_back"
+LOST = ("regressed", "model")
+
+
+def test_the_first_healthy_one_of_those_before_it_is_champion_again(bench: Bench) -> None:
+    bench.finds = lambda version: LOST if version > 1 else ("healthy", "")
+    summary = bench.check(ROLL_BACK)
+    # what the champion was found to be comes last: until then the run has not ended
+    assert bench.events() == [("checked", 2), ("checked", 1), ("rollback", 1), ("checked", 3)]
+    assert bench.records.events()[5].facts["reasons"] == ["3 is regressed"]
+    assert "Version 1 is the champion again; it does not know c3, c2" in summary
+    assert bench.records.state().checks.answered[-1] == 7
+
+
+def test_what_cannot_be_examined_is_passed_over(bench: Bench) -> None:
+    def finds(version: int) -> tuple[str, str]:
+        if version == 2:
+            raise BadDoor("torn")
+        return LOST if version == 3 else ("healthy", "")
+
+    bench.finds = finds
+    bench.check(ROLL_BACK)
+    assert bench.events() == [("checked", 1), ("rollback", 1), ("checked", 3)]
+
+
+def test_a_version_that_a_rollback_left_is_not_gone_back_to(bench: Bench) -> None:
+    """1, 2, 3 in a row; back to 2: a regression of 2 leads to 1, not to 3."""
+    bench.records.append("rollback", line="pets", source=3, target=2)
+    bench.finds = lambda version: LOST if version == 2 else ("healthy", "")
+    bench.check(ROLL_BACK)
+    assert bench.champion == 1
+
+
+@pytest.mark.parametrize(
+    ("found", "settings"),
+    [
+        (LOST, ()),  # only tell
+        (("regressed", "environment"), (ROLL_BACK,)),  # it would follow the line everywhere
+        (("regressed", "base"), (ROLL_BACK,)),
+        (("inconclusive", "model"), (ROLL_BACK,)),
+        (("healthy", ""), (ROLL_BACK,)),
+    ],
+)
+def test_the_champion_stays(
+    bench: Bench, found: tuple[str, str], settings: tuple[str, ...]
+) -> None:
+    bench.finds = lambda version: found
+    bench.check(*settings)
+    assert (bench.events(), bench.champion) == ([("checked", 3)], 3)
+
+
+def test_none_is_healthy(bench: Bench) -> None:
+    bench.finds = lambda version: LOST
+    bench.check(ROLL_BACK)
+    assert bench.champion == 3
+    assert bench.events()[-1] == ("checked", 3)
+
+
+def test_a_champion_that_came_meanwhile_is_left_alone(bench: Bench) -> None:
+    def finds(version: int) -> tuple[str, str]:
+        if version == 2:
+            bench.promote(3, 1)
+        return LOST if version == 3 else ("healthy", "")
+
+    bench.finds = finds
+    summary = bench.check(ROLL_BACK)
+    assert bench.champion == 1
+    assert "rollback" not in [kind for kind, _ in bench.events()]
+    assert "champion again" not in summary
+
+
+def test_the_same_check_again_is_one_event_and_another_finding_is_another(bench: Bench) -> None:
+    bench.check()
+    bench.check()
+    assert bench.events() == [("checked", 3)]
+    bench.finds = lambda version: LOST
+    bench.check()
+    assert bench.events() == [("checked", 3)] * 2
+    assert bench.records.state().checks.found[3].health == "regressed"
+
+
+def test_words_of_a_summary_are_no_markup() -> None:
+    check = doors.Check("b", "t", 1, "regressed", "model", 0.0, (), ("<rex> is lost",))
+    assert "&lt;rex> is lost" in told(check, 3, None)
