@@ -4,6 +4,8 @@ Exit codes: 0 done (a version that the gate holds back is a result, too), 1 some
 2 bad input: every problem is listed and nothing was written, 3 a check found a regression.
 """
 
+import signal
+import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -308,6 +310,8 @@ def dispatch(  # noqa: PLR0913 - one parameter per option
     """Learn the uploads of all lines as they come, until stopped."""
     from pipelines import console, operations
 
+    # of a pod that is replaced; as a container's first process we would not hear it otherwise
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     service = operations.Service(every, parallel, once, queue, listen, token, runner, config)
     for line, moved in operations.dispatch(home, base, settings or [], service):
         if json:

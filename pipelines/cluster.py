@@ -33,6 +33,9 @@ DIGITS = 16  # of a version's hash in its name
 class ClusterRuns:
     """Runs as pipeline runs of one Kubeflow Pipelines, an experiment per line."""
 
+    lasting = True
+    patience = 600.0  # a pod's end reaches the API through the workflow controller and its agent
+
     def __init__(self, home: Home, settings: Settings, api: KfpApi | None = None) -> None:
         self._home, self._settings = home, settings
         self._api = api or KfpApi(Connection(settings.cluster))

@@ -30,6 +30,8 @@ QUIET = {"PYTHONUNBUFFERED": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DIS
 class DockerRuns:
     """Runs as processes of this machine, their steps as containers."""
 
+    lasting, patience = LocalRuns.lasting, LocalRuns.patience
+
     def __init__(self, home: Home, settings: Settings) -> None:
         self._folder, self._settings = home.folder / "dispatched", settings
         text = to_json(settings)

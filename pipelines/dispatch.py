@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, Self
 
+from components.services.checks import CONCEPT as CHECK
 from components.services.home import Home
 from components.services.leases import Keeper, Lease, Leases
 from components.services.ledger import Ledger, Started
@@ -24,11 +25,12 @@ from components.services.records import Records
 from components.services.registry import Registry
 from components.services.uploads import Uploads
 from l2dm.errors import Conflict, L2dmError, LineBusy, LostLease, TrackingFailed
-from pipelines import mending
+from pipelines import mending, pauses
 from pipelines.alias_watch import AliasWatch
 from pipelines.clock import Clock, Retries
 from pipelines.endings import cancelled, end_badly, end_cancelled, land, sweep
 from pipelines.leaving import Leaving
+from pipelines.pauses import Pauses
 from pipelines.runs import Look, Runs, run_name
 from pipelines.submit import Job
 
@@ -41,7 +43,6 @@ Moved = Literal[
 ANEW = ("StaleParent",)  # the task is begun again from the champion of then
 OUTAGES = ("TrackingFailed", "MlflowException", "BadStore", "ConnectionError")
 LONGER = 10  # times as many attempts when a server did not answer: the upload is not to blame
-LONGEST_PAUSE = 600.0  # seconds between two attempts
 GLANCES = 16  # lines that are looked at together; most of that time is waiting for the store
 DEAF = 15.0  # seconds before a registry that did not answer is asked again
 
@@ -93,7 +94,7 @@ class Dispatcher:
         self._lines: dict[str, Records] = {}
         self._inboxes: dict[str, Uploads] = {}
         self._leaving = Leaving(home, runs, clock)
-        self._given_back: dict[str, tuple[int, float]] = {}  # which event, when by our clock
+        self._pauses = Pauses(clock)
         self._woken: set[str] = set()  # lines of which the whole inbox is to be listed once
         self._whole: dict[str, float] = {}  # when the inbox is next listed whole
         self._aliases = AliasWatch(registry, policy.aliases)
@@ -147,8 +148,10 @@ class Dispatcher:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """End the heartbeat. Leases that are held expire."""
+        """End the heartbeat. Leases expire, but for those of runs that go on without us."""
         self._keeper.close()
+        if self._runs.lasting:
+            self._keeper.leave()
 
     def _told(self, line: str, act: Callable[[str], Moved]) -> Moved:
         self._keeper.goes_on()
@@ -187,8 +190,9 @@ class Dispatcher:
     def _reconcile(self, line: str) -> Moved:
         ledger = self._records(line).state()
         before = (ledger.active, ledger.checks.running)
-        self._leaving.end_superseded(line, ledger.active or ledger.checks.running)
-        if before == (None, None):
+        run = ledger.active or ledger.checks.running
+        self._leaving.end_superseded(line, run)
+        if run is None:
             return self._begin(line, ledger)
 
         def settle(lease: Lease, now: Ledger) -> Moved:
@@ -196,9 +200,9 @@ class Dispatcher:
                 return "again"  # somebody acted before we held the line
             if now.active is not None:  # it may have recorded its task meanwhile
                 return self._settle(line, lease, now, now.active)
-            return self._checks.settle(line, lease, now, self._records(line))
+            return self._settle_check(line, lease, now)
 
-        return self._holding(line, settle)
+        return self._holding(line, settle, run.fence if self._runs.lasting else 0)
 
     def _begin(self, line: str, ledger: Ledger) -> Moved:
         """What a line without a run does next: a check that is due, or its oldest upload."""
@@ -210,7 +214,7 @@ class Dispatcher:
         if not waits and seed is None:
             return "idle"
         unwanted = cancelled(self._uploads(line), ledger, waits) if waits else {}
-        later = not waits or self._later(line, waits[0])
+        later = not waits or self._pauses.lasts(line, waits[0], self._records(line))
         if ledger.checks.last and not later:
             seed = None  # in turns: a check that is always due must not keep uploads waiting
         if not unwanted and ((seed is None and later) or self._is_full()):
@@ -237,10 +241,10 @@ class Dispatcher:
                 self._keeper.free(line)
             raise
 
-    def _holding(self, line: str, act: Callable[[Lease, Ledger], Moved]) -> Moved:
-        """Act under the line's lease on what its events say then."""
+    def _holding(self, line: str, act: Callable[[Lease, Ledger], Moved], run: int = 0) -> Moved:
+        """Act under the line's lease on what its events say then. run: see Leases.take."""
         try:
-            lease = self._keeper.hold(line, self._owner)
+            lease = self._keeper.hold(line, self._owner, run)
             return act(lease, self._records(line).state())
         except LineBusy:
             return "busy"
@@ -280,6 +284,7 @@ class Dispatcher:
         found, wanted = self._runs.look(run.run), ledger.concepts[run.concept].cancelled
         if found.state == "running":
             if lease.fence == run.fence and not wanted:
+                self._leaving.add(line, run)  # also where another dispatcher started it
                 return "running"
             self._runs.stop(run.run)  # of a dispatcher that was taken for dead: it may not promote
             found = Look("failed", text="the dispatcher that watched it was not heard of")
@@ -298,6 +303,14 @@ class Dispatcher:
             return self._over(line, run)
         return self._failed(line, ledger.last, run, found)
 
+    def _settle_check(self, line: str, lease: Lease, ledger: Ledger) -> Moved:
+        run = ledger.checks.running
+        assert run is not None
+        moved = self._checks.settle(line, lease, ledger, self._records(line))
+        if moved == "checking":
+            self._leaving.add(line, Started(CHECK, "", run.run, run.attempt, run.fence))
+        return moved
+
     def _failed(self, line: str, last: int, run: Started, look: Look) -> Moved:
         """Refused for good, or tried again later, or failed for good."""
         kind = look.failure.kind if look.failure else ""
@@ -305,7 +318,6 @@ class Dispatcher:
         if kind == "BadUpload" or run.attempt >= limit:
             end_badly(self._home, line, run.concept, look.failure, look.text, after=last)
             return self._over(line, run)
-        pause = min(self._policy.backoff * 2.0 ** min(run.attempt - 1, 30), LONGEST_PAUSE)
         event = self._records(line).append_next(
             last,
             "retried",
@@ -314,9 +326,9 @@ class Dispatcher:
             step=look.failure.step if look.failure else None,
             reasons=list(look.failure.problems if look.failure else (look.text,)),
             anew=kind in ANEW,
-            pause=pause,
+            pause=pauses.seconds(self._policy.backoff, run.attempt),
         )
-        self._given_back[line] = (event.number, self._clock())
+        self._pauses.begin(line, event)
         return "retried"
 
     def _over(self, line: str, run: Started) -> Moved:
@@ -355,19 +367,6 @@ class Dispatcher:
 
     def _is_full(self) -> bool:
         return len(self._keeper.held()) >= self._policy.parallel
-
-    def _later(self, line: str, concept: str) -> bool:
-        """Whether the upload was given back and its time has not come.
-
-        The time of an event is the store's: clocks of dispatchers need not agree.
-        """
-        pause = self._records(line).state().pauses.get(concept)
-        if pause is None:
-            return False
-        if self._given_back.get(line, (0, 0.0))[0] != pause.event:
-            at = self._clock() - self._records(line).age(pause.event)
-            self._given_back[line] = (pause.event, at)
-        return self._clock() < self._given_back[line][1] + pause.seconds
 
     def _set_back(self, line: str) -> Moved:
         if self._keeper.holds(line):  # a run is under way; the line's next task mends first

@@ -5,7 +5,7 @@ first, and where an answer was lost it is looked for again.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -84,15 +84,15 @@ class KfpApi:
         cron: str,
         arguments: dict[str, Any],
     ) -> None:
-        """Make the one recurring run of that name; those that were there are removed first.
+        """Make the one recurring run of that name, then remove those that were there before.
 
         cron: six fields, seconds first. A run that takes longer than until the next instant keeps
         that one waiting; instants that were missed are not made up for.
         """
-        self.end_repeating(name)
+        before = self._repeated(name)
         self._to.ensure(
             f"recurring run {name!r}",
-            lambda: self._repeated(name) or None,
+            lambda: self._repeated(name) - before or None,
             lambda: self._client.create_recurring_run(
                 experiment,
                 name,
@@ -103,11 +103,14 @@ class KfpApi:
                 **self._made_of(version),
             ),
         )
+        self._end(name, before)
 
     def end_repeating(self, name: str) -> None:
         """Remove every recurring run of that name; no error when there is none."""
-        for one in self._repeated(name):
-            number = str(one.recurring_run_id)
+        self._end(name, self._repeated(name))
+
+    def _end(self, name: str, numbers: Iterable[str]) -> None:
+        for number in numbers:
             try:
                 self._to.ask(name, partial(self._client.delete_recurring_run, number))
             except Missing:
@@ -122,9 +125,10 @@ class KfpApi:
             "service_account": self._cluster.service_account or None,
         }
 
-    def _repeated(self, name: str) -> list[Any]:
-        kind = "recurring_runs"
-        return self._named(kind, name, "list_recurring_runs", **self._where)
+    def _repeated(self, name: str) -> frozenset[str]:
+        """Ids of the recurring runs of that name."""
+        found = self._named("recurring_runs", name, "list_recurring_runs", **self._where)
+        return frozenset(str(one.recurring_run_id) for one in found)
 
     def experiment(self, name: str) -> str:
         """Id of an experiment, made if need be."""

@@ -1,4 +1,4 @@
-"""Runs that this dispatcher started and has not seen leave: swept, told of, ended when too late."""
+"""Runs that this dispatcher watched and has not seen leave: swept, told of, ended when too late."""
 
 from collections.abc import Callable
 
@@ -8,8 +8,6 @@ from components.services.ledger import Ledger, Started
 from pipelines.clock import tell
 from pipelines.endings import sweep
 from pipelines.runs import Runs
-
-PATIENCE = 60.0  # seconds that a run may go on after it recorded its end
 
 
 class Leaving:
@@ -21,7 +19,7 @@ class Leaving:
         self._patience: dict[str, float] = {}  # until when a run may take its leave
 
     def add(self, line: str, run: Started) -> None:
-        """Watch a run that was started."""
+        """Watch a run that was started, or taken over."""
         self._watched[line] = run
 
     def __contains__(self, line: str) -> bool:
@@ -40,7 +38,9 @@ class Leaving:
         if run is None:
             return False
         if self._runs.look(run.run).state == "running":
-            if self._clock() < self._patience.setdefault(run.run, self._clock() + PATIENCE):
+            if self._clock() < self._patience.setdefault(
+                run.run, self._clock() + self._runs.patience
+            ):
                 return True
             self._runs.stop(run.run)
         sweep(self._home, line, run.concept)

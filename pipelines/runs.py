@@ -35,7 +35,21 @@ class Look:
 
 
 class Runs(Protocol):
-    """What the dispatcher asks of a place where runs execute."""
+    """What the dispatcher asks of a place where runs execute.
+
+    lasting: whether runs go on when the process that started them ends. patience: seconds that a
+    run may still be there after it recorded its end.
+    """
+
+    @property
+    def lasting(self) -> bool:
+        """See above."""
+        ...
+
+    @property
+    def patience(self) -> float:
+        """See above."""
+        ...
 
     def start(self, name: str, job: Job) -> None:
         """Start a run; nothing happens when one of this name was started before."""
@@ -73,6 +87,9 @@ class LocalRuns:
     program: module and arguments of a run's process, its folder comes behind. environment: of it,
     over that of this process.
     """
+
+    lasting = False
+    patience = 60.0
 
     def __init__(
         self,

@@ -35,6 +35,8 @@ class FastRuns:
     jobs: dict[str, Job] = field(default_factory=dict)
     ends: dict[str, Look] = field(default_factory=dict)
     stopped: list[str] = field(default_factory=list)
+    lasting: bool = False
+    patience: float = 60.0
 
     def start(self, name: str, job: Job) -> None:
         self.jobs.setdefault(name, job)

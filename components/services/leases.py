@@ -5,6 +5,9 @@ read, so of two takers one wins. Its age is told by the store's own clock: machi
 disagree see it expire at the same moment. It is never deleted, because its fencing number must
 never go back: a run that was given number 7 knows, whenever it wakes up, that 8 took over.
 A holder that died on this machine is seen to be dead at once.
+
+Whose run outlives it hands the line over: the lease goes on under its number, for whoever watches
+that run next, so a dispatcher can be replaced without ending what learns.
 """
 
 import json
@@ -27,6 +30,7 @@ log = logging.getLogger(__name__)
 
 SECONDS = 60.0  # without a heartbeat for so long, a lease is free to take
 FACTS = ("owner", "fence", "beat", "host", "space", "pid")
+LEFT = "left"  # set in a lease whose holder left while its run goes on
 BEATS = 4  # heartbeats in that time
 
 
@@ -48,10 +52,12 @@ class Leases:
         self.seconds = SECONDS if seconds is None else seconds
         self._store = store
 
-    def take(self, line: str, owner: str) -> Lease:
-        """Hold a line that is free or whose holder has not been heard of.
+    def take(self, line: str, owner: str, run: int = 0) -> Lease:
+        """Hold a line that is free or whose holder has not been heard of, under a new number.
 
-        owner: unique among takers, since a taking is the write of its name. Raises LineBusy.
+        owner: unique among takers, since a taking is the write of its name. run: the number of a
+        run that goes on without its starter; where nobody took the line since, that number stays,
+        so that the run may act. Raises LineBusy.
         """
         found = self._read(line)
         try:
@@ -59,9 +65,12 @@ class Leases:
                 lease = Lease(line, owner, 1, "")
                 return replace(lease, tag=self._store.create(_key(line), _bytes(lease)))
             facts, tag, age = found
-            if self._lives(facts, age):
+            stays = bool(facts["owner"]) and int(facts["fence"]) == run
+            if self._lives(facts, age) and not (stays and facts[LEFT]):
                 raise LineBusy(_busy(line, facts, age))
-            lease = Lease(line, owner, int(facts["fence"]) + 1, "")
+            lease = Lease(line, owner, run, "", int(facts["beat"]) + 1)
+            if not stays:
+                lease = Lease(line, owner, int(facts["fence"]) + 1, "")
             return replace(lease, tag=self._store.replace(_key(line), _bytes(lease), tag))
         except Conflict:
             raise LineBusy(
@@ -77,6 +86,17 @@ class Leases:
         except Conflict:
             raise LostLease(_lost(lease.line, lease.fence, self._read(lease.line))) from None
         return replace(following, tag=tag)
+
+    def leave(self, lease: Lease) -> None:
+        """Let the run of this lease go on: it lives as after a heartbeat, for `take` to take over.
+
+        No error when it was lost meanwhile.
+        """
+        following = replace(lease, beat=lease.beat + 1)
+        try:
+            self._store.replace(_key(lease.line), _bytes(following, left=True), lease.tag)
+        except Conflict:
+            return
 
     def release(self, lease: Lease) -> None:
         """Free the line at once; no error when it was lost meanwhile."""
@@ -116,7 +136,8 @@ class Leases:
             heartbeat.stop()
 
     def _lives(self, facts: dict[str, Any], age: float) -> bool:
-        return bool(facts["owner"]) and age <= self.seconds and not _died_here(facts)
+        died = not facts[LEFT] and _died_here(facts)
+        return bool(facts["owner"]) and age <= self.seconds and not died
 
     def _read(self, line: str) -> tuple[dict[str, Any], str, float] | None:
         try:
@@ -125,7 +146,8 @@ class Leases:
             return None
         try:
             facts = json.loads(stored.data)
-            return {name: facts[name] for name in FACTS}, stored.tag, stored.age
+            known = {name: facts[name] for name in FACTS} | {LEFT: bool(facts.get(LEFT))}
+            return known, stored.tag, stored.age
         except (ValueError, KeyError, TypeError) as error:
             raise Corrupt(
                 f"expected a lease as JSON in {_key(line)!r}, found something else ({error}); stop "
@@ -203,11 +225,11 @@ class Keeper:
         """Whether a line is ours, as far as we know."""
         return line in self._held
 
-    def hold(self, line: str, owner: str) -> Lease:
-        """Our lease of the line, renewed, or a new one. Raises LineBusy, LostLease."""
+    def hold(self, line: str, owner: str, run: int = 0) -> Lease:
+        """Our lease of the line, renewed, or a new one; see `take`. Raises LineBusy, LostLease."""
         with self._lock:
             lease = self._held.pop(line, None)
-            lease = self._leases.renew(lease) if lease else self._leases.take(line, owner)
+            lease = self._leases.renew(lease) if lease else self._leases.take(line, owner, run)
             self._held[line] = lease
             return lease
 
@@ -228,6 +250,15 @@ class Keeper:
         self._end.set()
         if self._thread is not None:
             self._thread.join()
+
+    def leave(self) -> None:
+        """After `close`: whoever comes next takes the lines over, with the runs that go on."""
+        for line in self.held():
+            lease = self._held.pop(line)
+            try:
+                self._leases.leave(lease)
+            except (L2dmError, OSError) as error:  # it expires, as if we had died
+                log.warning("lease of line %r not handed over: %s", line, error)
 
     def _renew(self) -> None:
         while not self._end.wait(self._leases.seconds / BEATS):
@@ -254,10 +285,10 @@ def _key(line: str) -> str:
     return f"leases/{line}.json"
 
 
-def _bytes(lease: Lease) -> bytes:
+def _bytes(lease: Lease, *, left: bool = False) -> bytes:
     where = {"host": socket.gethostname(), "space": _process_space(), "pid": os.getpid()}
     facts = {"owner": lease.owner, "fence": lease.fence, "beat": lease.beat, **where}
-    return json.dumps(facts).encode()
+    return json.dumps(facts | ({LEFT: True} if left else {})).encode()
 
 
 def _process_space() -> str:

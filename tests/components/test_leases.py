@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,44 @@ def test_a_held_line_is_busy_and_a_freed_one_is_not(store: FolderObjects) -> Non
     leases.release(lease)
     assert leases.holder("pets") is None
     assert leases.take("pets", "b").fence == 2
+
+
+def test_a_run_that_outlives_its_holder_keeps_its_number(store: FolderObjects) -> None:
+    leases = Leases(store, seconds=60)
+    first = leases.take("pets", "a")
+    with pytest.raises(LineBusy):
+        leases.take("pets", "b", run=1)  # its holder lives
+    leases.leave(leases.renew(first))
+    leases.check("pets", 1)
+    with pytest.raises(LineBusy):
+        leases.take("pets", "b")
+    with pytest.raises(LineBusy):
+        leases.take("pets", "b", run=2)  # of another run
+    second = leases.take("pets", "b", run=1)
+    assert second.fence == 1
+    leases.check("pets", 1)
+    with pytest.raises(LostLease):  # the holder before it finds out
+        leases.renew(replace(second, tag=first.tag))
+    let_pass(store, 61)
+    with pytest.raises(LostLease):
+        leases.check("pets", 1)
+    third = leases.take("pets", "c", run=1)  # of one that died without a word
+    leases.check("pets", 1)
+    leases.release(third)
+    assert leases.take("pets", "d", run=1).fence == 2  # a number that was given back is spent
+
+
+def test_a_lease_that_was_left_lives_though_its_process_has_ended(
+    store: FolderObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leases = Leases(store)
+    lease = leases.take("pets", "a")
+    leases.leave(lease)
+    monkeypatch.setattr("components.services.leases._died_here", lambda facts: True)
+    leases.check("pets", 1)
+    assert leases.take("pets", "b", run=1).fence == 1
+    with pytest.raises(LostLease):
+        leases.check("pets", 1)  # and this one was not left
 
 
 def test_of_twelve_takers_one_wins_every_round(store: FolderObjects) -> None:

@@ -1,5 +1,6 @@
 """Uploads and clocks on a cluster: from the dispatcher and from the command."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from object_stores import Bucket
 from typer.testing import CliRunner
 
 from components.services.home import Home
+from components.services.leases import Leases
 from components.services.records import Records
+from l2dm.errors import LineBusy, LostLease, PlatformError
 from pipelines import checking
 from pipelines.cli import app
 from pipelines.operations import Place
@@ -44,10 +47,13 @@ def test_a_clock_of_the_cluster_is_one_recurring_run(
     kfp: FakeKfp, place: Place, tmp_path: Path
 ) -> None:
     keeper = checking.Timekeeper("cluster", tmp_path / "l2dm.toml")
-    for hour in (3, 4):  # set twice: the first one goes
+    for hour in (3, 4):  # set twice: the first one goes, after the other is there
         now = checking.set_clock(place, f"0 {hour} * * *", keeper)
     assert (now["cron"], now["keeper"]) == ("0 4 * * *", "cluster")
-    (made,) = kfp.recurring
+    kfp.fail("POST", "/recurringruns$", 403)
+    with pytest.raises(PlatformError):
+        checking.set_clock(place, "0 5 * * *", keeper)
+    (made,) = kfp.recurring  # what could not be replaced goes on
     assert made["display_name"] == "pets-check"
     assert made["trigger"]["cron_schedule"]["cron"] == "0 0 4 * * *"
     assert (made["no_catchup"], int(made["max_concurrency"])) == (True, 1)
@@ -82,26 +88,87 @@ def test_a_dispatcher_learns_uploads_on_a_cluster_one_after_the_other(
 def test_a_dispatcher_that_dies_around_the_request_never_doubles_a_run(
     tmp_path: Path, kfp: FakeKfp
 ) -> None:
-    """Once before it was heard, once after: the next dispatcher ends what is there, tries again."""
+    """Before it was heard: tried again. After: the next dispatcher finds it and lets it go on."""
+    cluster = ClusterWorld(tmp_path, kfp)
+    cluster.world.upload("pets", "rex")
+    kfp.fail("POST", "/runs$", "dropped", times=100)
+    assert cluster.dispatcher.reconcile("pets") == "broken"
+    kfp.faults.clear()
+    expire(cluster.world)
+    following = cluster.another()
+    assert following.reconcile("pets") == "retried"  # recorded as started, but nobody heard of it
+    cluster.world.now += 60
+    assert following.reconcile("pets") == "started"
+    expire(cluster.world)
+    third = cluster.another()
+    assert [third.reconcile("pets"), third.reconcile("pets")] == ["running", "running"]
+    (run,) = kfp.runs
+    assert run["state"] == "PENDING"
+    cluster.carry_out(run["display_name"])
+    assert third.reconcile("pets") == "idle"
+    assert cluster.world.chain() == [(0, 1)]
+    assert following.reconcile("pets") == "idle"  # it was taken for dead: it has nothing to do
+
+
+def test_a_dispatcher_that_is_replaced_hands_its_runs_over(tmp_path: Path, kfp: FakeKfp) -> None:
+    """An upgrade of the service ends no training, and the run may act at every moment of it."""
+    cluster = ClusterWorld(tmp_path, kfp)
+    cluster.world.upload("pets", "rex")
+    with cluster.dispatcher as before:
+        assert before.reconcile("pets") == "started"
+        following = cluster.another()
+        assert following.reconcile("pets") == "busy"
+    (run,) = kfp.runs
+    fence = int(run["runtime_config"]["parameters"]["fence"])
+    leases = Leases(cluster.world.home.store)
+    leases.check("pets", fence)
+    with pytest.raises(LineBusy):  # somebody's `l2dm learn` is not its next dispatcher
+        leases.take("pets", "somebody")
+    assert following.reconcile("pets") == "running"
+    leases.check("pets", fence)
+    assert before.reconcile("pets") == "busy"
+    cluster.carry_out(run["display_name"])
+    assert following.reconcile("pets") == "idle"
+    assert cluster.world.states() == {"rex": "promoted"}
+    cluster.world.upload("pets", "mimi")
+    assert following.reconcile("pets", whole=True) == "started"
+    with pytest.raises(LostLease):  # the number of the run that ended is of no use any more
+        leases.check("pets", fence)
+
+
+def test_a_run_whose_line_somebody_took_meanwhile_is_not_taken_over(
+    tmp_path: Path, kfp: FakeKfp
+) -> None:
     cluster = ClusterWorld(tmp_path, kfp)
     cluster.world.upload("pets", "rex")
     cluster.dispatcher.reconcile("pets")
-    (name,) = [run["display_name"] for run in kfp.runs]
+    expire(cluster.world)
+    leases = Leases(cluster.world.home.store)
+    leases.release(leases.take("pets", "somebody"))
+    assert cluster.another().reconcile("pets") == "retried"
+    assert kfp.runs[0]["state"] == "CANCELED"
+
+
+def test_a_check_goes_on_under_the_next_dispatcher(tmp_path: Path, kfp: FakeKfp) -> None:
+    cluster = ClusterWorld(tmp_path, kfp)
+    records = Records(cluster.world.home.store, "pets")
+    records.append("promotion", line="pets", task="t0001", source=0, target=1)
+    records.append("scheduled", line="pets", cron="* * * * *", settings=[], keeper="dispatcher")
+    cluster.world.now = time.time() + 120
+    assert cluster.dispatcher.reconcile("pets") == "checking"
     expire(cluster.world)
     following = cluster.another()
-    assert following.reconcile("pets") == "retried"  # the lease was lost: that run may not promote
-    assert kfp.run(name)["state"] == "CANCELED"
-    cluster.world.now += 60
-    kfp.fail("POST", "/runs$", "dropped", times=100)
-    assert following.reconcile("pets") == "broken"
-    kfp.faults.clear()
-    assert following.reconcile("pets") == "retried"  # recorded as started, but nobody heard of it
-    cluster.world.now += 120
-    assert following.reconcile("pets") == "started"
-    assert [run["state"] for run in kfp.runs] == ["CANCELED", "PENDING"]
-    cluster.carry_out(kfp.runs[-1]["display_name"])
+    assert following.reconcile("pets") == "checking"
+    (run,) = kfp.runs
+    assert run["state"] == "PENDING"
+    given = run["runtime_config"]["parameters"]
+    found = {"digest": "d", "scores": {}, "drops": {}, "reasons": ["made up"], "cause": ""}
+    records.append(
+        "checked", line="pets", version=1, seed=int(given["seed"]), health="healthy", **found
+    )
+    run["state"] = "SUCCEEDED"
     assert following.reconcile("pets") == "idle"
-    assert cluster.world.chain() == [(0, 1)]
+    assert [one["state"] for one in kfp.runs] == ["SUCCEEDED"]
 
 
 def test_the_command_sees_to_the_cluster_before_it_looks_at_lines(
