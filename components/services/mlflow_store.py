@@ -28,6 +28,7 @@ from components.services.registry import (
 from l2dm import manifest
 from l2dm.errors import BadStore, TrackingFailed
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 PREFIX = "l2dm."
 PAGE = 1000  # registered models of one request, MLflow's most
@@ -89,11 +90,17 @@ def told(what: str) -> Iterator[None]:
 
 
 def experiment(mlflow: Any, home: Home, line: str) -> str:
-    """Id of the experiment `l2dm/<line>`; made once, artifacts in the state folder."""
+    """Id of the experiment `l2dm/<line>`; made once, artifacts in the state folder.
+
+    One that somebody deleted is restored: it holds the files of the line's versions.
+    """
     name = f"l2dm/{line}"
     client = mlflow.MlflowClient()
     found = client.get_experiment_by_name(name)
     if found is not None:
+        if found.lifecycle_stage != "active":
+            log.warning("experiment %s was deleted: it is restored", name)
+            client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
     place = None if _server() else (home.artifacts / line).as_uri()
     try:

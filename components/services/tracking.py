@@ -5,16 +5,19 @@ and a metric point (name, step) that is there is not logged again. `MlflowTracki
 `MemoryTracking` pass one contract suite.
 """
 
+import logging
 import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from components.services.home import Home
 from components.services.mlflow_store import connect, experiment
 
+log = logging.getLogger(__name__)
 Point = tuple[str, int, float]  # metric name, step, value
 BATCH, PARAMS = 1000, 100  # points and parameters per request, MLflow's limits
 
@@ -77,28 +80,33 @@ class MemoryTracking:
 
 
 class MlflowTracking:
-    """A run of the experiment `l2dm/<line>`, found again by the tag `l2dm.task_key`."""
+    """A run of the experiment `l2dm/<line>`, found again by the tag `l2dm.task_key`.
+
+    One that somebody deletes meanwhile is followed by a new one, which holds what is told from then
+    on; the deleted one holds the rest.
+    """
 
     def __init__(self, home: Home, line: str, task: str) -> None:
         mlflow = connect(home)
         self._client = mlflow.MlflowClient()
-        self.run_id = run_of(mlflow, home, line, task)
+        self._find = partial(run_of, mlflow, home, line, task)
+        self.run_id = self._find()
         self._known: dict[str, set[int]] = {}
 
     def params(self, values: Mapping[str, Any]) -> None:
         """See Tracking."""
         from mlflow.entities import Param
 
-        known = self._client.get_run(self.run_id).data.params
+        known = self._living().data.params
         fresh = [Param(name, str(value)) for name, value in values.items() if name not in known]
         for start in range(0, len(fresh), PARAMS):
-            self._client.log_batch(self.run_id, params=fresh[start : start + PARAMS])
+            self._log(params=fresh[start : start + PARAMS])
 
     def tags(self, values: Mapping[str, str]) -> None:
         """See Tracking."""
         from mlflow.entities import RunTag
 
-        self._client.log_batch(self.run_id, tags=[RunTag(*item) for item in values.items()])
+        self._log(tags=[RunTag(*item) for item in values.items()])
 
     def metrics(self, points: list[Point]) -> None:
         """See Tracking."""
@@ -111,15 +119,48 @@ class MlflowTracking:
                 seen.add(step)
                 fresh.append(Metric(name, float(value), int(time.time() * 1000), step))
         for start in range(0, len(fresh), BATCH):
-            self._client.log_batch(self.run_id, metrics=fresh[start : start + BATCH])
+            self._log(metrics=fresh[start : start + BATCH])
 
     def file(self, path: Path, under: str) -> None:
         """See Tracking."""
+        self._living()  # a deleted run takes files without a word
         self._client.log_artifact(self.run_id, str(path), under or None)
 
     def finish(self, state: str) -> None:
         """See Tracking."""
+        self._living()
         self._client.set_terminated(self.run_id, state)
+
+    def _log(self, **batch: Any) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.log_batch(self.run_id, **batch)
+        except MlflowException:
+            deleted, run = self.run_id, self._living().info.run_id
+            if run == deleted:
+                raise
+            self._client.log_batch(run, **batch)
+
+    def _living(self) -> Any:
+        """The run, or the one that follows it when somebody deleted it."""
+        found = self._run()
+        if found is None:
+            deleted, self.run_id, self._known = self.run_id, self._find(), {}
+            log.warning("run %s was deleted: %s takes its place", deleted, self.run_id)
+            found = self._client.get_run(self.run_id)
+        return found
+
+    def _run(self) -> Any | None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            run = self._client.get_run(self.run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+        return run if run.info.lifecycle_stage == "active" else None
 
     def _steps(self, name: str) -> set[int]:
         """Steps of this metric that the store holds; asked once, then kept up to date here."""

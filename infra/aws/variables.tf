@@ -27,9 +27,9 @@ variable "kms_key_arn" {
 }
 
 variable "inbox_days" {
-  description = "Days after which an upload is removed, learned or not; null keeps it. Learned concepts never need it again."
+  description = "Days after which an upload is removed, learned or not. null keeps uploads. Learned concepts never need theirs again; one that still waits then (a line that is broken for so long) is lost when its noncurrent_days are over."
   type        = number
-  default     = 90
+  default     = null
 
   validation {
     condition     = var.inbox_days == null ? true : var.inbox_days >= 7

@@ -108,6 +108,46 @@ def test_a_run_that_was_deleted_by_hand_is_made_again(home: Home) -> None:
     again.finish("FINISHED")
 
 
+def test_an_experiment_that_was_deleted_by_hand_is_restored(home: Home) -> None:
+    first = MlflowTracking(home, "pets", "t0001")
+    client = connect(home).MlflowClient()
+    client.delete_experiment(client.get_run(first.run_id).info.experiment_id)
+    again = MlflowTracking(home, "pets", "t0001")
+    again.metrics([("loss", 1, 0.5)])
+    assert client.get_run(again.run_id).info.lifecycle_stage == "active"
+
+
+@pytest.mark.parametrize("how", ["metrics", "params", "tags", "file", "finish"])
+def test_a_run_that_is_deleted_while_a_step_works_is_followed_by_another(
+    home: Home, tmp_path: Path, how: str
+) -> None:
+    tracking = MlflowTracking(home, "pets", "t0001")
+    tracking.metrics([("loss", 1, 0.5)])
+    first, client = tracking.run_id, connect(home).MlflowClient()
+    client.delete_run(first)
+    (tmp_path / "sheet.png").write_bytes(b"png")
+    tell: dict[str, Any] = {
+        "metrics": lambda: tracking.metrics([("loss", 1, 0.5), ("loss", 2, 0.4)]),
+        "params": lambda: tracking.params({"rank": 8}),
+        "tags": lambda: tracking.tags({"l2dm.concept": "rex"}),
+        "file": lambda: tracking.file(tmp_path / "sheet.png", ""),
+        "finish": lambda: tracking.finish("FINISHED"),
+    }
+    tell[how]()
+    assert tracking.run_id != first
+    assert MlflowTracking(home, "pets", "t0001").run_id == tracking.run_id
+    run = client.get_run(tracking.run_id)
+    kept = {
+        "metrics": run.data.metrics == {"loss": 0.4},
+        "params": run.data.params == {"rank": "8"},
+        "tags": run.data.tags.get("l2dm.concept") == "rex",
+        "file": [one.path for one in client.list_artifacts(tracking.run_id)] == ["sheet.png"],
+        "finish": run.info.status == "FINISHED",
+    }
+    assert kept[how]
+    assert client.get_run(first).data.metrics == {"loss": 0.5}
+
+
 def test_a_run_that_the_platform_made_is_used(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     given = MlflowTracking(home, "pets", "t0009").run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", given)

@@ -48,6 +48,7 @@ module "state" {{
   source = "{module}"
   bucket = "l2dm-test"
   prefix = "team/state"
+  inbox_days = 90
   kubernetes = {{
     provider_arn = "arn:aws:iam::123456789012:oidc-provider/oidc.example/id/1"
     issuer       = "oidc.example/id/1"
@@ -147,6 +148,7 @@ def test_the_bucket_is_versioned_closed_and_cleans_up(aws: Any, made: dict[str, 
         "DaysAfterInitiation": 1
     }
     assert rules["old-uploads"]["Filter"]["Prefix"] == "team/state/inbox/"
+    assert rules["old-uploads"]["Expiration"] == {"Days": 90}
     assert all("records" not in json.dumps(rule) for rule in rules.values())
 
 
