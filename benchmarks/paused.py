@@ -4,7 +4,8 @@
 
 Two processes promote two versions that were both learned from the champion. The first is stopped
 with SIGSTOP between reading the champion and writing the record, then between record and alias;
-meanwhile its lease expires, the second takes the line over and promotes; the first is woken.
+meanwhile its lease expires, the second takes the line over and promotes; the first is woken. The
+second's clock is right, five minutes ahead, or five minutes behind (libfaketime).
 radosgw, PostgreSQL and MLflow are started natively. Exits 1 on a double promotion or a wrong alias.
 """
 
@@ -13,6 +14,7 @@ import os
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
 from integration import servers
@@ -24,10 +26,12 @@ from components.services.home import Home
 from components.services.mlflow_store import MlflowRegistry
 
 BUCKET = "paused"
+CHAMPIONS = {"record": 3, "alias": 2}  # where the first is stopped, and who must be champion then
+CLOCKS = (0, 300, -300)  # seconds by which the second's clock is wrong
 
 
 def main() -> None:
-    """Both points at once, on two lines."""
+    """Both points and three clocks at once, on six lines."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="of the pause and of the lease")
     seconds = parser.parse_args().seconds
@@ -40,20 +44,26 @@ def main() -> None:
         (release / "manifest.json").write_text("{}")
         registry = MlflowRegistry(home, "pocket", ECHO)
 
-        def play(point: str) -> Aftermath:
-            return Stage(home, registry, "mlflow", f"at-{point}", release).play(
-                point, seconds, seconds
+        def play(case: tuple[str, int]) -> Aftermath:
+            point, ahead = case
+            line = f"at-{point}-{CLOCKS.index(ahead)}"
+            return Stage(home, registry, "mlflow", line, release).play(
+                point, seconds, seconds, ahead
             )
 
-        with ThreadPoolExecutor(2) as pool:
-            record, alias = pool.map(play, ("record", "alias"))
-    for point, found in (("before the record", record), ("before the alias", alias)):
+        cases = list(product(CHAMPIONS, CLOCKS))
+        with ThreadPoolExecutor(len(cases)) as pool:
+            after = list(pool.map(play, cases))
+    wrong = False
+    for (point, ahead), found in zip(cases, after, strict=True):
+        champion = CHAMPIONS[point]
+        wrong |= found.chain != ((0, 1), (1, champion))
+        wrong |= found.aliases != {"champion": champion, "previous": 1}
+        wrong |= not ahead - 1 <= found.told < ahead + 60
         chain = " ".join(f"{source}→{target}" for source, target in found.chain)
-        ends = f"{found.slept:.0f} s | {found.sleeper} | {found.rival}"
-        print(f"| {point} | {ends} | {chain} | {found.aliases} |")
-    chains = (record.chain, alias.chain) == (((0, 1), (1, 3)), ((0, 1), (1, 2)))
-    aliases = [{"champion": champion, "previous": 1} for champion in (3, 2)]
-    sys.exit(not chains or [record.aliases, alias.aliases] != aliases)
+        ends = f"{found.slept:.0f} s | {ahead:+d} s | {found.sleeper} | {found.rival}"
+        print(f"| before the {point} | {ends} | {chain} | {found.aliases} |")
+    sys.exit(wrong)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""One promoter sleeps inside its promotion, longer than its lease; another takes the line over."""
+"""One promoter sleeps inside its promotion, longer than its lease; another takes the line over.
+
+The other's clock may be wrong: libfaketime (Debian's package faketime) tells its whole process, C
+libraries included, another time.
+"""
 
 import os
 import signal
@@ -12,17 +16,22 @@ from components.services.home import Home
 from components.services.leases import Leases
 from components.services.records import Records
 from components.services.registry import Facts, Registry
-from l2dm.errors import LineBusy
 
 SCRIPT = Path(__file__).with_name("paused_promoter.py")
+LIBRARIES = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
+FAKETIME = next((str(path) for path in LIBRARIES), "")
 
 
 @dataclass(frozen=True)
 class Aftermath:
-    """How both ended, the promotions on record, the aliases, and how long the first one slept."""
+    """How both ended, the promotions on record, the aliases, and how long the first one slept.
+
+    told: seconds from when the rival was started, by our clock, to its first look at its own.
+    """
 
     sleeper: str
     rival: str
+    told: float
     chain: tuple[tuple[int, int], ...]
     aliases: dict[str, int]
     slept: float
@@ -38,24 +47,23 @@ class Stage:
     line: str
     release: Path
 
-    def play(self, point: str, sleeps: float, seconds: float) -> Aftermath:
-        """seconds: after how many a lease expires. The rival acts while the sleeper sleeps."""
+    def play(self, point: str, sleeps: float, seconds: float, ahead: int = 0) -> Aftermath:
+        """seconds: after how many a lease expires. The rival acts while the sleeper sleeps.
+
+        ahead: by how many seconds the rival's clock is wrong.
+        """
         records, leases = Records(self.home.store, self.line), Leases(self.home.store, seconds)
         for number, parent in ((1, 0), (2, 1), (3, 1)):
             facts = Facts(f"t{number:04d}", f"c{number}", "dog", parent, f"digest-{number}", True)
             assert self.registry.register(self.line, self.release, facts) == number
         records.append("promotion", line=self.line, task="t0001", source=0, target=1)
         self.registry.set_alias(self.line, "champion", 1)
-        sleeper = self.promoter(2, self.hold(leases, "one").fence, point, seconds)
+        # by a process of its own, as far as anybody can tell: this one lives on
+        lease = leases.take(self.line, "one")
+        sleeper = self.promoter(2, str(lease.fence), point, seconds)
         until_stopped(sleeper.pid)
-        began = time.monotonic()
-        while True:
-            try:
-                lease = self.hold(leases, "two")
-                break
-            except LineBusy:
-                time.sleep(0.2)
-        rival = self.promoter(3, lease.fence, "nowhere", seconds).communicate()[0].strip()
+        began, asked = time.monotonic(), time.time()
+        rival = self.promoter(3, "take", "nowhere", seconds, ahead).communicate()[0].split()
         time.sleep(max(0.0, sleeps - (time.monotonic() - began)))
         slept = time.monotonic() - began
         os.kill(sleeper.pid, signal.SIGCONT)
@@ -67,14 +75,11 @@ class Stage:
             if event.kind == "promotion"
         )
         aliases = {str(name): number for name, number in self.registry.aliases(self.line).items()}
-        return Aftermath(woken, rival, chain, aliases, slept)
-
-    def hold(self, leases: Leases, owner: str):  # type: ignore[no-untyped-def]
-        """By a process of its own, as far as anybody can tell: this one lives on."""
-        return leases.take(self.line, owner)
+        told = float(rival[1]) - asked
+        return Aftermath(woken.split()[0], rival[0], told, chain, aliases, slept)
 
     def promoter(
-        self, version: int, fence: int, point: str, seconds: float
+        self, version: int, fence: str, point: str, seconds: float, ahead: int = 0
     ) -> "subprocess.Popen[str]":
         arguments = (self.home.place, self.registry_name, self.line, version, fence, point, seconds)
         return subprocess.Popen(
@@ -82,8 +87,15 @@ class Stage:
             stdout=subprocess.PIPE,
             text=True,
             # beside the script lie tests/l2dm and others, which must not pass for the packages
-            env={**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])},
+            env={**os.environ, **_clock(ahead), "PYTHONPATH": str(SCRIPT.parents[1])},
         )
+
+
+def _clock(ahead: int) -> dict[str, str]:
+    if not ahead:
+        return {}
+    assert FAKETIME, "expected libfaketime for a wrong clock; apt-get install faketime"
+    return {"LD_PRELOAD": FAKETIME, "FAKETIME": f"{ahead:+d}s"}
 
 
 def until_stopped(number: int) -> None:

@@ -4,12 +4,14 @@
 
 REGISTRY: "mlflow", or the folder of a FolderRegistry. POINT: "record" (the champion was read, the
 promotion is not written), "alias" (it is written, the aliases are not set) or "nowhere". SECONDS:
-after how many a lease expires. Prints how it ended: "promoted", or the name of the error.
+after how many a lease expires. FENCE: "take" waits for the line and takes it. Prints how it ended,
+"promoted" or the name of the error, and what time its clock said at first.
 """
 
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +24,7 @@ from components.services.mlflow_store import MlflowRegistry
 from components.services.promotion import settle
 from components.services.records import Records
 from components.services.registry import FolderRegistry
-from l2dm.errors import L2dmError
+from l2dm.errors import L2dmError, LineBusy
 
 ECHO = Path(__file__).parent / "components" / "echo_model.py"
 
@@ -42,6 +44,7 @@ def stops_before(act: Callable[..., Any], when: Callable[..., bool]) -> Callable
 
 def main() -> None:
     place, kind, line, version, fence, point, seconds = sys.argv[1:]
+    clock = time.time()
     warnings.simplefilter("ignore")
     leases.SECONDS = float(seconds)
     home = Home.at(place)
@@ -55,12 +58,21 @@ def main() -> None:
     if point == "alias":
         registry.set_alias = stops_before(registry.set_alias, lambda *arguments: True)
     held = Leases(home.store)
+    number = take(held, line) if fence == "take" else int(fence)
     try:
-        settle(registry, records, line, int(version), lambda: held.check(line, int(fence)))
+        settle(registry, records, line, int(version), lambda: held.check(line, number))
     except L2dmError as error:
-        print(type(error).__name__)
+        print(type(error).__name__, clock)
     else:
-        print("promoted")
+        print("promoted", clock)
+
+
+def take(leases: Leases, line: str) -> int:
+    while True:
+        try:
+            return leases.take(line, "rival").fence
+        except LineBusy:
+            time.sleep(0.2)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ for program in ceph-mon ceph-osd radosgw ceph; do
     command -v "$program" >/dev/null || missing="$missing $program"
 done
 command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
+ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || missing="$missing faketime"
 [ -n "$missing" ] || exit 0
 
 packages=$(echo "$missing" | sed 's/\<ceph$/ceph-common/; s/\<ceph /ceph-common /')

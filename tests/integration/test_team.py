@@ -9,8 +9,6 @@ import uuid
 from pathlib import Path
 
 import pytest
-from integration import servers
-from object_stores import AT_HOME
 from PIL import Image
 
 from l2dm.doors import Concept
@@ -25,20 +23,6 @@ TINY = (
     *("evaluate.pictures=2", "evaluate.distractors=4", "evaluate.resamples=20"),
     *("gate.min_identity=0", "gate.max_forgetting=2", "gate.max_drift=2"),
 )
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    where = servers.told()
-    if where is None:
-        pytest.skip("no servers run; make test-integration starts radosgw, PostgreSQL and MLflow")
-    for name, value in (AT_HOME | where.aws).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("AWS_PROFILE", raising=False)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", where.mlflow)
-    monkeypatch.setenv("L2DM_SCRATCH", str(tmp_path / "scratch"))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return f"s3://{servers.BUCKET}/team-{uuid.uuid4().hex}"
 
 
 def pictures(folder: Path) -> Path:
