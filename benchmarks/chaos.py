@@ -7,7 +7,8 @@ on one bucket, commits uploads, and every few seconds kills (SIGKILL) or pauses 
 are dropped, doubled and reordered. What happens to whom follows from the seed; at which moment of
 their work it meets them does not. When all uploads are in and the time of the kills is over, the
 dispatchers get until the deadline to finish in peace. Then everything is counted; exits 1 when a
-count is wrong, with the whole history of the lines concerned.
+count is wrong, with the whole history of the lines concerned. --lasting: runs go on without the
+dispatcher that started them, as pipeline runs of a cluster do.
 """
 
 import argparse
@@ -41,13 +42,15 @@ from components.services.uploads import Uploads
 from l2dm.errors import L2dmError
 
 KINDS = {  # what happens every few seconds, and how often of a hundred times
-    "kill run": 32,
-    "kill dispatcher": 16,
+    "kill run": 30,
+    "kill dispatcher": 12,
+    "replace dispatcher": 6,  # told to end, as in an upgrade
     "pause run": 24,
     "pause dispatcher": 14,
     "kill mlflow": 5,
     "kill radosgw": 9,
 }
+SIGNALS = {"kill": signal.SIGKILL, "pause": signal.SIGSTOP, "replace": signal.SIGTERM}
 LONGEST_PAUSE = 15.0  # seconds, nearly two leases
 BUCKET = "chaos"
 DISPATCHER = "from benchmarks.chaos_processes import main; main()"
@@ -63,6 +66,8 @@ class Scene:
     prefix: str
     parallel: int
     ports: tuple[int, ...]
+    lasting: bool = False
+    replaced: set[int] = field(default_factory=set)  # ports of dispatchers that were told to end
     dispatchers: dict[int, "subprocess.Popen[bytes]"] = field(default_factory=dict)
     happened: Counter[str] = field(default_factory=Counter)
     over: threading.Event = field(default_factory=threading.Event)
@@ -85,6 +90,7 @@ class Scene:
             port,
             self.parallel,
             skew=300.0 if port == self.ports[0] else 0.0,  # one clock is five minutes off
+            cluster=str(self.folder / "machine-cluster" / "dispatched") if self.lasting else "",
         )
         (machine / "role.json").write_text(json.dumps(asdict(role)))
         command = [sys.executable, "-c", DISPATCHER, str(machine / "role.json")]
@@ -113,6 +119,7 @@ def main() -> None:
     parser.add_argument("--parallel", type=int, default=3, help="runs at once of a dispatcher")
     parser.add_argument("--every", type=float, default=4.0, help="longest time between two blows")
     parser.add_argument("--minutes", type=float, default=40.0, help="until the deadline")
+    parser.add_argument("--lasting", action="store_true", help="runs outlive their dispatcher")
     parser.add_argument("--keep", action="store_true", help="leave the logs")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="l2dm-chaos-"))
@@ -137,6 +144,7 @@ def play(
     (folder / "release" / "manifest.json").write_text("{}")
     ports = tuple(servers.free_port() for _ in range(options.dispatchers))
     scene = Scene(running, where, folder, f"seed-{options.seed}", options.parallel, ports)
+    scene.lasting = options.lasting
     for port in ports:
         scene.start_dispatcher(port)
     began, deadline = time.monotonic(), time.monotonic() + 60 * options.minutes
@@ -239,8 +247,10 @@ def hit(scene: Scene, kind: str, port: int, which: float, seconds: float) -> boo
         if not runs:
             return False
         number = runs[int(which * len(runs))]
+    if what == "replace":
+        scene.replaced.add(port)
     try:
-        os.kill(number, signal.SIGSTOP if what == "pause" else signal.SIGKILL)
+        os.kill(number, SIGNALS[what])
     except ProcessLookupError:
         return False
     if what == "pause":
@@ -248,10 +258,20 @@ def hit(scene: Scene, kind: str, port: int, which: float, seconds: float) -> boo
         waker.daemon = True
         waker.start()
     elif whom == "dispatcher":
-        process.wait()
+        end(process)
         time.sleep(seconds)
         scene.start_dispatcher(port)
+        scene.replaced.discard(port)
     return True
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """Wait for a dispatcher that was killed or told to end; as long as a pod's end may take."""
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def resume(number: int) -> None:
@@ -277,7 +297,8 @@ def wait(
     while left and time.monotonic() < deadline:
         time.sleep(10.0)
         for port, process in tuple(scene.dispatchers.items()):
-            if process.poll() is not None and process.returncode != -signal.SIGKILL:
+            ended_itself = process.poll() is not None and process.returncode != -signal.SIGKILL
+            if ended_itself and port not in scene.replaced:
                 died += 1
                 print(f"A DISPATCHER ENDED BY ITSELF: exit {process.returncode}", flush=True)
                 scene.start_dispatcher(port)
@@ -321,7 +342,17 @@ def report(scene: Scene, plan: list[tuple[str, str]]) -> int:
         print(f"{name:22s}{number}")
     for kind, number in sorted(scene.happened.items()):
         print(f"{kind:28s}{number}")
+    for what, number in tries(home, plan).items():
+        print(f"{what:28s}{number}")
     return total.wrong + died
+
+
+def tries(home: Home, plan: list[tuple[str, str]]) -> Counter[str]:
+    """How many runs were started, and of how many it was said that their dispatcher was gone."""
+    events = [e for line in {at for at, _ in plan} for e in Records(home.store, line).events()]
+    gone = [e for e in events if e.kind == "retried" and "not heard of" in e.facts["reasons"][0]]
+    started = sum(event.kind == "started" for event in events)
+    return Counter({"runs started": started, "runs ended by a dispatcher": len(gone)})
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ A dispatcher is the real one with its real `LocalRuns`, except that a run's proc
 server that has mlflow loaded (or 200 uploads would spend ten minutes importing it), and that its
 steps are fast ones. Every dispatcher plays a machine of its own: another scratch folder, and no
 process of another one is known to be dead, so that only an expired lease frees a line.
+Lasting runs go on when their dispatcher dies, as those of a cluster do: whoever comes next finds
+them.
 """
 
 import json
@@ -11,12 +13,14 @@ import logging
 import multiprocessing
 import os
 import random
+import signal
 import sys
 import time
 import uuid
 import warnings
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -34,11 +38,12 @@ from components.services.wakeups import HttpWakeups, SqsWakeups
 from l2dm.errors import L2dmError
 from pipelines.dispatch import Dispatcher, Policy, Settings
 from pipelines.follow import follow
-from pipelines.runs import Child, LocalRuns, execute
+from pipelines.runs import Child, LocalRuns, Look, execute
 from pipelines.submit import Job, RunFailed
 
 ECHO = ROOT / "tests" / "components" / "echo_model.py"
 LEASE_SECONDS = 8.0
+STARTS = 10.0  # seconds that a process may take to say its number
 ATTEMPTS = 1000  # whoever is killed every few seconds did not fail
 
 
@@ -46,7 +51,8 @@ ATTEMPTS = 1000  # whoever is killed every few seconds did not fail
 class Role:
     """What a dispatcher process is told. folder: scratch of its machine; skew: of its clock, s.
 
-    registry: folder of one without a server; "" is MLflow. queue: URL; "" is the webhook.
+    registry: folder of one without a server; "" is MLflow. queue: URL; "" is the webhook. cluster:
+    folder of runs that outlive every dispatcher; "" is for runs that die with theirs.
     """
 
     place: str
@@ -60,6 +66,7 @@ class Role:
     every: float = 2.0
     registry: str = ""
     queue: str = ""
+    cluster: str = ""
 
 
 @dataclass
@@ -93,21 +100,72 @@ class FastLocalRuns(LocalRuns):
         self._fork.set_forkserver_preload([__name__, "mlflow.pyfunc", "boto3"])
 
     def _spawn(self, folder: Path) -> Child:
-        places = (str(folder), self._release, self._registry)
-        arguments = (places, os.getpid(), leases._process_space())
+        return self._fork_run(folder, os.getpid(), leases._process_space())
+
+    def _fork_run(self, folder: Path, dispatcher: int, space: str) -> Child:
+        arguments = ((str(folder), self._release, self._registry), dispatcher, space)
         process = self._fork.Process(target=run_process, args=arguments, daemon=False)
         process.start()
         return Forked(process)
 
 
+class LastingRuns(FastLocalRuns):
+    """Runs in one folder for all dispatchers, which go on without the one that started them."""
+
+    lasting = True
+
+    def __init__(self, home: Home, release: str, registry: str, folder: str) -> None:
+        super().__init__(home, release, registry)
+        self._folder = Path(folder)
+
+    def look(self, name: str) -> Look:
+        """See Runs; its process is anybody's child."""
+        found = super().look(name)
+        folder = self._folder / name
+        if found.state != "failed" or (folder / "end.json").exists():
+            return found
+        began = time.time() - (folder / "job.json").stat().st_mtime < STARTS
+        return Look("running") if began or lives(self._number(name)) else found
+
+    def stop(self, name: str) -> None:
+        """See Runs."""
+        number = self._number(name)
+        if lives(number):
+            with suppress(ProcessLookupError):
+                os.killpg(number, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Leave the runs alone."""
+
+    def _number(self, name: str) -> int:
+        path = self._folder / name / "pid"
+        return int(path.read_text() or 0) if path.exists() else 0
+
+    def _spawn(self, folder: Path) -> Child:
+        return self._fork_run(folder, 0, f"pod {uuid.uuid4().hex}")
+
+
+def lives(number: int) -> bool:
+    """Whether a process is there and has not ended."""
+    try:
+        state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
 def run_process(places: tuple[str, str, str], dispatcher: int, space: str) -> None:
-    """The process of one run. places: its folder, the release, the registry."""
+    """The process of one run. places: its folder, the release, the registry.
+
+    dispatcher: with which it dies; 0: with none.
+    """
     folder, release, registry = places
     os.setsid()
     output = os.open(f"{folder}/output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    os.environ[watch.VARIABLE] = str(dispatcher)
+    if dispatcher:
+        os.environ[watch.VARIABLE] = str(dispatcher)
     Path(folder, "pid").write_text(str(os.getpid()))
     play_a_machine(space)
     warnings.simplefilter("ignore")  # mlflow's
@@ -151,7 +209,8 @@ def dispatch(role: Role, clock: Callable[[], float]) -> None:
     """Follow all lines until killed."""
     home = replace(Home.at(role.place), folder=Path(role.folder))
     Path(role.folder).mkdir(parents=True, exist_ok=True)
-    runs = FastLocalRuns(home, role.release, role.registry)
+    given = (home, role.release, role.registry)
+    runs = LastingRuns(*given, role.cluster) if role.cluster else FastLocalRuns(*given)
     policy = Policy(attempts=ATTEMPTS, backoff=0.5, parallel=role.parallel)
     dispatcher = Dispatcher(
         home,
@@ -173,6 +232,7 @@ def dispatch(role: Role, clock: Callable[[], float]) -> None:
 def main() -> None:
     """One dispatcher."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as `l2dm dispatch` does
     role = Role(**json.loads(Path(sys.argv[1]).read_text()))
     play_a_machine(f"machine of {os.getpid()}")
     dispatch(role, lambda: time.time() + role.skew)
