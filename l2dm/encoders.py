@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from l2dm import basefolder
+from l2dm import basefolder, devices
 from l2dm.errors import BadBase
 
 _BATCH = 64
@@ -41,7 +41,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Encoders:
-    """Frozen encoders; every feature has unit length."""
+    """Frozen encoders; every feature has unit length. Pictures and features are on the CPU."""
 
     clip: Any
     tokenizer: Any
@@ -50,12 +50,17 @@ class Encoders:
     vision_input: Preprocessing
     foreign: Tensor | None  # (m, d') identity features of the base's own distractors
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.vision.parameters()).device
+
     @torch.no_grad()
     def image(self, pictures: Tensor) -> Tensor:
         """CLIP image features. pictures: (B, 3, H, W) uint8. Returns (B, d)."""
         parts = []
         for part in pictures.split(_BATCH):
-            pooled = self.clip.vision_model(self.clip_input(part)).pooler_output
+            pooled = self.clip.vision_model(self.clip_input(part).to(self.device)).pooler_output
             parts.append(self.clip.visual_projection(pooled))
         return _unit(parts)
 
@@ -69,14 +74,14 @@ class Encoders:
             truncation=True,
             return_tensors="pt",
         )
-        pooled = self.clip.text_model(tokens.input_ids).pooler_output
+        pooled = self.clip.text_model(tokens.input_ids.to(self.device)).pooler_output
         return _unit([self.clip.text_projection(pooled)])
 
     @torch.no_grad()
     def identity(self, pictures: Tensor) -> Tensor:
         """Identity features (DINO's role). pictures: (B, 3, H, W) uint8. Returns (B, d')."""
         parts = [
-            self.vision(self.vision_input(part)).pooler_output.flatten(1)
+            self.vision(self.vision_input(part).to(self.device)).pooler_output.flatten(1)
             for part in pictures.split(_BATCH)
         ]
         return _unit(parts)
@@ -95,8 +100,13 @@ class Encoders:
         return self.identity(pictures[:count])
 
 
-def load_encoders(base: str, folder: Path | None = None) -> Encoders:
-    """The encoders of a base, or of `folder` (holding `clip/` and `identity/`). Raises BadBase."""
+def load_encoders(
+    base: str, folder: Path | None = None, *, device: torch.device | None = None
+) -> Encoders:
+    """The encoders of a base, or of `folder` (holding `clip/` and `identity/`). Raises BadBase.
+
+    device: `devices.accelerator()` if none is named.
+    """
     from transformers import AutoModel, CLIPModel, CLIPTokenizer
 
     root = folder or basefolder.locate(base)
@@ -109,14 +119,15 @@ def load_encoders(base: str, folder: Path | None = None) -> Encoders:
             )
     clip = CLIPModel.from_pretrained(root / "clip", dtype=torch.float32, use_safetensors=True)
     vision = AutoModel.from_pretrained(root / "identity", dtype=torch.float32, use_safetensors=True)
+    place = devices.prepared(device)
     own = root / "clip" / "tokenizer_config.json"
     words = root / "clip" if own.is_file() else root / "tokenizer"
     foreign = root / "identity" / "distractors.safetensors"
     return Encoders(
-        clip=clip.requires_grad_(False).eval(),
+        clip=clip.requires_grad_(False).eval().to(place),
         tokenizer=CLIPTokenizer.from_pretrained(words),
         clip_input=_preprocessing(root / "clip", clip.config.vision_config.image_size),
-        vision=vision.requires_grad_(False).eval(),
+        vision=vision.requires_grad_(False).eval().to(place),
         vision_input=_preprocessing(root / "identity", getattr(vision.config, "image_size", 224)),
         foreign=load_file(foreign)["features"].float() if foreign.is_file() else None,
     )
@@ -133,4 +144,4 @@ def _preprocessing(folder: Path, side: int) -> Preprocessing:
 
 
 def _unit(parts: list[Tensor]) -> Tensor:
-    return functional.normalize(torch.cat(parts).float(), dim=-1)
+    return functional.normalize(torch.cat(parts).float().cpu(), dim=-1)

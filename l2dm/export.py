@@ -50,7 +50,8 @@ def export(release: Path, base: str, out: Path) -> tuple[Path, ...]:
             f"expected a release that knows a concept, found the empty one of line "
             f"{door.record.line!r} in {release}; learn a concept first"
         )
-    model = load_release(release, base)
+    # what is written does not depend on this machine's GPU, and diffusers' own is on the CPU, too
+    model = load_release(release, base, device=torch.device("cpu"))
     wanted = plain.reference(model, adapter.record.concepts)
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = _draft(out)

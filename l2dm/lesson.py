@@ -54,6 +54,15 @@ class Examples:
     def __len__(self) -> int:
         return len(self.prompts)
 
+    def to(self, device: torch.device) -> "Examples":
+        """The same on another device."""
+        return Examples(
+            noisy=self.noisy.to(device),
+            target=self.target.to(device),
+            timesteps=self.timesteps.to(device),
+            prompts=self.prompts,
+        )
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -63,9 +72,16 @@ class Batch:
     replay: Examples
     prior: Examples
 
+    def to(self, device: torch.device) -> "Batch":
+        """The same on another device."""
+        return Batch(self.new.to(device), self.replay.to(device), self.prior.to(device))
+
 
 def draw_batch(lesson: Lesson, schedule: NoiseSchedule, spec: TrainSpec, step: int) -> Batch:
-    """The batch of one step: entries, wordings, noise and timesteps from (lesson.seed, step)."""
+    """The batch of one step: entries, wordings, noise and timesteps from (lesson.seed, step).
+
+    Drawn on the CPU, so that it is the same on every device.
+    """
     generator = generator_for(lesson.seed, "batch", step)
 
     def draw(pool: Pool, count: int) -> Examples:

@@ -21,7 +21,7 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 import torch
 from torch import Tensor, nn
 
-from l2dm import basefolder
+from l2dm import basefolder, devices
 from l2dm.adapters.contract import Adapter, NoAdapter
 from l2dm.diffusion import NoiseSchedule
 from l2dm.errors import BadBase, BadPrompt, DoesNotFit
@@ -127,9 +127,10 @@ class Model:
         return latents.float()
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (B, C, h, w) to pictures (B, 3, H, W) uint8 on the CPU."""
+        """Latents (B, C, h, w), wherever they are, to pictures (B, 3, H, W) uint8 on the CPU."""
         with torch.no_grad():
-            unit = self.vae.decode(latents / self.scaling, return_dict=False)[0]
+            scaled = latents.to(self.device) / self.scaling
+            unit = self.vae.decode(scaled, return_dict=False)[0]
         return to_bytes(unit.float().cpu())
 
     def sampler(self) -> Any:
@@ -163,8 +164,11 @@ class Model:
             )
 
 
-def load_base(name: str, *, device: str | torch.device = "cpu") -> Model:
-    """Load "pocket", a diffusers folder or "org/name", frozen, in float32. Raises BadBase."""
+def load_base(name: str, *, device: torch.device | None = None) -> Model:
+    """Load "pocket", a diffusers folder or "org/name", frozen, in float32. Raises BadBase.
+
+    device: `devices.accelerator()` if none is named.
+    """
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel
 
@@ -180,7 +184,7 @@ def load_base(name: str, *, device: str | torch.device = "cpu") -> Model:
     except (OSError, ValueError, RuntimeError) as error:
         raise BadBase(f"base model {folder}: its weights could not be read: {error}") from error
     for part in (unet, vae, text_encoder):
-        part.requires_grad_(False).eval().to(device)
+        part.requires_grad_(False).eval().to(devices.prepared(device))
     embedding = PlaceholderEmbedding(text_encoder.get_input_embeddings())
     text_encoder.set_input_embeddings(embedding)
     noise, scheduler = _schedules(folder)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save_file
 
 from l2dm import (
@@ -21,6 +22,7 @@ from l2dm import (
     basefolder,
     checking,
     concepts,
+    devices,
     doors,
     evaluation,
     launch,
@@ -213,7 +215,7 @@ def train(
     if context.spec.train.processes > 1:
         launch.together(sources, out, context, work=work, on_step=on_step)
         return manifest.read(out, doors.Adapter)
-    door = learn(sources, out, context, Alone(), work=work, on_step=on_step)
+    door = learn(sources, out, context, Alone(devices.accelerator()), work=work, on_step=on_step)
     assert door is not None  # who learns alone writes
     return door
 
@@ -317,10 +319,13 @@ def promote(
     )
 
 
-def load_release(release: Path, base: str) -> Model:
-    """The model that a release describes, ready to draw. Raises BadDoor, DoesNotFit."""
+def load_release(release: Path, base: str, *, device: torch.device | None = None) -> Model:
+    """The model that a release describes, ready to draw. Raises BadDoor, DoesNotFit.
+
+    device: as for `load_base`.
+    """
     manifest.read(release, doors.Release)
-    model = load_base(base)
+    model = load_base(base, device=device)
     attaching.attach_door(model, releases.adapter_of(release))
     return model
 

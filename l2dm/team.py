@@ -47,14 +47,16 @@ class Alone:
     """One process with the whole batch."""
 
     rank = 0
-    device = torch.device("cpu")
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
 
     def agree(self, parameters: Sequence[nn.Parameter]) -> None:
         """Nobody to agree with."""
 
     def share(self, batch: Batch) -> Batch:
         """All of it."""
-        return batch
+        return batch.to(self.device)
 
     def weigh(self, terms: Mapping[str, Tensor]) -> Weighed:
         """The mean of every term, and their sum."""
@@ -85,7 +87,7 @@ class Rank:
     def share(self, batch: Batch) -> Batch:
         """See Team. Groups that do not divide leave the first ranks one sample more."""
         parts = (self._part(group) for group in (batch.new, batch.replay, batch.prior))
-        return Batch(*parts)
+        return Batch(*parts).to(self.device)
 
     def weigh(self, terms: Mapping[str, Tensor]) -> Weighed:
         """See Team. A term is divided by how many samples it has on all ranks, not on this one.
@@ -128,9 +130,9 @@ class Rank:
         begin = self.rank * each + min(self.rank, more)
         mine = slice(begin, begin + each + (self.rank < more))
         return Examples(
-            noisy=group.noisy[mine].to(self.device),
-            target=group.target[mine].to(self.device),
-            timesteps=group.timesteps[mine].to(self.device),
+            noisy=group.noisy[mine],
+            target=group.target[mine],
+            timesteps=group.timesteps[mine],
             prompts=group.prompts[mine],
         )
 

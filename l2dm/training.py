@@ -56,10 +56,11 @@ def fit(
 
     work: a folder for checkpoints; a run that was killed goes on from the last one and ends in
     the bytes of an undisturbed run. key: names the run's inputs; a checkpoint with another key is
-    not used. team: the processes that learn together, each with its share of every batch; rank 0
-    writes the checkpoints and all read them. Raises DoesNotFit when the loss stops being finite.
+    not used. team: the processes that learn together, each with its share of every batch where
+    its model is; rank 0 writes the checkpoints and all read them. Raises DoesNotFit when the loss
+    stops being finite.
     """
-    team = team or Alone()
+    team = team or Alone(model.device)
     trainable = method.begin(model, lesson)
     optimizer = torch.optim.AdamW(
         [
@@ -121,8 +122,15 @@ def _checkpoint(
         "weights": {name: value.detach() for name, value in trainable.all().items()},
         "optimizer": optimizer.state_dict(),
     }
-    torch.save(state, draft)
+    torch.save(_on_cpu(state), draft)
     draft.replace(work / CHECKPOINT)
+
+
+def _on_cpu(value: Any) -> Any:
+    """Nested dictionaries with their tensors on the CPU: a run may go on where there is no GPU."""
+    if isinstance(value, dict):
+        return {key: _on_cpu(inner) for key, inner in value.items()}
+    return value.cpu() if isinstance(value, Tensor) else value
 
 
 @torch.no_grad()

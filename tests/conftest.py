@@ -1,11 +1,18 @@
 """Shared fixtures. `tiny_base` is a random Stable Diffusion folder, one for the session."""
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Bytes are compared as the CPU computes them: `pytest -m gpu` alone sees a GPU."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

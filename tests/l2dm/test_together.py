@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pretended import GPU, gpu
 from safetensors.torch import load_file
 
 from l2dm import doors, steps
@@ -184,6 +185,10 @@ def test_shares_are_the_whole_batch_in_order(size: int) -> None:
         assert lengths == sorted(lengths, reverse=True)
         assert max(lengths) - min(lengths) <= 1
     assert isinstance(shares[0], Batch)
+    with gpu():
+        share = Rank(State(0, size, GPU)).share(whole)
+        for part in (share.new, share.replay, share.prior):
+            assert {one.device for one in (part.noisy, part.target, part.timesteps)} == {GPU}
 
 
 @dataclass

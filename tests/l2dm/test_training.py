@@ -1,10 +1,12 @@
 """fit(): batches, terms, checkpoints. On the tiny base."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
 import torch
+from pretended import gpu
 from torch import Tensor
 
 from l2dm import doors, manifest
@@ -17,8 +19,9 @@ from l2dm.methods.l2dm import L2DM
 from l2dm.methods.sequential import Sequential
 from l2dm.models import Model, load_base
 from l2dm.spec import AdapterKind, TrainSpec
-from l2dm.training import StepReport, fit
+from l2dm.training import CHECKPOINT, StepReport, fit
 
+Device = Callable[[], AbstractContextManager[object]]
 REX = doors.Concept("rex", "dog")
 TOM = doors.Concept("tom", "cat")
 
@@ -54,6 +57,15 @@ def same(one: Learned, other: Learned) -> bool:
     )
 
 
+class Killed(Exception):
+    pass
+
+
+def die(report: StepReport) -> None:
+    if report.step == 5:
+        raise Killed
+
+
 CASES = [("l2dm", "lowrank"), ("l2dm", "spectral"), ("gated", "lowrank"), ("sequential", "lowrank")]
 
 
@@ -65,13 +77,6 @@ def test_killed_and_resumed_ends_in_the_same_bytes(
     model = load_base(str(tiny_base))
     lesson = first_lesson(model, tmp_path, replay=3)
     undisturbed, curve = fit(method_of(spec), model, lesson, spec)
-
-    class Killed(Exception):
-        pass
-
-    def die(report: StepReport) -> None:
-        if report.step == 5:
-            raise Killed
 
     work = tmp_path / "work"
     with pytest.raises(Killed):
@@ -89,6 +94,28 @@ def test_killed_and_resumed_ends_in_the_same_bytes(
         method_of(spec), load_base(str(tiny_base)), lesson, spec, work=work, key="k",
         on_step=seen.append,
     )  # fmt: skip
+    assert [report.step for report in seen] == [5, 6]
+    assert same(undisturbed, resumed)
+    assert resumed_curve == curve
+
+
+@pytest.mark.parametrize("method", ["l2dm", "gated"])
+@pytest.mark.parametrize(("before", "after"), [(gpu, gpu), (gpu, nullcontext), (nullcontext, gpu)])
+def test_a_run_goes_on_where_another_device_stopped(
+    tiny_base: Path, tmp_path: Path, method: str, before: Device, after: Device
+) -> None:
+    spec, work = spec_of(method), tmp_path / "work"
+    lesson = first_lesson(load_base(str(tiny_base)), tmp_path, replay=3)
+    undisturbed, curve = fit(method_of(spec), load_base(str(tiny_base)), lesson, spec)
+    with before(), pytest.raises(Killed):
+        fit(method_of(spec), load_base(str(tiny_base)), lesson, spec, work=work, on_step=die)
+    assert torch.load(work / CHECKPOINT, weights_only=True)["step"] == 4
+    seen: list[StepReport] = []
+    with after():
+        resumed, resumed_curve = fit(
+            method_of(spec), load_base(str(tiny_base)), lesson, spec, work=work,
+            on_step=seen.append,
+        )  # fmt: skip
     assert [report.step for report in seen] == [5, 6]
     assert same(undisturbed, resumed)
     assert resumed_curve == curve
