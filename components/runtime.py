@@ -8,20 +8,24 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from components.bases import local_base
 from components.services import journal, watch
 from components.services.checks import CONCEPT as CHECK
 from components.services.home import Home
 from components.services.journal import Cost, Progress, say
 from components.services.leases import Leases
+from components.services.stores import SCHEME
 from components.services.tracking import MlflowTracking, Point, Tracking
-from components.services.uploads import Uploads
+from components.services.uploads import Commitment, Uploads, fetched
 from l2dm import doors, manifest
 from l2dm.spec import Spec, from_json
 
@@ -108,11 +112,22 @@ class Step:
         self._seconds = self._outside = 0.0  # of the step's own work; of telling MLflow meanwhile
         self._tracking: Tracking | None = None
         self._fence = 0  # no lease has that number
+        self._exits = ExitStack()
+        self.looked = Commitment()  # of the upload that was fetched
 
     @cached_property
     def spec(self) -> Spec:
         """The parsed spec. Raises BadSpec."""
         return from_json(self.settings.spec)
+
+    @cached_property
+    def base(self) -> str:
+        """What the library loads the base by; one in a bucket is fetched, if the step loads any."""
+        base = self.settings.base
+        if not base.startswith(SCHEME) or not LESS.get(self.name, LIBRARIES):
+            return base
+        say(Progress(self.name, f"base {base}"))  # to fetch it takes minutes, the first time
+        return local_base(base, self.home)
 
     @cached_property
     def context(self) -> Any:
@@ -126,7 +141,7 @@ class Step:
         from l2dm.steps import Context
 
         return Context(
-            base=self.settings.base,
+            base=self.base,
             line=self.subject.line,
             task_id=task_id,
             parent_version=parent_version,
@@ -152,6 +167,7 @@ class Step:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._exits.close()
         if error is not None:
             journal.write_failure(self.home.store, self.run_key, self.name, error)
             return
@@ -179,10 +195,21 @@ class Step:
         return Uploads(self.home.store, self.subject.line)
 
     def fetch(self) -> Path:
-        """The upload's folder on this machine. Raises BadUpload when it holds too much."""
-        folder = self.home.upload(self.subject.line, self.subject.concept)
-        if self.home.bucket:
-            self.uploads.fetch(self.subject.concept, folder, max_bytes=self.spec.intake.max_bytes)
+        """The upload's folder on this machine; of a bucket a copy, which goes when the step ends.
+
+        Raises BadUpload when it holds too much.
+        """
+        line, concept = self.subject.line, self.subject.concept
+        self.looked = self.uploads.commitment(concept)
+        if not self.home.bucket:
+            return self.home.upload(line, concept)
+        work = self.home.work(line, concept)
+        work.mkdir(parents=True, exist_ok=True)
+        # a folder of this step's own: another run of this upload may be there yet
+        scratch = self._exits.enter_context(TemporaryDirectory(prefix="upload-", dir=work))
+        limit = self.spec.intake.max_bytes
+        folder = self.uploads.fetch(concept, Path(scratch) / line / concept, max_bytes=limit)
+        self.looked = fetched(folder, self.looked.mark)
         return folder
 
     def require_lease(self, fence: int) -> None:

@@ -19,10 +19,13 @@ class PromptToPng(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         """Load the release of this version on the base it was learned on."""
         from pathlib import Path
 
+        from components.bases import local_base
+        from components.services.home import Home
         from l2dm.painting import open_release
 
-        folder = Path(context.artifacts["release"])
-        self.painter = open_release(folder, context.model_config["base"])
+        folder, base = Path(context.artifacts["release"]), context.model_config["base"]
+        # no state folder here: a base in a bucket is kept beside it, as the state of one would be
+        self.painter = open_release(folder, local_base(base, Home.at(base)))
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """PNG bytes, one per row of the column `prompt`."""

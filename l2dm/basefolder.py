@@ -2,11 +2,14 @@
 
 One code path for "pocket", a folder and "org/name": each becomes a folder in the layout that
 diffusers saves. Standard library only, so that a wrong base is refused before torch is loaded.
+A base in a bucket is a folder by the time that a step sees it (`components/bases.py`).
 """
 
 import hashlib
 import json
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from l2dm.errors import BadBase
@@ -19,6 +22,7 @@ _COMPONENTS = {
 }
 _WEIGHTS = ("unet", "vae", "text_encoder")
 _PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
+_FETCHED = ("*.json", "*.txt", "*/*.safetensors")
 _BLOCK = 1 << 20
 
 
@@ -34,8 +38,8 @@ def locate(name: str) -> Path:
         folder = _from_hub(name)
     else:
         raise BadBase(
-            f"base model {name!r}: expected 'pocket', a folder in diffusers layout, or 'org/name' "
-            f"on a model hub; found no such folder"
+            f"base model {name!r}: expected 'pocket', a folder in diffusers layout, 'org/name' on "
+            "a model hub or, for commands and steps, s3://bucket/prefix; found no such folder"
         )
     check(folder)
     return folder
@@ -50,9 +54,23 @@ def check(folder: Path) -> None:
             "diffusers saves it, found none; pass the folder that holds unet/, vae/, text_encoder/"
         )
     problems = [problem for part in _COMPONENTS for problem in _component(folder, index, part)]
-    problems += [problem for part in _WEIGHTS for problem in _weights(folder, part)]
+    problems += unloadable(path.relative_to(folder).as_posix() for path in folder.glob("*/*"))
     if problems:
         raise BadBase([f"base model {folder}: {problem}" for problem in problems])
+
+
+def unloadable(files: Iterable[str]) -> list[str]:
+    """Components without weights that we load, each in a sentence. files: paths in the folder."""
+    names: dict[str, list[PurePosixPath]] = {part: [] for part in _WEIGHTS}
+    for path in map(PurePosixPath, files):
+        if len(path.parts) == 2 and path.parts[0] in names:
+            names[path.parts[0]].append(path)
+    return [problem for part in _WEIGHTS for problem in _weights(part, names[part])]
+
+
+def fetched(file: str) -> bool:
+    """Whether a file of a base that lies elsewhere is fetched, by its path; pickles never are."""
+    return any(fnmatchcase(file, pattern) for pattern in _FETCHED)
 
 
 def weights_files(folder: Path, part: str) -> list[Path]:
@@ -105,10 +123,10 @@ def _component(folder: Path, index: dict[str, Any], part: str) -> list[str]:
     return [] if (folder / part / config).is_file() else [f"{part}/{config} is missing"]
 
 
-def _weights(folder: Path, part: str) -> list[str]:
-    if weights_files(folder, part):
+def _weights(part: str, files: Sequence[PurePosixPath]) -> list[str]:
+    if any(path.suffix == ".safetensors" for path in files):
         return []
-    pickled = sorted(path.name for path in (folder / part).glob("*") if path.suffix in _PICKLED)
+    pickled = sorted(path.name for path in files if path.suffix in _PICKLED)
     if pickled:
         return [
             f"{part}/ holds only pickled weights ({', '.join(pickled)}), which can run code when "
@@ -121,9 +139,8 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = ["*.json", "*.txt", "*/*.safetensors"]
     try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
+        return Path(snapshot_download(name, allow_patterns=list(_FETCHED)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise BadBase(
             f"base model {name!r}: no such folder here and the hub did not give it "

@@ -8,7 +8,8 @@ L2dmError
 │   ├── BadPrompt         an unknown <concept>, or too long to read
 │   ├── BadBase           base model missing, of another architecture, or pickled
 │   ├── UnknownLine       a line, version or alias that does not exist
-│   └── BadStore          an object store: missing, closed to us, no conditional writes
+│   └── BadStore          an object store: no answer, no conditional writes, or
+│       └── ClosedStore     missing or closed to us: asking again does not help
 ├── BadDoor             a folder between steps is missing, torn, changed or of another kind
 ├── DoesNotFit          adapter and base disagree: names, shapes, dtypes, fingerprint, not finite
 ├── NothingAttached     a pattern matched no module
@@ -73,7 +74,11 @@ class UnknownLine(BadInput):
 
 
 class BadStore(BadInput):
-    """An object store that is missing, closed to us, or that cannot write on condition."""
+    """An object store that does not answer, cannot write on condition, or is a ClosedStore."""
+
+
+class ClosedStore(BadStore):
+    """An object store that is missing or closed to us, so that asking again does not help."""
 
 
 class BadDoor(L2dmError):

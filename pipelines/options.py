@@ -17,7 +17,9 @@ HomeOption = Annotated[
 ]
 BaseOption = Annotated[
     str,
-    typer.Option("--base", envvar="L2DM_BASE", help='Base model: "pocket", a folder, "org/name".'),
+    typer.Option(
+        "--base", envvar="L2DM_BASE", help='Base model: "pocket", a folder, "org/name", s3://…'
+    ),
 ]
 LineOption = Annotated[str, typer.Option("--line", help="Name of the line.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]

@@ -123,8 +123,9 @@ def base_problems(settings: Settings, base: str) -> Iterator[str]:
     if volume is None or PurePosixPath(volume.mount) not in PurePosixPath(base).parents:
         where = f"below {volume.mount} ([bases] of {NOUN})" if volume else "in a volume"
         yield (
-            f"base {base!r}: expected pocket, org/name or a folder {where}, because pods do not "
-            f"see the folders of this machine; set [bases] in {NOUN}, or name another base"
+            f"base {base!r}: expected pocket, org/name, s3://bucket/prefix or a folder {where}, "
+            f"because pods do not see the folders of this machine; set [bases] in {NOUN}, or name "
+            "another base"
         )
 
 

@@ -16,6 +16,7 @@ runs/<line>/<concept>/        log and doors of the last run of a concept
 dispatched/<run>/             a dispatcher's runs: job, output, end
 work/<line>/<concept>/        checkpoints of a running task, removed when it ended
 cache/prior/                  class pictures per base
+cache/bases/<key>/<name>/     base models of buckets (components/bases.py)
 mlflow.db  artifacts/         tracking and registry, where no server is named
 """
 
@@ -61,13 +62,18 @@ class Home:
 
     @property
     def inbox(self) -> Path:
-        """Uploads of every line; beside a bucket, those that this machine fetched."""
+        """Uploads of every line, where the state is a folder."""
         return self.folder / "inbox"
 
     @property
     def prior_cache(self) -> Path:
         """Class pictures, kept over tasks and lines."""
         return self.folder / "cache" / "prior"
+
+    @property
+    def base_cache(self) -> Path:
+        """Base models that this machine fetched from buckets."""
+        return self.folder / "cache" / "bases"
 
     @property
     def artifacts(self) -> Path:
@@ -80,7 +86,7 @@ class Home:
         return self.folder / "mlflow.db"
 
     def upload(self, line: str, concept: str) -> Path:
-        """One upload; beside a bucket, its place once it is fetched."""
+        """One upload, where the state is a folder."""
         return self.inbox / line / concept
 
     def run(self, line: str, concept: str) -> Path:

@@ -7,13 +7,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from components.services.objects import missing
-from l2dm.errors import BadStore, L2dmError, NoSuchObject
+from l2dm.errors import BadStore, ClosedStore, L2dmError, NoSuchObject
 
 ATTEMPTS = 5  # requests until one succeeds, unless AWS_MAX_ATTEMPTS says otherwise
 CONNECT_SECONDS, READ_SECONDS = 5, 60
+HASTY_ATTEMPTS, HASTY_SECONDS = 2, 5  # of what must be known within a quarter of a minute
 CONNECTIONS = 32  # kept open, for threads that share a client
 
-CONDITIONS = "use a local folder, AWS S3, MinIO, or Ceph radosgw 16 or newer: they can"
+CONDITIONS = "use a local folder, AWS S3, MinIO, or Ceph radosgw 16 in a bucket without versions"
+CLOSED = (301, 401, 403, 404)  # HTTP: asking again gets the same answer
 KEYS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY (or the profile) and the bucket's policy"
 REGION = "set AWS_REGION to the bucket's region"
 ADVICE = {
@@ -26,7 +28,7 @@ ADVICE = {
 }
 
 
-def connect() -> Any:
+def connect(*, hasty: bool = False) -> Any:
     """A client from the usual AWS settings. Raises BadStore when they are none."""
     import boto3
     import botocore.session
@@ -41,11 +43,11 @@ def connect() -> Any:
         # Mode "standard" waits at most 0.75 s in all, and its threads share 35 retries.
         retries: dict[str, Any] = {"mode": "legacy"}
         if session.get_config_variable("max_attempts") is None:
-            retries["total_max_attempts"] = ATTEMPTS
+            retries["total_max_attempts"] = HASTY_ATTEMPTS if hasty else ATTEMPTS
         config = Config(
             retries=retries,
             connect_timeout=CONNECT_SECONDS,
-            read_timeout=READ_SECONDS,
+            read_timeout=HASTY_SECONDS if hasty else READ_SECONDS,
             max_pool_connections=CONNECTIONS,
             signature_version="s3v4",  # else presigned URLs leave their headers unsigned
             # bodies are signed with their sha256; radosgw 16 knows no checksum trailers
@@ -86,7 +88,10 @@ def code_of(error: Any) -> tuple[str, int]:
 
 @contextmanager
 def told(client: Any, bucket: str, where: str, key: str) -> Iterator[None]:
-    """Say in our words what boto3 raises: NoSuchObject, or BadStore without a secret in it."""
+    """Say in our words what boto3 raises: NoSuchObject, or BadStore without a secret in it.
+
+    A store that is missing or closed to us is a ClosedStore.
+    """
     from botocore.exceptions import BotoCoreError, ClientError
     from s3transfer.exceptions import RetriesExceededError
 
@@ -124,7 +129,8 @@ def _refused(code: str, status: int, where: str) -> L2dmError:
         code = "NoSuchBucket"
     elif status == 301:
         advice = REGION
-    return BadStore(
+    kind = ClosedStore if status in CLOSED or ADVICE.get(code) == REGION else BadStore
+    return kind(
         f"expected {where} to be open to us, found {code} (HTTP {status}); "
         f"{ADVICE.get(code, advice)}"
     )
@@ -135,7 +141,7 @@ def _unreached(error: Exception, where: str) -> L2dmError:
 
     keys = (raised.NoCredentialsError, raised.PartialCredentialsError)
     if isinstance(error, (*keys, raised.CredentialRetrievalError)):
-        return BadStore(f"expected credentials for {where}, found none that are whole; {KEYS}")
+        return ClosedStore(f"expected credentials for {where}, found none that are whole; {KEYS}")
     network = (raised.HTTPClientError, raised.ConnectionError, raised.IncompleteReadError, OSError)
     if isinstance(error, network):
         return BadStore(

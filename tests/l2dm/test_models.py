@@ -120,7 +120,7 @@ def test_half_precision_variant_is_found(copy: Path) -> None:
 
 def test_a_base_that_is_missing() -> None:
     with pytest.raises(
-        BadBase, match="expected 'pocket', a folder in diffusers layout, or 'org/name'"
+        BadBase, match=r"'pocket', a folder in diffusers layout, 'org/name' .*, s3://bucket/prefix"
     ):
         load_base("./no-such-folder")
 
