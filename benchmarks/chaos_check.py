@@ -58,9 +58,9 @@ def count(home: Home, registry: Registry, line: str, uploads: Sequence[str]) -> 
         promoted=len(promotions),
         versions=len(versions),
         lost=sum(states.get(name) not in ENDINGS for name in uploads),
-        ended_twice=sum(one > 1 for one in times) + len(set(ends) - {
-            (name, inbox.digest(name)) for name in uploads
-        }),
+        ended_twice=sum(one > 1 for one in ends.values()) + len({
+            end for end in ends if not end[0].startswith("mend")
+        } - {(name, inbox.digest(name)) for name in uploads}),
         wrong_state=sum(states.get(name) != _wanted(name) for name in uploads)
         + sum(crowned[name] != (_wanted(name) == "promoted") for name in uploads),
         broken_chains=_breaks(promotions),

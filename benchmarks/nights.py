@@ -6,8 +6,8 @@ A gated line learns ten concepts. Its release is checked on ten nights with fres
 nights in half precision, which is another environment; and after one token row of ten was moved
 towards its class noun's, by half and whole, signed as if it were right. Every check is the step
 that the pipeline runs. Resumable: finished Check doors are kept. `--report` writes docs/nights.md
-from those that are there, with the error rates of the statistics alone: every night's fresh scores
-against every other's, as if nothing could be drawn again.
+from the scores of the pictures in them, diagnosed anew: as they are, by fewer pictures, and as if
+the bare base had moved, too, and every drawing had been another night's.
 """
 
 import argparse
@@ -18,7 +18,10 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from statistics import fmean
 from unittest import mock
 
 import torch
@@ -27,9 +30,12 @@ from safetensors.torch import load_file, save_file
 from benchmarks.core import Line, run
 from l2dm import checking, doors, manifest, releases, steps
 from l2dm.errors import BadDoor
-from l2dm.metrics.regression import Bars, examine, overall
+from l2dm.evaluation import read_values
+from l2dm.metrics.health import Evidence, diagnose
+from l2dm.metrics.regression import Bars
 from l2dm.models import Model, load_base
 from l2dm.pocket.world import NOUNS
+from l2dm.spec import EvaluateSpec
 
 log = logging.getLogger("bench")
 
@@ -41,6 +47,8 @@ TEN = Line(
 NIGHTS = range(10)
 DAMAGE = (0.5, 1.0)  # share of the way from the concept's row to its class noun's
 BARS = Bars()
+PICTURES = EvaluateSpec().pictures  # of a concept, in each drawing
+MOVED = 1.0  # a control that says: another environment
 
 
 def main() -> None:
@@ -92,7 +100,7 @@ def damage(release: Path, out: Path, base: str, name: str, share: float) -> None
     concept = next(one for one in adapter.record.concepts if one.name == name)
     weights = load_file(adapter.path("adapter.safetensors"))
     rows = load_file(adapter.path("tokens.safetensors"))
-    noun = load_base(base).noun_row(concept.class_noun)
+    noun = load_base(base).noun_row(concept.class_noun).cpu()
     rows[name] = ((1 - share) * rows[name] + share * noun).contiguous()
     curve = adapter.path("curve.json").read_bytes()
 
@@ -146,14 +154,17 @@ def write(work: Path, docs: Path) -> None:
         f"with `examine`, the step of the pipeline `check_forgetting`; torch {torch.__version__}.",
         "Eight pictures a concept on the release's seeds, eight on fresh ones, eight of the bare",
         f"base. A drop of identity similarity counts from {BARS.margin} on, alpha {BARS.alpha}.",
+        "Nights of one kind draw the same pictures on the release's seeds and differ in the fresh",
+        "ones. What a damage cost: mean over the sixteen pictures of both kinds, against a healthy",
+        "night's of the same seeds.",
         "",
         "| what was checked | checks | healthy | regressed | inconclusive | cause | named rightly "
-        "| mean drop of the damaged concept | seconds a check |",
+        "| mean cost of the damage | seconds a check |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for what, folders in kinds.items():
         lines.append(_row(what, folders))
-    lines += ["", *_missed(work), "", *_statistics(work)]
+    lines += ["", *_missed(work), "", *_by_pictures(work), "", *_elsewhere(work)]
     docs.mkdir(exist_ok=True)
     (docs / "nights.md").write_text("\n".join(lines) + "\n")
 
@@ -166,21 +177,20 @@ def _row(what: str, folders: Sequence[Path]) -> str:
     count = [one.health for one in known.values()].count
     causes = ", ".join(sorted({one.cause for one in known.values() if one.cause})) or "none"
     seconds = [json.loads((folder / "seconds.json").read_text()) for folder in known]
-    drops, right = [], 0
+    costs, right = [], 0
     for folder, check in known.items():
         bad = folder.name.rpartition("-")[2]
-        hit = [one for one in check.findings if one.concept == bad]
-        drops += [one.drop for one in hit]
+        costs += [_cost(folder, bad)] if bad in NAMES else []
         right += {one.concept for one in check.findings if one.health == "regressed"} == {bad}
-    named = f"{right} of {len(known)}" if drops else "—"
-    drop = f"{sum(drops) / len(drops):.3f}" if drops else "—"
+    named = f"{right} of {len(known)}" if costs else "—"
+    cost = f"{sum(costs) / len(costs):.3f}" if costs else "—"
     cells = (
         what,
         len(known),
         *(count(health) for health in ("healthy", "regressed", "inconclusive")),
         causes,
         named,
-        drop,
+        cost,
         f"{sum(seconds) / len(seconds):.0f}",
     )
     return "| " + " | ".join(map(str, cells)) + " |"
@@ -189,16 +199,15 @@ def _row(what: str, folders: Sequence[Path]) -> str:
 def _missed(work: Path) -> list[str]:
     """What each damage that was not called a regression cost."""
     told, large, hits = [], 0, 0
-    for share, name in itertools.product(DAMAGE, NAMES):
+    for (share, name), cost in _costs(work).items():
         check = _read(work / f"damaged-{share}-{name}")
-        if not check:
-            continue
+        assert check
         (one,) = (one for one in check.findings if one.concept == name)
-        if one.drop >= BARS.margin:
+        if cost >= BARS.margin:
             large += 1
             hits += one.health == "regressed"
         if one.health != "regressed":
-            told.append(f"* {share:.0%} of {name}: {one.sentence}")
+            told.append(f"* {share:.0%} of {name}, which cost {cost:.3f}: {one.sentence}")
     summary = (
         f"Of {large} damages that cost {BARS.margin} or more, {hits} were called a regression. "
         "A row says little where the gated adapter carries the concept, or where it was hardly "
@@ -207,44 +216,124 @@ def _missed(work: Path) -> list[str]:
     return [summary, "", *told] if told else []
 
 
-def _statistics(work: Path) -> list[str]:
-    """Error rates where nothing can be drawn again: nights, and damage, against nights."""
-    nights = [scores for n in NIGHTS if (scores := _fresh(work / f"healthy-{n}"))]
-    pairs = list(itertools.permutations(nights, 2))
-    if not pairs:
-        return []
-    alarms = sum(overall(examine(old, new, BARS)) == "regressed" for old, new in pairs)
+def _costs(work: Path) -> dict[tuple[float, str], float]:
+    """What every damage that was checked cost."""
+    damages = {
+        (share, name): work / f"damaged-{share}-{name}"
+        for share, name in itertools.product(DAMAGE, NAMES)
+    }
+    return {which: _cost(at, which[1]) for which, at in damages.items() if _evidence(at)}
+
+
+def _cost(folder: Path, name: str) -> float:
+    """What a damage cost: mean over the pictures of both drawings, against the first night's."""
+    well, ill = (_evidence(one)[name] for one in (folder.parent / "healthy-0", folder))
+    return fmean((*well.again, *well.fresh)) - fmean((*ill.again, *ill.fresh))
+
+
+def _by_pictures(work: Path) -> list[str]:
+    """How many damages are found by fewer of their pictures."""
+    costs = _costs(work)
+    large = [which for which, cost in costs.items() if cost >= BARS.margin]
+    small = [which for which in costs if which not in large]
     lines = [
-        "If nothing could be drawn on the same seeds, the fresh pictures alone would have to tell:",
-        f"{len(pairs)} pairs of healthy nights, ten concepts each, raise {alarms} alarms.",
+        "A line of more than 15 concepts has fewer pictures of each at a release",
+        "(`evaluate.budget`). The same damages by fewer of theirs, all in turn; in brackets as if",
+        "the bare base had moved, too, so that chance may have had a say:",
+        "",
+        f"| pictures of a concept | concepts of a line | called a regression, of damages that cost "
+        f"{BARS.margin} or more | of those that cost less |",
+        "|---|---|---|---|",
+    ]
+    for count in (8, 4, 2, 1):
+        cells = (_found_by(work, which, count) for which in (large, small))
+        lines.append(f"| {count} | {EvaluateSpec().budget // count} | {' | '.join(cells)} |")
+    return lines
+
+
+def _found_by(work: Path, damages: Sequence[tuple[float, str]], count: int) -> str:
+    total, found = 0, [0, 0]
+    for share, name in damages:
+        evidence = _evidence(work / f"damaged-{share}-{name}")
+        for at in range(0, PICTURES, count):
+            total += 1
+            few = {who: _part(one, slice(at, at + count)) for who, one in evidence.items()}
+            for index, control in enumerate((0.0, MOVED)):
+                found[index] += name in _regressed(few, control)
+    return f"{found[0]} of {total} ({found[1]})"
+
+
+def _elsewhere(work: Path) -> list[str]:
+    """Error rates where no picture can be drawn again: nights, and damage, against nights."""
+    nights = [night for n in NIGHTS if (night := _evidence(work / f"healthy-{n}"))]
+    triples = list(itertools.permutations(nights, 3))
+    if not triples:
+        return []
+    alarms = sum(bool(_regressed(_mixed(*three), MOVED)) for three in triples)
+    lines = [
+        "If the environment moved so far that the release's seeds gave other pictures altogether:",
+        f"of {len(triples)} ways to take three healthy nights for release, same seeds and fresh",
+        f"ones, {alarms} are called a regression ({alarms / len(triples):.1%}).",
     ]
     for share in DAMAGE:
         hits = total = 0
         for name in NAMES:
-            now = _fresh(work / f"damaged-{share}-{name}")
+            now = _evidence(work / f"damaged-{share}-{name}")
             for old in nights if now else ():
-                findings = examine(old, now, BARS)
-                hits += any(f.concept == name and f.health == "regressed" for f in findings)
+                changed = _mixed(old, {who: _swapped(one) for who, one in now.items()}, now)
+                hits += name in _regressed(changed, MOVED)
                 total += 1
         if total:
-            lines.append(f"A row moved by {share:.0%} is found in {hits} of {total} such pairs.")
+            lines.append(f"A row moved by {share:.0%} is found in {hits} of {total} such nights.")
     return lines
 
 
-def _fresh(folder: Path) -> Mapping[str, Sequence[float]]:
-    if _read(folder) is None:
+def _regressed(evidence: Mapping[str, Evidence], control: float) -> set[str]:
+    found = diagnose(evidence, control, BARS).findings
+    return {one.concept for one in found if one.health == "regressed"}
+
+
+def _mixed(
+    release: Mapping[str, Evidence], again: Mapping[str, Evidence], fresh: Mapping[str, Evidence]
+) -> dict[str, Evidence]:
+    """One night of three nights' fresh pictures."""
+    return {who: Evidence(release[who].fresh, again[who].fresh, fresh[who].fresh) for who in fresh}
+
+
+def _swapped(one: Evidence) -> Evidence:
+    return Evidence(one.released, one.fresh, one.again)
+
+
+def _part(one: Evidence, part: slice) -> Evidence:
+    return Evidence(one.released[part], one.again[part], one.fresh[part])
+
+
+@cache
+def _evidence(folder: Path) -> dict[str, Evidence]:
+    """The scores of a check's pictures and of its release's; empty where it was not run."""
+    try:
+        door = manifest.read(folder / "check", doors.Check)
+    except BadDoor:
         return {}
-    found: dict[str, list[float]] = {}
-    for value in json.loads((folder / "check" / "values.json").read_text()):
-        if value["row"] == checking.FRESH:
-            found.setdefault(value["concept"], []).append(value["metrics"][checking.METRIC])
-    return found
+    scores = releases.scores_of(folder.parent / TEN.name / f"t{len(NAMES):04d}" / "release")
+    values = [*read_values(scores), *json.loads(door.path("values.json").read_text())]
+    drawn: dict[tuple[str, str], list[float]] = {}
+    for one in values:
+        if "concept" in one:
+            key = (one["row"], one["concept"])
+            drawn.setdefault(key, []).append(one["metrics"][checking.METRIC])
+    rows = (door.record.row, checking.AGAIN, checking.FRESH)
+    names = [one.concept for one in door.record.findings]
+    return {name: Evidence(*(drawn[row, name] for row in rows)) for name in names}
 
 
 def _read(folder: Path) -> doors.Check | None:
-    with contextlib.suppress(BadDoor):
-        return manifest.read(folder / "check", doors.Check).record
-    return None
+    """A kept check, diagnosed anew from what it drew."""
+    evidence = _evidence(folder)
+    if not evidence:
+        return None
+    record = manifest.read(folder / "check", doors.Check).record
+    return replace(record, **vars(diagnose(evidence, record.control, BARS)))
 
 
 if __name__ == "__main__":

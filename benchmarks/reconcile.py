@@ -7,7 +7,9 @@ ended as promoted: 500 objects of inbox and 500 records per line. Measured are t
 new process that finds no snapshot, the first pass of one that does, and later ones. radosgw is
 started natively (tests/integration/servers.py); requests are counted where they leave the process.
 --lean writes what these requests touch and no more, because an hour of writing a million objects
-measures nothing: concept.json, the last event, the snapshot of those before it.
+measures nothing: concept.json, the last event, the snapshot of those before it. --listen measures
+with the metrics of `l2dm dispatch --listen`, as infra/cluster runs it, and one pass more, ten
+minutes later by the metrics' clock.
 Prints a table; exits 1 when a bar is missed (10 s a pass, 3 requests a line; the pass without
 snapshots, which happens once, has no bar).
 """
@@ -37,6 +39,7 @@ from components.services.registry import FolderRegistry
 from components.services.s3 import S3Objects
 from l2dm import __version__
 from pipelines.dispatch import Dispatcher, Policy, Settings
+from pipelines.metrics import RECOUNT, Measured
 from pipelines.runs import LocalRuns
 
 BUCKET = "reconcile"
@@ -64,10 +67,11 @@ def main() -> None:
     parser.add_argument("--on", nargs="+", default=["folder", "radosgw"])
     parser.add_argument("--lean", action="store_true", help="in the bucket; see above")
     parser.add_argument("--folder", help="where the folder is made; default: the usual place")
+    parser.add_argument("--listen", action="store_true", help="with metrics; see above")
     parser.add_argument("--look", help=argparse.SUPPRESS)  # a process of its own: where
     options = parser.parse_args()
     if options.look:
-        for one in look(options.look):
+        for one in look(options.look, options.listen):
             print(json.dumps(asdict(one)), flush=True)
         return
     missed = False
@@ -92,6 +96,7 @@ def measure(place: str, options: argparse.Namespace) -> bool:
     missed = False
     for start in ("new process",) if lean else ("new process, no snapshot", "new process"):
         command = [sys.executable, "-m", "benchmarks.reconcile", "--look", place]
+        command += ["--listen"] * options.listen
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             for number, line in enumerate(process.stdout or ()):
                 one = Pass(**json.loads(line))
@@ -109,8 +114,8 @@ def measure(place: str, options: argparse.Namespace) -> bool:
     return missed
 
 
-def look(place: str) -> Iterator[Pass]:
-    """Three passes of one dispatcher."""
+def look(place: str, listen: bool) -> Iterator[Pass]:
+    """Three passes of one dispatcher, and with its metrics one that counts all lines anew."""
     home = Home.at(place)
     scratch = Path(tempfile.mkdtemp())
     counted = Counter[str]()
@@ -122,9 +127,12 @@ def look(place: str) -> Iterator[Pass]:
     dispatcher = Dispatcher(
         home, LocalRuns(home), lambda: registry, Settings("pocket", "{}"), policy
     )
-    for number in range(3):
+    later = 0.0
+    measured = Measured(dispatcher, clock=lambda: time.time() + later)
+    for number in range(3 + listen):
+        later = RECOUNT if number == 3 else 0.0
         before, began, cpu = counted["n"], time.monotonic(), time.process_time()
-        moved = Counter(dispatcher.look().values())
+        moved = Counter((measured if listen else dispatcher).look().values())
         yield Pass(
             f"pass {number + 1}",
             time.monotonic() - began,
@@ -187,7 +195,8 @@ def contents(line: str, concepts: int) -> Iterator[tuple[str, bytes]]:
             yield f"inbox/{line}/{name}/{picture:02d}-0123456789abcdef.jpg", PICTURE
         yield f"inbox/{line}/{name}/concept.json", text
         upload = hashlib.sha256(text).hexdigest()
-        for facts in life(name, task, index, upload):
+        mark = f'"{hashlib.md5(text).hexdigest()}"'  # as S3 lists it
+        for facts in life(name, task, index, {"upload": upload, "mark": mark}):
             number += 1
             stamped = {"at": "2026-01-01T00:00:00+0000", "by": "l2dm", "id": f"{number}", **facts}
             yield f"records/{line}/{number:06d}.json", json.dumps(stamped, indent=1).encode()
@@ -196,29 +205,28 @@ def contents(line: str, concepts: int) -> Iterator[tuple[str, bytes]]:
 def thinned(line: str, concepts: int) -> Iterator[tuple[str, bytes]]:
     """The same as far as an idle line's requests see it."""
     ledger, key, data = Ledger(), "", b""
-    later = time.time() + 3600  # the ends are newer than the uploads
     for key, data in contents(line, concepts):
         if key.startswith("inbox/") and key.endswith("/concept.json"):
             yield key, data
         elif key.startswith("records/"):
             facts = json.loads(data)
             mark = f'"{hashlib.md5(data).hexdigest()}"'  # as S3 makes an ETag
-            ledger.add(Event(ledger.last + 1, facts["kind"], facts), mark, later)
+            ledger.add(Event(ledger.last + 1, facts["kind"], facts), mark)
     yield key, data
     snapshot = {"format": snapshots.FORMAT, "code": __version__, "ledger": ledger.to_data()}
     yield f"snapshots/{line}.json", json.dumps(snapshot).encode()
 
 
-def life(name: str, task: str, champion: int, upload: str) -> Iterator[dict[str, Any]]:
+def life(name: str, task: str, champion: int, upload: dict[str, str]) -> Iterator[dict[str, Any]]:
     """The events of an upload that became the next champion."""
     noun = {"concept": name, "class_noun": "dog"}
-    run = {"run": f"run-{task}", "attempt": 1, "fence": champion + 1, "upload": upload}
+    run = {"run": f"run-{task}", "attempt": 1, "fence": champion + 1, **upload}
     costs = {step: {"seconds": 1.0, "peak_mb": 900.0} for step in ("train", "evaluate", "promote")}
     yield {"kind": "submitted", **noun}
     yield {"kind": "started", "concept": name, **run}
-    yield {"kind": "begun", **noun, "task": task, "parent_version": champion, "upload": upload}
+    yield {"kind": "begun", **noun, "task": task, "parent_version": champion, **upload}
     yield {"kind": "promotion", "task": task, "source": champion, "target": champion + 1}
-    end = {"task": task, "state": "promoted", "version": champion + 1, "upload": upload}
+    end = {"task": task, "state": "promoted", "version": champion + 1, **upload}
     scores = {"identity_accuracy": 0.9, "image_alignment": 0.8, "forgetting": 0.01}
     yield {"kind": "ended", **noun, **end, "reasons": ["fine"], "scores": scores, "costs": costs}
 

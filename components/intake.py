@@ -36,6 +36,7 @@ def intake(
     from l2dm.steps import intake as run
 
     with Step("intake", upload_of(line, upload), Settings(base, spec, home), metrics) as step:
+        folder = step.fetch()
         context = begin(step, parent.path, empty_release)
-        door = step.run(run, step.fetch(), parent.path, task.path, context)
+        door = step.run(run, folder, parent.path, task.path, context)
         accept(step, door)

@@ -1,6 +1,7 @@
 """What a task's run, the records and the registry learn from a step: begun, scored, published."""
 
 import logging
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -10,10 +11,12 @@ from typing import Any, TypeGuard
 
 from components.runtime import Step
 from components.services import projection
+from components.services.home import Home
 from components.services.mlflow_store import MlflowRegistry
 from components.services.promotion import require_parent, settle
 from components.services.records import ENDINGS, ConceptState, Ending, Event, Records
 from components.services.registry import Facts, Registry, require_version
+from components.services.uploads import Commitment
 from l2dm import doors, manifest
 from l2dm.errors import BadDoor, TrackingFailed
 from l2dm.manifest import Door
@@ -28,26 +31,27 @@ MODEL_CODE = Path(__file__).parent / "serving.py"
 def begin(step: Step, parent: str, empty_release: Callable[..., Any]) -> Any:
     """Fix task id and parent release; returns the `l2dm.steps.Context` of the task.
 
-    The parent is the champion, fetched to `parent`, or an empty release. A task that was begun
-    before a kill keeps its id and its parent, even when the champion moved meanwhile.
+    The upload is fetched. The parent is the champion, fetched to `parent`, or an empty release. A
+    task that was begun before a kill keeps its id and its parent, even when the champion moved
+    meanwhile.
     """
     line, concept = step.subject.line, step.subject.concept
     records = Records(step.home.store, line)
     known, registry = records.concept(concept), _registry(step)
-    if _begun(known, step.uploads.digest(concept)):
+    if _begun(known, step.looked.digest):
         task, version = known.task, known.parent_version
     else:
         task, version = records.next_task(), records.state().standing.champion
     if version:
         registry.fetch(line, version, Path(parent))
     else:
-        empty_release(Path(parent), line, step.settings.base)
+        empty_release(Path(parent), line, step.base)
     return step.context_for(task, version)
 
 
 def accept(step: Step, door: Door[doors.Task]) -> None:
     """Record that a task has begun, once, and log its settings."""
-    task, digest = door.record, step.uploads.digest(step.subject.concept)
+    task, digest = door.record, step.looked.digest
     records = Records(step.home.store, task.line)
     known = records.concept(task.concept.name)
     if not _begun(known, digest):
@@ -58,6 +62,7 @@ def accept(step: Step, door: Door[doors.Task]) -> None:
             task=task.id,
             parent_version=task.parent_version,
             upload=digest,
+            mark=step.looked.mark,
         )
     step.subject = replace(step.subject, task=task)
     step.tell({"pictures": len(task.pictures), "parent_version": task.parent_version})
@@ -111,6 +116,7 @@ def publish(step: Step, door: Door[doors.Release], scores: str, report: str, sum
     step.close()
     # Last: once the records say that the task has ended, nothing before this line runs again.
     _end(step, records, facts, version, "promoted" if crowned else "held")
+    _clear(step.home, records, line)
     projection.refresh(step.home, registry, line)
 
 
@@ -156,10 +162,9 @@ def _registry(step: Step) -> MlflowRegistry:
 
 
 def _end(step: Step, records: Records, facts: Facts, version: int, state: Ending) -> None:
-    upload = step.uploads.digest(facts.concept)
-    known = records.concept(facts.concept)
+    found, known = step.uploads.commitment(facts.concept), records.concept(facts.concept)
     if known is not None and known.task == facts.task:
-        upload = known.upload
+        found = Commitment(known.upload, known.mark)
     ended = ConceptState(
         facts.concept,
         facts.class_noun,
@@ -167,10 +172,18 @@ def _end(step: Step, records: Records, facts: Facts, version: int, state: Ending
         version=version,
         reasons=facts.reasons,
         task=facts.task,
-        upload=upload,
+        upload=found.digest,
+        mark=found.mark,
     )
     costs = {name: asdict(cost) for name, cost in step.costs().items()}
     records.end(ended, scores=dict(facts.scores), costs=costs)
+
+
+def _clear(home: Home, records: Records, line: str) -> None:
+    """Remove checkpoints of uploads that have ended: of what pods share, nobody else can."""
+    for state in records.concepts():
+        if state.state in ENDINGS:
+            shutil.rmtree(home.work(line, state.name), ignore_errors=True)
 
 
 def write_report(step: Step, registry: Registry, html: Path, task: str) -> None:

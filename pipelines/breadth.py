@@ -10,6 +10,9 @@ from components.services.ledger import Ledger
 from l2dm.spec import Spec
 
 WHOLE = ("1/1",)
+REPLAYING = (
+    "l2dm",
+)  # methods that draw candidates of past concepts; for others a pod does nothing
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,9 @@ def may_be_wide(spec: Spec) -> bool:
 def breadth_of(spec: Spec, ledger: Ledger) -> Breadth:
     """The shards of the next task of a line with this ledger; its concept counts, too."""
     count = known_concepts(ledger) + 1
+    replays = spec.train.method in REPLAYING
     return Breadth(
-        memory=_shards(count, spec.memory.fan_out, spec.memory.shards),
+        memory=_shards(count, spec.memory.fan_out * replays, spec.memory.shards),
         evaluate=_shards(count, spec.evaluate.fan_out, spec.evaluate.shards),
     )
 

@@ -10,7 +10,6 @@ import logging
 import threading
 import time
 import uuid
-import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -19,6 +18,7 @@ from typing import Literal, Self
 
 from components.services.checks import CONCEPT as CHECK
 from components.services.home import Home
+from components.services.journal import Failure
 from components.services.leases import Keeper, Lease, Leases
 from components.services.ledger import Ledger, Started
 from components.services.records import Records
@@ -29,6 +29,7 @@ from pipelines import mending, pauses
 from pipelines.alias_watch import AliasWatch
 from pipelines.clock import Clock, Retries
 from pipelines.endings import cancelled, end_badly, end_cancelled, land, sweep
+from pipelines.inboxes import Inboxes
 from pipelines.leaving import Leaving
 from pipelines.pauses import Pauses
 from pipelines.runs import Look, Runs, run_name
@@ -41,7 +42,8 @@ Moved = Literal[
     "checking", "unchecked",
 ]  # fmt: skip
 ANEW = ("StaleParent",)  # the task is begun again from the champion of then
-OUTAGES = ("TrackingFailed", "MlflowException", "BadStore", "ConnectionError")
+NEVER = "NotStarted"
+OUTAGES = (NEVER, "TrackingFailed", "MlflowException", "BadStore", "ClosedStore", "ConnectionError")
 LONGER = 10  # times as many attempts when a server did not answer: the upload is not to blame
 GLANCES = 16  # lines that are looked at together; most of that time is waiting for the store
 DEAF = 15.0  # seconds before a registry that did not answer is asked again
@@ -92,13 +94,12 @@ class Dispatcher:
         self._owner = uuid.uuid4().hex[:12]
         self._locks: dict[str, threading.Lock] = {}
         self._lines: dict[str, Records] = {}
-        self._inboxes: dict[str, Uploads] = {}
         self._leaving = Leaving(home, runs, clock)
         self._pauses = Pauses(clock)
-        self._woken: set[str] = set()  # lines of which the whole inbox is to be listed once
-        self._whole: dict[str, float] = {}  # when the inbox is next listed whole
+        self._inboxes = Inboxes(home, policy.whole, policy.half, clock, self._sweep_halves)
         self._aliases = AliasWatch(registry, policy.aliases)
         self._deaf = -float("inf")
+        self._refusals: dict[str, tuple[str, str]] = {}  # the last run that could not start, why
         retries = Retries(policy.attempts, policy.backoff)
         self._checks = Clock(home, runs, settings.base, settings.spec, retries, clock=clock)
 
@@ -135,12 +136,16 @@ class Dispatcher:
         whole, because something about it is known to have changed.
         """
         if whole:
-            self._woken.add(line)
+            self._inboxes.wake(line)
         return self._told(line, self._reconcile)
 
     def lines(self) -> frozenset[str]:
         """Lines that have records or an upload. Raises BadStore."""
         return frozenset(self._home.lines())
+
+    def kept(self, line: str) -> tuple[Records, Uploads]:
+        """What was read of a line, for whoever looks over our shoulder."""
+        return self._records(line), self._inboxes.of(line)
 
     def __enter__(self) -> Self:
         """From now on leases are renewed however long a look takes."""
@@ -162,7 +167,9 @@ class Dispatcher:
             if isinstance(error, TrackingFailed):
                 self._deaf = time.monotonic() + DEAF
             log.error("line %s is left as it is: %s", line, error)
-            return "broken"
+        except Exception:  # of ours, on what nobody thought of: the other lines must go on
+            log.exception("line %s is left as it is", line)
+        return "broken"
 
     def _glance(self, line: str) -> bool:
         """Whether a line is idle: two requests. What else there is, `reconcile` finds and tells."""
@@ -172,12 +179,12 @@ class Dispatcher:
             try:
                 ledger = self._records(line).state()
                 self._records(line).compact()
-                if ledger.active or ledger.checks.running or self._is_due(line):
+                if ledger.active or ledger.checks.running or self._inboxes.is_due(line):
                     return False
                 if self._checks.due(line, ledger) is not None:
                     return False
-                return not self._uploads(line).open([*ledger.concepts.values()])
-            except (L2dmError, OSError):
+                return not self._inboxes.of(line).open([*ledger.concepts.values()])
+            except Exception:  # noqa: BLE001 - whatever it is, `reconcile` meets it and tells
                 return False
 
     def _let_go(self, line: str) -> Moved:
@@ -210,10 +217,10 @@ class Dispatcher:
             return "running"
         self._keeper.free(line)  # of the run that ended: the next one gets another number
         seed, last = self._checks.due(line, ledger), ledger.last
-        waits = self._waiting(line, ledger)
+        waits = self._inboxes.waiting(line, ledger)
         if not waits and seed is None:
             return "idle"
-        unwanted = cancelled(self._uploads(line), ledger, waits) if waits else {}
+        unwanted = cancelled(self._inboxes.of(line), ledger, waits) if waits else {}
         later = not waits or self._pauses.lasts(line, waits[0], self._records(line))
         if ledger.checks.last and not later:
             seed = None  # in turns: a check that is always due must not keep uploads waiting
@@ -258,26 +265,30 @@ class Dispatcher:
         if time.monotonic() < self._deaf:
             self._keeper.free(line)
             return "waits"
-        digest = self._uploads(line).digest(concept)
-        records = self._records(line)
+        found, records = self._inboxes.of(line).commitment(concept), self._records(line)
         mended = mending.mend(self._home, self._registry, records, line)
         ledger = records.state() if mended else records.known
-        if ledger.active or not digest:  # withdrawn since
+        if ledger.active or not found.digest:  # withdrawn since
             return "again"
-        attempt = 1 + ledger.attempts(concept, digest)
-        name = run_name(line, ledger.last + 1, concept, digest, attempt)
+        attempt = 1 + ledger.attempts(concept, found.digest)
+        name = run_name(line, ledger.last + 1, concept, found.digest, attempt)
         records.append_next(
             ledger.last,
             "started",
             concept=concept,
-            upload=digest,
+            upload=found.digest,
+            mark=found.mark,
             run=name,
             attempt=attempt,
             fence=lease.fence,
         )
         base, spec = self._settings.base, self._settings.spec
-        self._runs.start(name, Job(line, concept, base, spec, self._home, lease.fence))
-        self._leaving.add(line, Started(concept, digest, name, attempt, lease.fence))
+        try:
+            self._runs.start(name, Job(line, concept, base, spec, self._home, lease.fence))
+        except (L2dmError, OSError) as error:
+            self._refusals[line] = (name, str(error))
+            raise
+        self._leaving.add(line, Started(concept, found.digest, name, attempt, lease.fence))
         return "started"
 
     def _settle(self, line: str, lease: Lease, ledger: Ledger, run: Started) -> Moved:
@@ -288,15 +299,17 @@ class Dispatcher:
                 return "running"
             self._runs.stop(run.run)  # of a dispatcher that was taken for dead: it may not promote
             found = Look("failed", text="the dispatcher that watched it was not heard of")
-        if found.state == "absent":  # died between the record and the start
-            found = Look("failed", text="it was never started")
+        if found.state == "absent":  # refused, or we died between the record and the start
+            name, error = self._refusals.get(line, ("", ""))
+            why = f"it was never started: {error}" if name == run.run else "it was never started"
+            found = Look("failed", Failure("start", NEVER, (why,)))
         if found.state == "succeeded":
             found = Look("failed", text="it ended without a release")
         task = ledger.concepts[run.concept].task
         if task and ledger.version_of(task):  # it died after its promotion: all but its end is done
             if mending.mend(self._home, self._registry, self._records(line), line):
                 return "again"
-            land(self._registry(), self._records(line), line, run.concept)
+            land(self._home, self._registry(), self._records(line), line, run.concept)
             return self._over(line, run)
         if wanted:
             end_badly(self._home, line, run.concept, None, wanted, after=ledger.last)
@@ -336,20 +349,6 @@ class Dispatcher:
         self._keeper.free(line)
         return "ended"
 
-    def _waiting(self, line: str, ledger: Ledger) -> tuple[str, ...]:
-        """Uploads that wait, oldest first; now and then from a whole listing of the inbox."""
-        states, uploads = [*ledger.concepts.values()], self._uploads(line)
-        if line in self._woken:
-            self._woken.discard(line)
-            return uploads.waiting(states)
-        if not self._is_due(line):
-            return uploads.open(states)
-        if uploads.halves(self._policy.half):
-            self._sweep_halves(line)
-        found = uploads.waiting(states)
-        self._whole[line] = self._clock() + self._policy.whole
-        return found
-
     def _sweep_halves(self, line: str) -> None:
         try:
             self._keeper.hold(line, self._owner)
@@ -360,18 +359,14 @@ class Dispatcher:
         finally:
             self._keeper.free(line)
 
-    def _is_due(self, line: str) -> bool:
-        """Whether the inbox is to be listed whole. At first the lines are spread over the time."""
-        spread = zlib.crc32(line.encode()) / 2**32 * self._policy.whole
-        return self._clock() >= self._whole.setdefault(line, self._clock() + spread)
-
     def _is_full(self) -> bool:
         return len(self._keeper.held()) >= self._policy.parallel
 
     def _set_back(self, line: str) -> Moved:
-        if self._keeper.holds(line):  # a run is under way; the line's next task mends first
-            return "busy"
         records = self._records(line)
+        # a run is under way, here or with a dispatcher to come: the line's next task mends first
+        if self._keeper.holds(line) or records.state().active is not None:
+            return "busy"
         try:
             self._keeper.hold(line, self._owner)
         except (LineBusy, LostLease):
@@ -382,10 +377,6 @@ class Dispatcher:
         finally:
             self._keeper.free(line)
         return "again"
-
-    def _uploads(self, line: str) -> Uploads:
-        """Kept over passes, because it knows the digests of what it saw."""
-        return self._inboxes.setdefault(line, Uploads(self._home.store, line))
 
     def _records(self, line: str) -> Records:
         """Kept over passes, because what was read of them never changes."""

@@ -3,13 +3,14 @@
 import shutil
 from collections.abc import Iterable, Mapping
 
+from components.services import projection
 from components.services.home import Home
 from components.services.journal import Failure
 from components.services.ledger import ENDINGS, ConceptState, Ledger
 from components.services.promotion import repair
 from components.services.records import Records
 from components.services.registry import Registry, require_version
-from components.services.uploads import Uploads
+from components.services.uploads import Commitment, Uploads
 from l2dm.errors import L2dmError
 
 
@@ -21,11 +22,14 @@ def end_badly(
     text: str,
     *,
     after: int | None = None,
+    looked: Commitment | None = None,
 ) -> ConceptState:
     """Record `refused` with the reasons, or `failed` with step and error.
 
+    It is the end of the upload that the records say was tried, whatever lies in its place now.
     text: what is known when no step could say why. after: number of the event that must be the
-    last one, or Conflict is raised. Raises L2dmError when the upload had ended already and only
+    last one, or Conflict is raised. looked: what was there before it was tried, where no event
+    names it; else what is there. Raises L2dmError when the upload had ended already and only
     what comes after failed.
     """
     refused = failure is not None and failure.kind == "BadUpload"
@@ -33,19 +37,23 @@ def end_badly(
     if failure and not refused:
         reasons = tuple(f"step {failure.step}: {failure.kind}: {one}" for one in reasons)
     records, uploads = Records(home.store, line), Uploads(home.store, line)
-    known, digest = records.concept(concept), uploads.digest(concept)
-    if known and known.state in ENDINGS and known.upload == digest:
+    known, found = records.concept(concept), looked or uploads.commitment(concept)
+    if known and known.state not in ENDINGS and known.upload:
+        found = Commitment(known.upload, known.mark)
+    if known and known.state in ENDINGS and known.upload == found.digest:
         raise L2dmError(
             f"concept {concept!r} was {known.state} as version {known.version}, but "
             f"what comes after failed: {'; '.join(reasons)}"
         )
+    there = uploads.digest(concept) == found.digest
     ended = ConceptState(
         concept,
-        uploads.class_noun(concept),
+        uploads.class_noun(concept) if there else known.class_noun if known else "",
         "refused" if refused else "failed",
         reasons=reasons,
         task=known.task if known and known.state in ("learning", "waiting") else "",
-        upload=digest,
+        upload=found.digest,
+        mark=found.mark,
     )
     step = failure.step if failure else None
     if after is None:
@@ -68,11 +76,12 @@ def end_cancelled(home: Home, line: str, unwanted: Mapping[str, str], last: int)
         end_badly(home, line, name, None, why, after=last + number)
 
 
-def land(registry: Registry, records: Records, line: str, concept: str) -> None:
+def land(home: Home, registry: Registry, records: Records, line: str, concept: str) -> None:
     """End an upload whose promotion is recorded, and whose run died before its end was."""
     ledger = records.state()
     state = ledger.concepts[concept]
     version = ledger.version_of(state.task) or 0
+    projection.forget(home, line)
     repair(registry, records, line)
     facts = require_version(registry, line, version).facts
     ended = ConceptState(

@@ -10,7 +10,7 @@ from components.services.journal import Cost
 from components.services.leases import Leases
 from components.services.records import ConceptState, Records
 from components.services.registry import Registry
-from components.services.uploads import Uploads
+from components.services.uploads import Commitment, Uploads
 from l2dm.errors import L2dmError
 from pipelines.endings import cancelled, end_badly, end_cancelled, sweep
 from pipelines.submit import Job, Listener, Outcome, RunFailed, run_local
@@ -73,23 +73,25 @@ class Learner:
 
     def _learn_one(self, concept: str, fence: int, listener: Listener) -> Learned:
         job = Job(self.line, concept, self.base, self.spec, self.home, fence)
+        looked = Uploads(self.home.store, self.line).commitment(concept)
         for attempt in range(ATTEMPTS):
             try:
                 outcome = self.run(job, listener)
             except RunFailed as error:
                 if error.failure is None and attempt + 1 < ATTEMPTS:
                     continue
-                return Learned(self._end_badly(concept, error))
+                return Learned(self._end_badly(concept, error, looked))
             state = self._require_end(concept)
             sweep(self.home, self.line, concept)
             return Learned(state, outcome.wall, outcome.overhead, outcome.costs)
         raise AssertionError("unreachable")
 
-    def _end_badly(self, concept: str, error: RunFailed) -> ConceptState:
+    def _end_badly(self, concept: str, error: RunFailed, looked: Commitment) -> ConceptState:
         """Record how it ended, unless the user has to mend something else."""
         if error.failure and error.failure.kind in USERS_OWN:
             raise L2dmError("\n".join(error.failure.problems)) from error
-        return end_badly(self.home, self.line, concept, error.failure, str(error))
+        end = (self.home, self.line, concept, error.failure, str(error))
+        return end_badly(*end, looked=looked)
 
     def _require_end(self, concept: str) -> ConceptState:
         state = Records(self.home.store, self.line).concept(concept)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from components.services import projection
 from components.services.home import Home
 from components.services.ledger import ConceptState, Standing
 from components.services.promotion import Repair, repair
@@ -33,6 +34,7 @@ def mend(home: Home, opened: Callable[[], Registry], records: Records, line: str
     aliases = Standing(**{str(name): one for name, one in registry.aliases(line).items()})
     if aliases == known.standing and agree(known, registry.versions(line)):
         return False
+    projection.forget(home, line)
     dropped = restore(registry, records, line, unasked=True)
     if dropped:
         log.warning("line %s was restored; %s", line, dropped)
@@ -56,6 +58,7 @@ def repair_line(home: Home, registry: Registry, records: Records, line: str) -> 
                 return False
         return True
 
+    projection.forget(home, line)
     dropped = restore(registry, records, line, loads=loads)
     if dropped:
         reopen(home, records, line, dropped)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components.bases import local_base, require_listed
 from components.services import projection
 from components.services.home import Home
 from components.services.journal import Progress
@@ -14,11 +15,13 @@ from components.services.leases import Leases
 from components.services.promotion import roll_back
 from components.services.records import Records
 from components.services.registry import Registry, resolve
+from components.services.stores import SCHEME
 from components.services.uploads import Uploads
 from l2dm import concepts, manifest
 from l2dm.doors import Concept
-from l2dm.errors import BadStore, BadUpload, UnknownLine
+from l2dm.errors import BadStore, UnknownLine
 from l2dm.spec import IntakeSpec, Spec, override, to_json
+from pipelines import submitted
 from pipelines.learn import Learned, Learner, Watch
 from pipelines.runners import Runner, open_runs, read_settings, sees
 from pipelines.submit import Listener
@@ -47,6 +50,10 @@ class Place:
         """Load name of the base that means the same in every process."""
         return str(Path(self.base).resolve()) if Path(self.base).is_dir() else self.base
 
+    def local_base(self) -> str:
+        """What the library loads the base by on this machine; one in a bucket is fetched."""
+        return local_base(self.base_name, self.home)
+
     @property
     def spec(self) -> Spec:
         """The spec with its settings applied. Raises BadSpec."""
@@ -66,21 +73,19 @@ def submit(
     """
     home = Home.at(place)
     index = projection.read(home, line, lambda: _registry(home, ""))
+    records, uploads = Records(home.store, line), Uploads(home.store, line)
+    since, known = records.state().last, records.concept(concept.name)
     taken = projection.taken(home, line, index)
-    uploads = Uploads(home.store, line)
-    if concept.name not in taken and uploads.digest(concept.name):
-        problems = concepts.check(pictures, line, concept, spec, taken)
-        if problems:
-            raise BadUpload(problems)
-        uploads.withdraw(concept.name)  # it has ended
-    if home.bucket:
+    over = "" if concept.name in taken else uploads.digest(concept.name)
+    if over and (known is None or known.upload != over):
+        taken[concept.name] = "somebody submits it at this moment"
+    if over or home.bucket:
         with tempfile.TemporaryDirectory() as scratch:
             upload = concepts.submit(pictures, Path(scratch), line, concept, spec, taken)
-            uploads.commit(Path(scratch) / line / concept.name)
+            uploads.commit(Path(scratch) / line / concept.name, over)
     else:
         upload = concepts.submit(pictures, home.inbox, line, concept, spec, taken)
-    records = Records(home.store, line)
-    records.append("submitted", concept=concept.name, class_noun=concept.class_noun)
+    submitted.record(records, concept, known, upload=uploads.digest(concept.name), since=since)
     data: dict[str, Any] = manifest.to_data(upload)
     return data
 
@@ -135,7 +140,7 @@ def generate(
     with _fetched(place, version) as release:
         known = adapter_of(release).record.concepts
         require_known(prompt, [concept.name for concept in known])  # before the model is loaded
-        painter = open_release(release, place.base_name)
+        painter = open_release(release, place.local_base())
 
     def on_progress(done: int, total: int) -> None:
         listener(Progress("generate", "pictures", done, total))
@@ -155,7 +160,7 @@ def evaluate(place: Place, seed: int | None) -> dict[str, Any]:
     require_line(place.home, place.line)
     fresh = secrets.randbelow(2**31) if seed is None else seed
     number = resolve(place.registry(), place.line, "champion")
-    context = Context(place.base_name, place.line, "", number, place.spec)
+    context = Context(place.local_base(), place.line, "", number, place.spec)
     with _fetched(place, str(number)) as release:
         row = check_champion(release, context, seed=fresh)
     return {"line": place.line, "version": number, "seed": fresh, "row": manifest.to_data(row)}
@@ -167,10 +172,10 @@ def rollback(place: Place, to: str) -> tuple[int, int]:
 
     require_line(place.home, place.line)
     home, line, registry = place.home, place.line, place.registry()
-    version = resolve(registry, line, to)
+    version, base = resolve(registry, line, to), place.local_base()
 
     def check(number: int, release: Path) -> None:
-        open_release(release, place.base_name)
+        open_release(release, base)
 
     with Leases(home.store).held(line), tempfile.TemporaryDirectory() as scratch:
         projection.forget(home, line)
@@ -211,7 +216,7 @@ def export(place: Place, version: str, out: Path) -> None:
 
     require_line(place.home, place.line)
     with _fetched(place, version) as release:
-        write(release, place.base_name, out)
+        write(release, place.local_base(), out)
 
 
 @dataclass(frozen=True)
@@ -244,6 +249,7 @@ def dispatch(
     from pipelines.dispatch import Dispatcher, Policy, Settings
     from pipelines.follow import follow
     from pipelines.metrics import PATH, Measured
+    from pipelines.recurring import Repeats, renew
 
     place = Place(folder, "", base, tuple(settings))
     home, chosen = place.home, Settings(place.base_name, to_json(place.spec))
@@ -254,10 +260,16 @@ def dispatch(
     runs = open_runs(service.runner, where, home, chosen.base)
     policy = Policy(parallel=service.parallel)
     dispatcher = Dispatcher(home, runs, place.registry, chosen, policy)
-    measured = Measured(dispatcher, home)
+    measured = Measured(dispatcher)
     wakeups = _wakeups(home, service, {PATH: measured.text})
     watched = measured if service.listen else dispatcher
     try:
+        if isinstance(runs, Repeats):  # after an upgrade it would go on with the image of before
+
+            def records(line: str) -> Records:
+                return dispatcher.kept(line)[0]
+
+            renew(place, records, runs)
         with dispatcher:
             yield from follow(watched, wakeups, service.every, once=service.once)
     finally:
@@ -339,9 +351,15 @@ def require_line(home: Home, line: str) -> None:
 
 
 def require_base(base: str) -> None:
-    """Refuse a wrong base before a step is started. Hub names are looked up by the steps."""
+    """Refuse a wrong base before a step is started.
+
+    Hub names are looked up by the steps; buckets are listed here and fetched there.
+    """
     from l2dm import basefolder
 
+    if base.startswith(SCHEME):
+        require_listed(base)
+        return
     on_hub = base.count("/") == 1 and not base.startswith((".", "/")) and not Path(base).is_dir()
     if not on_hub:
         basefolder.locate(base)

@@ -7,10 +7,13 @@ name is started once: whoever dies between writing the name down and starting it
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -22,6 +25,8 @@ from l2dm.errors import L2dmError
 from l2dm.manifest import write_text
 from pipelines.submit import Job, RunFailed, run_local
 
+KEPT = 30 * 24 * 3600.0  # seconds for which the output of a run can be read
+LONGEST = 50  # letters of a line's or a concept's name in that of a run; servers keep 191
 RunState = Literal["absent", "running", "succeeded", "failed"]
 
 
@@ -100,6 +105,7 @@ class LocalRuns:
         self._home, self._program, self._environment = home, program, environment or {}
         self._folder = home.folder / "dispatched"
         self._children: dict[str, Child] = {}
+        _prune(self._folder)
 
     def start(self, name: str, job: Job) -> None:
         """See Runs."""
@@ -151,7 +157,8 @@ class LocalRuns:
 
 def run_name(line: str, task: int, concept: str, upload: str, attempt: int) -> str:
     """A name that says what it is and is the same after a crash."""
-    return f"{line}-{task:04d}-{concept}-{upload[:8]}-{attempt}"
+    end = f"{upload[:8]}-{attempt}"  # tells names apart that are cut
+    return f"{line[:LONGEST]}-{task:04d}-{concept[:LONGEST]}-{end}"
 
 
 def check_name(line: str, seed: int, attempt: int) -> str:
@@ -178,6 +185,14 @@ def _read_end(folder: Path) -> Look:
     told = end["failure"]
     failure = Failure(told["step"], told["kind"], tuple(told["problems"])) if told else None
     return Look("failed", failure, end["text"])
+
+
+def _prune(runs: Path) -> None:
+    """Remove what runs of long ago left: a job, its output, how it ended."""
+    for folder in runs.glob("*/"):
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime > KEPT:
+                shutil.rmtree(folder)
 
 
 def execute(folder: Path, run: Callable[[Job], object]) -> None:

@@ -23,7 +23,8 @@ def cancel(home: Home, line: str, concept: str, reason: str) -> bool:
     """
     records, uploads = Records(home.store, line), Uploads(home.store, line)
     while True:
-        ledger, digest = records.state(), uploads.digest(concept)
+        ledger, found = records.state(), uploads.commitment(concept)
+        digest = found.digest
         known = ledger.concepts.get(concept)
         if not digest and (known is None or known.state in ENDINGS):
             raise UnknownLine(
@@ -35,7 +36,7 @@ def cancel(home: Home, line: str, concept: str, reason: str) -> bool:
                 f"expected concept {concept!r} of line {line!r} to wait or to be learned, found "
                 f"that it was {known.state}; `l2dm rollback` takes a version back"
             )
-        facts = {"concept": concept, "upload": digest, "reason": reason}
+        facts = {"concept": concept, "upload": digest, "mark": found.mark, "reason": reason}
         try:
             records.append_next(ledger.last, "cancelled", **facts)
         except Conflict:  # something happened since: perhaps its end
@@ -45,10 +46,12 @@ def cancel(home: Home, line: str, concept: str, reason: str) -> bool:
 
 def _end_now(home: Home, records: Records, line: str, concept: str) -> bool:
     """End it here and now unless somebody learns on this line."""
+    if records.state().active is not None:
+        return False  # under a lease that a dispatcher takes over with its run: leave it alone
     try:
         with Leases(home.store).held(line):
             ledger = records.state()
-            if ledger.active is not None:  # its dispatcher died; the next one sees to it
+            if ledger.active is not None:  # started meanwhile
                 return False
             unwanted = cancelled(Uploads(home.store, line), ledger, [concept])
             end_cancelled(home, line, unwanted, ledger.last)

@@ -18,6 +18,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ SECONDS = 60.0  # without a heartbeat for so long, a lease is free to take
 FACTS = ("owner", "fence", "beat", "host", "space", "pid")
 LEFT = "left"  # set in a lease whose holder left while its run goes on
 BEATS = 4  # heartbeats in that time
+TOGETHER = 16  # leases that are renewed side by side
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Leases:
 
     def __init__(self, store: Objects, seconds: float | None = None) -> None:
         self.seconds = SECONDS if seconds is None else seconds
-        self._store = store
+        self._store = store.hasty()  # a request that hangs must not outlive the lease
 
     def take(self, line: str, owner: str, run: int = 0) -> Lease:
         """Hold a line that is free or whose holder has not been heard of, under a new number.
@@ -194,6 +196,7 @@ class Heartbeat:
 class Keeper:
     """The leases of a dispatcher, renewed from one thread however long a look takes.
 
+    Lines are renewed side by side: one whose request hangs costs the others nothing.
     They are renewed for as long as their holder says every so often that it goes on: one whose loop
     stands still gives its lines up, as if it had died. patience: seconds of that. A lease that was
     lost is forgotten; `held` tells.
@@ -202,7 +205,7 @@ class Keeper:
     def __init__(self, leases: Leases, patience: float = 600.0) -> None:
         self._leases, self._patience = leases, patience
         self._held: dict[str, Lease] = {}
-        self._lock = threading.RLock()  # a lease is renewed by one thread at a time
+        self._locks: dict[str, threading.Lock] = {}  # a lease is renewed by one thread at a time
         self._end = threading.Event()
         self._heard = time.monotonic()
         self._thread: threading.Thread | None = None
@@ -218,8 +221,7 @@ class Keeper:
 
     def held(self) -> tuple[str, ...]:
         """Lines whose leases we hold, as far as we know."""
-        with self._lock:
-            return tuple(self._held)
+        return tuple(self._held)
 
     def holds(self, line: str) -> bool:
         """Whether a line is ours, as far as we know."""
@@ -227,22 +229,26 @@ class Keeper:
 
     def hold(self, line: str, owner: str, run: int = 0) -> Lease:
         """Our lease of the line, renewed, or a new one; see `take`. Raises LineBusy, LostLease."""
-        with self._lock:
-            lease = self._held.pop(line, None)
-            lease = self._leases.renew(lease) if lease else self._leases.take(line, owner, run)
+        with self._lock(line):
+            lease = self._held.get(line)
+            try:
+                lease = self._leases.renew(lease) if lease else self._leases.take(line, owner, run)
+            except LostLease:
+                del self._held[line]
+                raise
             self._held[line] = lease
             return lease
 
     def free(self, line: str) -> None:
         """Give a line back; no error when it is not held, or was lost."""
-        with self._lock:
+        with self._lock(line):
             lease = self._held.pop(line, None)
             if lease is not None:
                 self._leases.release(lease)
 
     def forget(self, line: str) -> None:
         """It was lost: another one holds it now."""
-        with self._lock:
+        with self._lock(line):
             self._held.pop(line, None)
 
     def close(self) -> None:
@@ -261,14 +267,24 @@ class Keeper:
                 log.warning("lease of line %r not handed over: %s", line, error)
 
     def _renew(self) -> None:
+        with ThreadPoolExecutor(TOGETHER) as pool:
+            self._beat(pool)
+
+    def _beat(self, pool: ThreadPoolExecutor) -> None:
+        beats: dict[str, Future[None]] = {}
         while not self._end.wait(self._leases.seconds / BEATS):
-            if time.monotonic() - self._heard > self._patience:
+            held = self.held()
+            if not held or time.monotonic() - self._heard > self._patience:
                 continue
-            for line in self.held():
-                self._renew_one(line)
+            for line in held:
+                if line not in beats or beats[line].done():  # else it hangs: the others go on
+                    beats[line] = pool.submit(self._renew_one, line)
+
+    def _lock(self, line: str) -> threading.Lock:
+        return self._locks.setdefault(line, threading.Lock())
 
     def _renew_one(self, line: str) -> None:
-        with self._lock:
+        with self._lock(line):
             lease = self._held.get(line)
             if lease is None:
                 return

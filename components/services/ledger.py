@@ -3,7 +3,8 @@
 A concept's state is read off its events. `submitted` opens it, `started` names the run that learns
 it, `begun` fixes task id and parent, `retried` gives it back after a run that failed, `cancelled`
 asks for its end, `ended` closes it in exactly one of four states; a later `submitted` opens it
-again. `promotion`, `rollback` and `restored` move the champion.
+again. An upload counts from its concept.json on, so its `submitted` may come last: then it changes
+nothing. `promotion`, `rollback` and `restored` move the champion.
 """
 
 import re
@@ -40,9 +41,9 @@ class Event:
 class ConceptState:
     """Where one upload stands. `version` is None unless it became one.
 
-    `upload` is the sha256 of its concept.json: other pictures are another upload. `cancelled`: who
-    wants it to end, and why; "" when nobody does. ended: when its end was written, seconds since
-    1970 by the store's clock; 0 when that is not known.
+    `upload` is the sha256 of its concept.json: other pictures are another upload. mark: of that
+    object as the store listed it; "" when that is not known. first: number of the first event that
+    names this upload. `cancelled`: who wants it to end, and why; "" when nobody does.
     """
 
     name: str
@@ -54,7 +55,8 @@ class ConceptState:
     parent_version: int = 0
     upload: str = ""
     cancelled: str = ""
-    ended: float = field(default=0.0, compare=False)
+    mark: str = field(default="", compare=False)
+    first: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -106,20 +108,19 @@ class Ledger:
     served: str = ""
     checks: Checks = field(default_factory=Checks)
 
-    def add(self, event: Event, mark: str = "", written: float = 0.0) -> None:
-        """Take the next event; mark and time are the store's.
+    def add(self, event: Event, mark: str = "") -> None:
+        """Take the next event; mark: of it as the store lists it.
 
         Raises KeyError, TypeError, ValueError for one that is none.
         """
         facts = event.facts
         name: str = facts.get("concept", "")
         self._move(event)
-        if name:
+        if name and not _is_late(self.concepts.get(name), event):
             self.pauses.pop(name, None)
             self._count(event, name)
-            state = _after(self.concepts.get(name), event)
-            ends = event.kind == "ended"
-            self.concepts[name] = replace(state, ended=written) if ends else state
+            before = self.concepts.get(name)
+            self.concepts[name] = _known_by(before, _after(before, event), event)
         if event.kind == "begun":
             self.tasks = max(self.tasks, _task_number(facts["task"]))
         elif event.kind == "retried" and facts.get("pause"):
@@ -209,6 +210,25 @@ def summed(events: Sequence[Event]) -> Ledger:
     for event in events:
         ledger.add(event)
     return ledger
+
+
+def _is_late(before: ConceptState | None, event: Event) -> bool:
+    """Whether it tells of an upload that was found before it was recorded as submitted."""
+    if event.kind != "submitted" or before is None:
+        return False
+    if before.state not in ENDINGS:
+        return bool(before.upload)
+    facts = event.facts  # since: number of the last event before the upload was put there
+    return before.upload == facts.get("upload") and before.first > facts.get("since", event.number)
+
+
+def _known_by(before: ConceptState | None, now: ConceptState, event: Event) -> ConceptState:
+    """The state with mark and first event of the upload that it names."""
+    same = before is not None and now.upload == before.upload
+    first, mark = (before.first, before.mark) if same and before else (0, "")
+    if event.facts.get("upload") == now.upload:
+        mark = event.facts.get("mark") or mark
+    return replace(now, mark=mark, first=(first or event.number) if now.upload else 0)
 
 
 def _after(before: ConceptState | None, event: Event) -> ConceptState:

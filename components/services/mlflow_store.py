@@ -26,11 +26,12 @@ from components.services.registry import (
     version_of,
 )
 from l2dm import manifest
-from l2dm.errors import BadStore, TrackingFailed
+from l2dm.errors import BadStore, Corrupt, TrackingFailed
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 PREFIX = "l2dm."
+TAG = "l2dm.facts"
 PAGE = 1000  # registered models of one request, MLflow's most
 
 
@@ -41,6 +42,8 @@ def connect(home: Home) -> Any:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # up to a minute, longer than a server's restart; by default it is more than four
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
+    for way in ("DOWNLOAD", "UPLOAD"):  # else the server may send us to a store only it can reach
+        os.environ.setdefault(f"MLFLOW_ENABLE_PROXY_MULTIPART_{way}", "false")
     if home.bucket and not _server():
         raise BadStore(
             "expected MLFLOW_TRACKING_URI to name a tracking server, because the state in "
@@ -136,7 +139,7 @@ class MlflowRegistry:
                 PREFIX + line,
                 source=f"models:/{model}",
                 model_id=model,
-                tags={"l2dm.facts": json.dumps(manifest.to_data(facts)), "l2dm.task": facts.task},
+                tags={TAG: json.dumps(manifest.to_data(facts)), "l2dm.task": facts.task},
                 description=_description(facts),
             )
         return self._only_version(line, facts.task)
@@ -145,11 +148,8 @@ class MlflowRegistry:
         """See Registry."""
         with told(f"list the versions of line {line!r}"):
             found = self._client.search_model_versions(f"name = '{PREFIX}{line}'")
-        versions = [
-            Version(int(v.version), manifest.from_data(Facts, json.loads(v.tags["l2dm.facts"])))
-            for v in found
-            if "l2dm.facts" in v.tags
-        ]
+        ours = [one for one in found if TAG in one.tags]
+        versions = [Version(int(one.version), _facts(line, one)) for one in ours]
         return tuple(sorted(versions, key=lambda version: version.number))
 
     def aliases(self, line: str) -> Mapping[Alias, int]:
@@ -271,6 +271,17 @@ class MlflowRegistry:
                     raise
                 time.sleep(0.05 * 2**attempt)
         raise AssertionError("unreachable")
+
+
+def _facts(line: str, version: Any) -> Facts:
+    try:
+        facts: Facts = manifest.from_data(Facts, json.loads(version.tags[TAG]))
+        return facts
+    except (ValueError, KeyError, TypeError) as error:
+        raise Corrupt(
+            f"expected tag {TAG} of version {version.version} of {PREFIX}{line} in MLflow as it "
+            f"was registered, found something else ({error}); set it back, others show its form"
+        ) from error
 
 
 def _aliases(model: Any) -> dict[Alias, int]:

@@ -98,6 +98,10 @@ class Objects(Protocol):
         """Fetch into a file. Raises TooLarge before a byte moves, NoSuchObject, Corrupt."""
         ...
 
+    def hasty(self) -> "Objects":
+        """The same objects for whoever would rather be told soon that the store does not answer."""
+        ...
+
 
 class FolderObjects:
     """Objects as files of one folder: the twin without a server.
@@ -207,6 +211,10 @@ class FolderObjects:
         finally:
             draft.unlink(missing_ok=True)
 
+    def hasty(self) -> "FolderObjects":
+        """See Objects."""
+        return self
+
     def _below(self, folder: str, prefix: str, after: str) -> Iterator[Entry]:
         """Objects in a folder and the folders in it; passes over what is deleted meanwhile.
 
@@ -294,7 +302,9 @@ class FolderObjects:
             if not path.is_dir():
                 return path.with_name(f".{uuid.uuid4().hex}.draft")
         except (FileExistsError, NotADirectoryError):
-            pass
+            below = path.relative_to(self.folder).parents
+            if not any((self.folder / one).is_file() for one in below):  # pruned in between
+                raise FileNotFoundError(path) from None
         raise BadKey(
             f"object key {key!r}: expected a key that is no folder of other keys and lies below no "
             f"object, as files in {self.folder} must; choose another one"

@@ -157,13 +157,14 @@ class Records:
             version=ended.version,
             reasons=list(ended.reasons),
             upload=ended.upload,
+            mark=ended.mark,
             **facts,
         )
 
     def _add(self, ledger: Ledger, entry: Entry) -> None:
         event = self._event(entry.key)
         try:
-            ledger.add(event, entry.mark, entry.modified)
+            ledger.add(event, entry.mark)
         except (ValueError, KeyError, TypeError) as error:
             raise _damaged(entry.key, error) from error
 

@@ -77,6 +77,7 @@ class S3Objects:
         self._part = part
         self._quoted: bool | None = None
         self._learning = threading.Lock()
+        self._given = client is not None
 
     def __repr__(self) -> str:
         return f"S3Objects({self._where!r})"
@@ -190,12 +191,21 @@ class S3Objects:
             draft.unlink(missing_ok=True)
         raise Conflict(f"expected object {key!r} in {self._where} to stay, found it written anew")
 
-    def presign(self, key: str, *, sha256: str, size: int, expires: int = 3600) -> Upload:
+    def hasty(self) -> "S3Objects":
+        """See Objects: two tries of a few seconds, instead of minutes."""
+        if self._given:
+            return self
+        return S3Objects(self.bucket, self.prefix, client=s3_client.connect(hasty=True))
+
+    def presign(
+        self, key: str, *, sha256: str, size: int, expires: int = 3600, new: bool = False
+    ) -> Upload:
         """A PUT for a client without credentials: these bytes, under this key, for so long.
 
         sha256, size: of the bytes, announced by the client and part of the signature. AWS and MinIO
         refuse other bytes at once; where a store does not look, `read` raises Corrupt. expires:
-        seconds. Raises BadStore for what cannot be signed.
+        seconds. new: only where nothing is under the key; who leaves that header out is refused by
+        a store that verifies signatures. Raises BadStore for what cannot be signed.
         """
         if not 1 <= expires <= LONGEST_URL or not SHA256.fullmatch(sha256) or size < 0:
             raise BadStore(
@@ -204,11 +214,13 @@ class S3Objects:
             )
         checksum = base64.b64encode(bytes.fromhex(sha256)).decode()
         signed = {"Metadata": {"sha256": sha256}, "ContentLength": size, "ChecksumSHA256": checksum}
+        signed |= {"IfNoneMatch": "*"} if new else {}
         with self._told(key):
             url = self._client.generate_presigned_url(
                 "put_object", Params={**self._at(key), **signed}, ExpiresIn=expires
             )
         headers = {"x-amz-meta-sha256": sha256, "content-length": str(size)}
+        headers |= {"if-none-match": "*"} if new else {}
         return Upload(url, {**headers, "x-amz-checksum-sha256": checksum}, expires)
 
     def _name(self, key: str) -> str:

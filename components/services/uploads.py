@@ -7,9 +7,9 @@ there, so they are fetched under limits and checked like any upload.
 
 import hashlib
 import json
-import shutil
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from components.services.objects import Entry, Objects
@@ -19,8 +19,22 @@ from l2dm.errors import BadKey, BadUpload, Conflict, NoSuchObject, TooLarge
 FILE = "concept.json"
 MAX_JSON = 1_000_000  # bytes of concept.json
 MAX_FILES = 100  # of one upload; more is none
-SECOND = 2.0  # what two times of a store may be apart and mean the same moment
 FEW = 20  # names that are asked for one by one; above it a whole listing is cheaper
+
+
+@dataclass(frozen=True)
+class Commitment:
+    """A concept.json. digest: sha256 of its bytes; mark: of the object as the store lists it."""
+
+    digest: str = ""
+    mark: str = ""
+
+
+def fetched(folder: Path, mark: str) -> Commitment:
+    """What was copied to a folder, whatever lies in its place now. mark: before it was copied."""
+    path = folder / FILE
+    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    return Commitment(digest, mark)
 
 
 class Uploads:
@@ -54,25 +68,31 @@ class Uploads:
 
     def digest(self, name: str) -> str:
         """What tells one upload of a name from another: sha256 of its concept.json; "" if none."""
+        return self.commitment(name).digest
+
+    def commitment(self, name: str) -> Commitment:
+        """What is there of an upload, to be recorded; an empty one if there is none."""
         entry = self._commitment(name)
-        return self._of(entry) if entry else ""
+        digest = self._of(entry) if entry else ""
+        return Commitment(digest, entry.mark) if entry and digest else Commitment()
 
     def class_noun(self, name: str) -> str:
         """What its concept.json says it is; "" where it cannot be read."""
         try:
-            facts = json.loads(self._store.read(f"{self._folder}{name}/{FILE}").data)
-            return str(facts["concept"]["class_noun"])
-        except (NoSuchObject, BadKey, ValueError, KeyError, TypeError):
+            entry = self._commitment(name)
+            if entry is None or entry.size > MAX_JSON:
+                return ""
+            return str(json.loads(self._store.read(entry.key).data)["concept"]["class_noun"])
+        except (NoSuchObject, BadKey, ValueError, KeyError, TypeError, RecursionError):
             return ""
 
     def fetch(self, name: str, to: Path, *, max_bytes: int) -> Path:
-        """Copy an upload to the folder `to`, emptied first: concept.json and what it lists.
+        """Copy an upload to a folder that is not there yet: concept.json and what it lists.
 
         Anything else is left, it may be of an upload that came second. max_bytes: of one picture.
         Raises BadUpload when it holds too much, before a picture moves.
         """
         prefix = f"{self._folder}{name}/"
-        shutil.rmtree(to, ignore_errors=True)
         to.mkdir(parents=True)
         found = {entry.key.removeprefix(prefix): entry.size for entry in self._store.list(prefix)}
         listed = self._listed(prefix, to) & set(found)
@@ -93,32 +113,46 @@ class Uploads:
             self._store.download(f"{prefix}{one}", to / one, limit=max_bytes)
         return to
 
-    def commit(self, folder: Path) -> None:
+    def commit(self, folder: Path, over: str = "") -> None:
         """Put the upload in `folder` into the store, concept.json last and on condition.
 
         Pictures get names by their bytes, so that of two uploads with one name the second leaves
-        the first one's pictures alone. Raises BadUpload when another one was committed meanwhile.
+        the first one's pictures alone. over: digest of the upload whose place it takes, one that
+        has ended; what that one had is removed. Raises BadUpload when another one was committed
+        meanwhile.
         """
         facts, name = json.loads((folder / FILE).read_bytes()), folder.name
         for picture in facts["pictures"]:
             path = folder / picture["name"]
             picture["name"] = f"{path.stem}-{picture['sha256'][:16]}{path.suffix}"
             self._store.upload(f"{self._folder}{name}/{picture['name']}", path)
-        text = json.dumps(facts, sort_keys=True, indent=1)
+        text = json.dumps(facts, sort_keys=True, indent=1).encode()
+        kept = {FILE, *(picture["name"] for picture in facts["pictures"])}
         try:
-            self._store.create(f"{self._folder}{name}/{FILE}", text.encode())
+            if over:
+                self._replace(name, text, over, kept)
+            else:
+                self._store.create(f"{self._folder}{name}/{FILE}", text)
         except Conflict as error:
             raise BadUpload(
                 f"concept {name!r}: expected a new upload, found one of this name waiting in the "
                 "store; choose another name, or wait until it has ended"
             ) from error
 
-    def withdraw(self, name: str) -> None:
-        """Take an upload back: without concept.json there is none."""
+    def _replace(self, name: str, text: bytes, over: str, kept: set[str]) -> None:
+        """Write concept.json over one of that digest, then remove the files of that one."""
         prefix = f"{self._folder}{name}/"
-        self._store.delete(f"{prefix}{FILE}")
-        for entry in tuple(self._store.list(prefix)):
-            self._store.delete(entry.key)
+        there = [entry.key for entry in self._store.list(prefix)]  # who comes later puts others
+        try:
+            found = self._store.read(f"{prefix}{FILE}")
+        except NoSuchObject as error:
+            raise Conflict(f"expected {prefix}{FILE}, found nothing") from error
+        if _digest(f"{prefix}{FILE}", len(found.data), found.data) != over:
+            raise Conflict(f"expected the {prefix}{FILE} that has ended, found another")
+        self._store.replace(f"{prefix}{FILE}", text, found.tag)
+        for key in there:
+            if key.removeprefix(prefix) not in kept:
+                self._store.delete(key)
 
     def halves(self, older: float) -> dict[str, tuple[str, ...]]:
         """Names without a concept.json whose last file was written so many seconds ago, with keys.
@@ -168,10 +202,9 @@ class Uploads:
     def _is_new(self, entry: Entry, state: ConceptState) -> bool:
         """Whether it is another upload than the one that ended.
 
-        One that was written before that end was recorded is not read again. Times are the store's,
-        in whole seconds; of a copy of the store they may be any, and then it is read.
+        The very object that was looked at then is not read again; of a copy of the store it is.
         """
-        return entry.modified > state.ended - SECOND and self._of(entry) != state.upload
+        return entry.mark != state.mark and self._of(entry) != state.upload
 
     def _committed(self) -> list[Entry]:
         entries = [
@@ -202,12 +235,16 @@ class Uploads:
 
     def _of(self, entry: Entry) -> str:
         if entry not in self._digests:
-            if entry.size > MAX_JSON:  # intake refuses it; its name and size tell it from others
-                data = f"{entry.key} {entry.size}".encode()
-            else:
-                try:
-                    data = self._store.read(entry.key).data
-                except NoSuchObject:  # withdrawn while we looked
-                    return ""
-            self._digests[entry] = hashlib.sha256(data).hexdigest()
+            try:
+                read = entry.size <= MAX_JSON
+                data = self._store.read(entry.key).data if read else b""
+            except NoSuchObject:  # withdrawn while we looked
+                return ""
+            self._digests[entry] = _digest(entry.key, entry.size, data)
         return self._digests[entry]
+
+
+def _digest(key: str, size: int, data: bytes) -> str:
+    """Of a concept.json; of a huge one, which intake refuses, name and size tell it from others."""
+    told = f"{key} {size}".encode() if size > MAX_JSON else data
+    return hashlib.sha256(told).hexdigest()

@@ -13,7 +13,7 @@ import pytest
 
 from components.services.leases import Keeper, Lease, Leases
 from components.services.objects import FolderObjects
-from l2dm.errors import LineBusy, LostLease
+from l2dm.errors import BadStore, LineBusy, LostLease
 
 
 @pytest.fixture
@@ -290,3 +290,46 @@ def test_a_process_of_the_same_number_elsewhere_is_not_taken_for_dead(
     monkeypatch.undo()
     with pytest.raises(LineBusy):
         Leases(store).take("pets", "b")
+
+
+def test_a_store_that_does_not_answer_once_costs_no_lease(
+    store: FolderObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(self: FolderObjects, key: str, data: bytes, tag: str) -> str:
+        raise BadStore("no answer")
+
+    keeper = Keeper(Leases(store))
+    lease = keeper.hold("pets", "me")
+    with monkeypatch.context() as outage:
+        outage.setattr(FolderObjects, "replace", away)
+        with pytest.raises(BadStore):
+            keeper.hold("pets", "me")
+    assert keeper.held() == ("pets",)
+    assert keeper.hold("pets", "me").fence == lease.fence
+
+
+class Hanging(FolderObjects):
+    """Its next renewal of one line takes longer than a lease lasts."""
+
+    hangs = False
+
+    def replace(self, key: str, data: bytes, tag: str) -> str:
+        if self.hangs and "aaa" in key:
+            self.hangs = False
+            time.sleep(2.5)
+        return super().replace(key, data, tag)
+
+
+@pytest.mark.slow
+def test_a_request_that_hangs_costs_other_lines_nothing(tmp_path: Path) -> None:
+    store = Hanging(tmp_path)
+    leases = Leases(store, seconds=2.0)
+    keeper = Keeper(leases)
+    keeper.start()
+    fences = {line: keeper.hold(line, "me").fence for line in ("aaa", "bbb", "ccc")}
+    store.hangs = True
+    time.sleep(2.8)
+    assert not store.hangs
+    for line in ("bbb", "ccc"):
+        leases.check(line, fences[line])
+    keeper.close()

@@ -67,10 +67,7 @@ def test_a_fetched_upload_is_the_one_that_was_put(
     objects: Objects, uploads: Uploads, tmp_path: Path
 ) -> None:
     put(objects, "rex")
-    to = tmp_path / "scratch" / "rex"
-    to.mkdir(parents=True)
-    (to / "left-over.png").write_bytes(b"of an earlier upload")
-    folder = uploads.fetch("rex", to, max_bytes=100)
+    folder = uploads.fetch("rex", tmp_path / "scratch" / "rex", max_bytes=100)
     found = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert sorted(found) == ["00.png", "01.png", "02.png", "concept.json"]
     assert found["01.png"] == b"\x01" * 100
@@ -121,6 +118,7 @@ def test_a_huge_concept_json_is_refused_and_told_from_another(
     assert uploads.waiting(()) == ("rex",)
     with pytest.raises(BadUpload, match=r"at most 1,000,000 bytes, found 1,000,001"):
         uploads.fetch("rex", tmp_path / "rex", max_bytes=100)
+    assert uploads.class_noun("rex") == ""
     first = uploads.digest("rex")
     objects.write("inbox/pets/rex/concept.json", b" " * (MAX_JSON + 2))
     assert uploads.digest("rex") != first
@@ -154,8 +152,22 @@ def test_of_two_uploads_with_one_name_the_first_is_kept_whole(
     folder = uploads.fetch("rex", tmp_path / "rex", max_bytes=100)
     (picture,) = folder.glob("*.png")
     assert picture.read_bytes() == b"the first"
-    uploads.withdraw("rex")
-    assert (uploads.waiting(()), objects.folders("inbox/")) == ((), ())
+
+
+def test_of_two_uploads_over_one_that_has_ended_one_is_kept_whole(
+    objects: Objects, uploads: Uploads, tmp_path: Path
+) -> None:
+    uploads.commit(local(tmp_path / "a" / "rex", b"the first"))
+    ended = uploads.digest("rex")
+    uploads.commit(local(tmp_path / "b" / "rex", b"the second"), over=ended)
+    second = uploads.digest("rex")
+    with pytest.raises(BadUpload, match="found one of this name waiting in the store"):
+        uploads.commit(local(tmp_path / "c" / "rex", b"the third"), over=ended)
+    assert uploads.digest("rex") == second != ended
+    folder = uploads.fetch("rex", tmp_path / "rex", max_bytes=100)
+    (picture,) = folder.glob("*.png")
+    assert picture.read_bytes() == b"the second"
+    assert sum("the first" in str(objects.read(e.key).data) for e in objects.list("inbox/")) == 0
 
 
 def test_uploads_that_ended_are_not_read_again_by_a_whole_listing(
@@ -164,16 +176,17 @@ def test_uploads_that_ended_are_not_read_again_by_a_whole_listing(
     store = FolderObjects(tmp_path)
     store.write("inbox/pets/rex/concept.json", b"{}")
     records, uploads = Records(store, "pets"), Uploads(store, "pets")
-    records.end(ConceptState("rex", "dog", "refused", upload=uploads.digest("rex")))
-    end = tmp_path / "records/pets/000001.json"
-    os.utime(end, (end.stat().st_mtime + 10,) * 2)
+    found = uploads.commitment("rex")
+    records.end(ConceptState("rex", "dog", "refused", upload=found.digest, mark=found.mark))
     states = Records(store, "pets").concepts()
     with monkeypatch.context() as blind:
         blind.setattr(FolderObjects, "read", None)
         assert Uploads(store, "pets").waiting(states) == ()
-    later = end.stat().st_mtime + 1
+    store.write("inbox/pets/rex/concept.json", b"{}")  # the same from a backup
+    assert Uploads(store, "pets").waiting(states) == ()
     store.write("inbox/pets/rex/concept.json", b'{"other": "pictures"}')
-    os.utime(tmp_path / "inbox/pets/rex/concept.json", (later, later))
+    long_ago = 1_000_000  # whatever its time says
+    os.utime(tmp_path / "inbox/pets/rex/concept.json", (long_ago, long_ago))
     assert Uploads(store, "pets").waiting(states) == ("rex",)
 
 

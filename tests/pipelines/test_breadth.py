@@ -1,13 +1,15 @@
 """When a run is shared out: by what the champion knows, whatever else happened on the line."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from components.services.home import Home
 from components.services.records import ConceptState, Ending, Records
-from l2dm.spec import Spec, override, to_json
-from pipelines.breadth import WHOLE, Breadth, breadth_of, known_concepts
+from l2dm.learning import method_of
+from l2dm.spec import Method, Spec, TrainSpec, override, to_json
+from pipelines.breadth import REPLAYING, WHOLE, Breadth, breadth_of, known_concepts
 from pipelines.submit import Job
 
 
@@ -50,6 +52,7 @@ def test_the_champions_descent_is_what_it_knows(records: Records) -> None:
         (("memory.fan_out=2",), Breadth(("1/2", "2/2"), WHOLE)),
         (("evaluate.fan_out=1", "evaluate.shards=3"), Breadth(WHOLE, ("1/3", "2/3", "3/3"))),
         (("memory.shards=4",), Breadth()),
+        (("memory.fan_out=2", "train.method=gated"), Breadth()),  # there is nothing to draw
     ],
 )
 def test_above_a_size_shards_draw(
@@ -82,3 +85,8 @@ def test_without_fan_out_no_record_is_read(tmp_path: Path, monkeypatch: pytest.M
     job = Job("pets", "rex", "pocket", to_json(Spec()), Home.at(tmp_path), 1)
     assert job.pipeline == "learn_concept"
     assert "memory_shards" not in job.arguments
+
+
+def test_the_methods_that_replay_are_those_that_say_so() -> None:
+    pages = {name: method_of(TrainSpec(method=name)) for name in get_args(Method)}
+    assert tuple(name for name, page in pages.items() if page.replays) == REPLAYING
