@@ -149,7 +149,7 @@ class Checkup:
     def _load(self, version: int, release: Path) -> None:
         from l2dm.steps import load_release
 
-        load_release(release, self._step.settings.base)
+        load_release(release, self._step.base)
 
 
 def told(check: doors.Check, version: int, target: int | None, lost: Sequence[str] = ()) -> str:

@@ -224,9 +224,10 @@ class ConceptHealth:
     """One concept of a release that was examined again. Scores are mean identity similarities.
 
     `released`: at its release; `again`: the same prompts and seeds now; `fresh`: other seeds.
-    `moved`: largest difference of one picture between the first two. `drop`: mean over pairs,
-    release minus now; `p`: probability of so large a drop by chance, corrected for many concepts.
-    `needed`: pairs that would decide, 0 where these do.
+    `moved`: largest difference of one picture between the first two; `drop`: the mean one, of
+    `pairs` pictures. `p`: probability of so large a drop by chance, corrected for many concepts; 0
+    where chance has no say, in the same environment; 1 where nothing moved. `needed`: pictures that
+    would decide; 0 where these do, or where no number would.
     """
 
     concept: str
@@ -249,7 +250,7 @@ class Check:
     `health`: healthy, regressed or inconclusive. `cause` of what is not healthy: "model" (the same
     environment, another picture), "environment" (the bare base moved, too), "base" (other base
     files), "release" (its own files were changed); "" otherwise. `control`: largest difference of
-    one picture of the bare base on the release's seeds. `row` is the release's own.
+    one picture of the bare base on the release's seeds, by any cosine. `row` is the release's own.
     Payload: `values.json` (one entry per picture, rows `again` and `fresh`), `sheets/<concept>.png`
     (fresh pictures); none where nothing could be drawn.
     """

@@ -113,7 +113,7 @@ class CheckSpec:
     policy: Policy = "tell"  # what follows a regression; roll_back: to the last healthy version
     margin: float = 0.1  # drop of identity similarity that counts as forgotten
     alpha: float = 0.05  # share of healthy nights that may be called regressed by chance
-    power: float = 0.9  # chance to find a drop of the margin that `inconclusive` plans for
+    power: float = 0.9  # chance to decide with as many pictures as `inconclusive` names
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,18 @@
 """Is a release still what it was, and if not, what moved: the model or the world around it?
 
-Three drawings tell it. *Again*: the release's own prompts and seeds; the same weights under the
-same libraries give the same scores picture by picture, so here chance has no say. *Control*: what
-the bare base drew at the release, again; it moves only with libraries and hardware. *Fresh*: the
-same prompts on other seeds, so that nothing is called healthy on its old exam alone.
+Three drawings tell it. *Again*: the release's own prompts and seeds. *Control*: what the bare base
+drew at the release, again; it moves only with libraries and hardware. *Fresh*: the same prompts on
+other seeds.
+
+In the same environment (control gives its scores again) the same weights give the same pictures, so
+*again* is compared as it is: a drop on those pictures is a fact about the model, of however few
+there are. In another environment chance may have moved every picture, so *again* is tested, picture
+by picture. *Fresh* answers another question, in both: were the release's seeds lucky ones? It is no
+judge of the model: every night would ask the same lucky release anew.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from l2dm.doors import ConceptHealth
@@ -19,7 +24,10 @@ SAME = 1e-3  # of a cosine: what other thread counts and batch make-ups can expl
 
 @dataclass(frozen=True)
 class Evidence:
-    """Scores of one concept, n pictures each: at release, the same seeds again, other seeds."""
+    """Scores of one concept, n pictures each: at release, the same seeds again, other seeds.
+
+    The i-th pictures of all concepts share a seed, in each of the three.
+    """
 
     released: Sequence[float]
     again: Sequence[float]
@@ -45,29 +53,25 @@ def diagnose(evidence: Mapping[str, Evidence], control: float, bars: Bars) -> Di
     """Every concept's health and what explains it. control: `largest` of the bare base's pictures.
 
     A concept that gives its release's scores again has not changed, whatever fresh seeds say. One
-    that does not is tested over the pairs of both drawings, all such concepts corrected together.
+    that does not has regressed if it lost the margin: in the same environment without a test; in
+    another one by a test that cries wolf, over all concepts, with probability alpha at most.
     Raises WrongShape.
     """
-    changed = {name: one for name, one in evidence.items() if one.moved > SAME}
-    kept = {name: one for name, one in evidence.items() if name not in changed}
-    tested = examine(
-        {name: (*one.released, *one.released) for name, one in changed.items()},
-        {name: (*one.again, *one.fresh) for name, one in changed.items()},
-        bars,
+    same = control <= SAME
+    released = {name: one.released for name, one in evidence.items()}
+    again = {name: one.again for name, one in evidence.items()}
+    fresh = {name: one.fresh for name, one in evidence.items()}
+    found = examine(released, again, bars, exact=same)
+    luck = examine(again, fresh, bars)
+    findings = tuple(
+        _judge(evidence[one.concept], one, other) for one, other in zip(found, luck, strict=True)
     )
-    luck = examine(
-        {name: one.released for name, one in kept.items()},
-        {name: one.fresh for name, one in kept.items()},
-        bars,
-    )
-    found = {one.concept: _changed(evidence[one.concept], one) for one in tested}
-    found |= {one.concept: _kept(evidence[one.concept], one) for one in luck}
-    findings = tuple(found[name] for name in evidence)
     health = overall(findings)
-    reasons = [one.sentence for one in findings if one.health != "healthy"]
-    if control > SAME:
-        reasons.insert(0, _elsewhere(control))
-    cause = "" if health == "healthy" else "environment" if control > SAME else "model"
+    cause = "" if health == "healthy" else "model" if same else "environment"
+    reasons = [] if same else [_elsewhere(control)]
+    reasons += _told(findings, same)
+    if health == "inconclusive":
+        reasons.append(_advice(len(findings)))
     return Diagnosis(health, cause, findings, tuple(reasons) or (_all_well(len(findings)),))
 
 
@@ -78,42 +82,71 @@ def largest(before: Sequence[float], after: Sequence[float]) -> float:
     return max((abs(old - new) for old, new in zip(before, after, strict=True)), default=0.0)
 
 
-def _changed(evidence: Evidence, tested: Finding) -> ConceptHealth:
-    return _health(evidence, tested, tested.health, tested.needed, tested.sentence)
+def _judge(evidence: Evidence, found: Finding, luck: Finding) -> ConceptHealth:
+    """found: what the release's seeds say; luck: what fresh ones say of those."""
+    if evidence.moved <= SAME:
+        kept = replace(found, health="healthy", p=1.0, needed=0)
+        told = f"{found.concept}: the release's seeds give its scores again "
+        told += f"({fmean(evidence.again):.3f})"
+        return _health(evidence, kept, told + _fresh(evidence, luck, "the release was lucky"))
+    meaning = "lucky seeds at the release, or a loss that they do not show"
+    return _health(evidence, found, _sentence(found) + _fresh(evidence, luck, meaning))
 
 
-def _kept(evidence: Evidence, luck: Finding) -> ConceptHealth:
-    told = (
-        f"{luck.concept}: the release's seeds give its scores again ({fmean(evidence.again):.3f}); "
-        f"fresh seeds {fmean(evidence.fresh):.3f}"
-    )
+def _fresh(evidence: Evidence, luck: Finding, meaning: str) -> str:
+    told = f"; fresh seeds {fmean(evidence.fresh):.3f}"
     if luck.health == "regressed":
-        told += f", {luck.drop:.3f} lower (p = {luck.p:.4f}): the release was lucky in its seeds"
-    return _health(evidence, luck, "healthy", 0, told)
+        told += f", {luck.drop:.3f} lower (p = {luck.p:.4f}): {meaning}"
+    return told
 
 
-def _health(
-    evidence: Evidence, finding: Finding, health: str, needed: int, sentence: str
-) -> ConceptHealth:
+def _health(evidence: Evidence, found: Finding, sentence: str) -> ConceptHealth:
     return ConceptHealth(
-        concept=finding.concept,
-        health=health,
+        concept=found.concept,
+        health=found.health,
         released=round(fmean(evidence.released), 6),
         again=round(fmean(evidence.again), 6),
         fresh=round(fmean(evidence.fresh), 6),
         moved=round(evidence.moved, 6),
-        drop=round(finding.drop, 6),
-        p=round(finding.p, 6),
-        pairs=finding.pairs,
-        needed=needed,
+        drop=round(found.drop, 6),
+        p=round(found.p, 6),
+        pairs=found.pairs,
+        needed=found.needed,
         sentence=sentence,
     )
+
+
+def _sentence(found: Finding) -> str:
+    """A concept that moved, with its numbers."""
+    moved = f"{'lost' if found.drop >= 0 else 'gained'} {abs(found.drop):.3f}"
+    pictures = "1 picture" if found.pairs == 1 else f"{found.pairs} pictures"
+    chance = f"p = {found.p:.4f} of all concepts" if found.p else "the same environment"
+    told = f"{found.concept}: {moved} over {pictures} of the release's seeds ({chance})"
+    if found.health != "inconclusive":
+        return f"{told}: {found.health}"
+    if found.needed:
+        return f"{told}; {found.needed} pictures would decide"
+    return f"{told}; too near the margin for any number of pictures to decide"
+
+
+def _told(findings: Sequence[ConceptHealth], same: bool) -> list[str]:
+    """What is not healthy, worst first; then what moved although nothing around it did."""
+    ranks = ("regressed", "inconclusive", "healthy")
+    worst = sorted(findings, key=lambda one: (ranks.index(one.health), -one.drop))
+    return [one.sentence for one in worst if one.health != "healthy" or (same and one.moved > SAME)]
 
 
 def _elsewhere(control: float) -> str:
     return (
         f"The bare base draws other pictures than at the release (up to {control:.3f} apart on the "
         "same seeds): libraries, hardware or their settings differ, a rollback would not help."
+    )
+
+
+def _advice(concepts: int) -> str:
+    return (
+        "How many pictures there are is settled at a release: for N of each concept, learn the "
+        f"next one with evaluate.pictures=N and evaluate.budget={concepts + 1}*N."
     )
 
 

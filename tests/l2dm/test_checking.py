@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -24,9 +26,23 @@ def run(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(root / "2", tiny_base, upload(root, TOM, 2), first.release.folder, 2, GATED)
 
 
-def damaged(release: Path, out: Path, concept: str) -> Path:
-    """The same release with one concept's token row turned around, signed as if it were right."""
+def signed(release: Path, out: Path, part: str, fill: Callable[[Path], None]) -> Path:
+    """A copy of a release with another payload of one part, signed as if it were right."""
     shutil.copytree(release, out)
+    kind = {"adapter": doors.Adapter, "scores": doors.Scores}[part]
+    manifest.write(out / part, manifest.read(release / part, kind).record, fill)
+    record = manifest.read(release, doors.Release)
+
+    def parts(draft: Path) -> None:
+        for name in ("adapter", "memory", "scores"):
+            shutil.copytree(out / name, draft / name)
+
+    manifest.write(out, record.record, parts, spec=record.spec)
+    return out
+
+
+def damaged(release: Path, out: Path, concept: str) -> Path:
+    """The same release with one concept's token row turned around."""
     adapter = releases.adapter_of(release)
     weights = load_file(adapter.path("adapter.safetensors"))
     rows = load_file(adapter.path("tokens.safetensors"))
@@ -38,15 +54,21 @@ def damaged(release: Path, out: Path, concept: str) -> Path:
         save_file(rows, draft / "tokens.safetensors")
         (draft / "curve.json").write_bytes(curve)
 
-    manifest.write(out / "adapter", adapter.record, fill)
-    record = manifest.read(release, doors.Release)
+    return signed(release, out, "adapter", fill)
 
-    def parts(draft: Path) -> None:
-        for name in ("adapter", "memory", "scores"):
-            shutil.copytree(out / name, draft / name)
 
-    manifest.write(out, record.record, parts, spec=record.spec)
-    return out
+def revalued(release: Path, out: Path, higher: dict[tuple[str, str, str], float]) -> Path:
+    """The same release as if its pictures had scored more. higher: by row, concept and metric."""
+    values = json.loads(releases.scores_of(release).path("values.json").read_text())
+    for one, ((row, concept, metric), amount) in product(values, higher.items()):
+        if (one["row"], one.get("concept")) == (row, concept):
+            one["metrics"][metric] += amount
+    text = json.dumps(values)
+    return signed(release, out, "scores", lambda at: put(at / "values.json", text))
+
+
+def put(path: Path, text: str) -> None:
+    path.write_text(text)
 
 
 def test_an_unchanged_release_is_healthy_picture_by_picture(run: Run, tmp_path: Path) -> None:
@@ -79,6 +101,29 @@ def test_a_damaged_row_moves_its_concept_alone(run: Run, tmp_path: Path) -> None
     assert rex.moved > 0.001
     assert tom.moved == 0.0
     assert found.control == 0.0
+
+
+def test_in_the_same_environment_two_pictures_tell_a_loss(run: Run, tmp_path: Path) -> None:
+    """As if rex had scored 0.3 more at its release, on both of its pictures."""
+    higher = {("t0002", "rex", "identity_similarity"): 0.3}
+    release = revalued(run.release.folder, tmp_path / "release", higher)
+    found = steps.examine(release, tmp_path / "check", run.context, seed=999).record
+    assert (found.health, found.cause, found.control) == ("regressed", "model", 0.0)
+    assert [one.health for one in found.findings] == ["regressed", "healthy"]
+    assert found.findings[0].drop == pytest.approx(0.3)
+
+
+def test_a_base_that_moved_by_any_measure_leaves_them_to_chance(run: Run, tmp_path: Path) -> None:
+    """The same, and the bare base is 0.01 further from its prompts than it was."""
+    higher = {
+        ("t0002", "rex", "identity_similarity"): 0.3,
+        ("base", "tom", "text_alignment"): 0.01,
+    }
+    release = revalued(run.release.folder, tmp_path / "release", higher)
+    found = steps.examine(release, tmp_path / "check", run.context, seed=999).record
+    assert found.control == pytest.approx(0.01)
+    assert (found.health, found.cause) == ("inconclusive", "environment")
+    assert "2 pictures of the release's seeds (p = 0.2500 of all concepts); 5" in found.reasons[1]
 
 
 def test_files_that_were_changed_are_a_regression_of_the_release(run: Run, tmp_path: Path) -> None:
