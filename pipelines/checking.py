@@ -11,6 +11,7 @@ from components.services.records import Records
 from l2dm import doors, manifest
 from l2dm.spec import Spec, to_json
 from pipelines.operations import Place, require_base, require_line
+from pipelines.recurring import check_of
 from pipelines.runners import Runner, read_settings
 from pipelines.submit import Job, Listener, run_local
 
@@ -91,9 +92,7 @@ def _keep_on_cluster(place: Place, cron: str, spec: Spec, keeper: Timekeeper) ->
     if not cron:
         runs.end_repeating(place.line)
         return
-    # no lease and no seed: the server repeats the same arguments every time
-    job = Job(place.line, checks.CONCEPT, base, to_json(spec), home, 0, seed=0)
-    runs.repeat(place.line, cron, job)
+    runs.repeat(place.line, cron, check_of(home, place.line, base, spec))
 
 
 def last_checks(folder: str | Path) -> dict[str, str]:

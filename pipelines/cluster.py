@@ -74,12 +74,16 @@ class ClusterRuns:
             if run.state in ALIVE and run.state != "CANCELING":
                 self._api.terminate(run)
 
-    def repeat(self, line: str, cron: str, job: Job) -> None:
-        """Check a line on the server's own clock. cron: five fields, UTC."""
+    def repeat(self, line: str, cron: str, job: Job) -> bool:
+        """Check a line on the server's own clock; False where it did so already.
+
+        cron: five fields, UTC.
+        """
         experiment = self._api.experiment(f"l2dm/{line}")
         version = self._upload(job.pipeline)
         # five fields of ours; the server's begin with seconds
-        self._api.repeat(repeat_name(line), experiment, version, f"0 {cron}", dict(job.arguments))
+        given = dict(job.arguments)
+        return self._api.repeat(repeat_name(line), experiment, version, f"0 {cron}", given)
 
     def end_repeating(self, line: str) -> None:
         """End the server's clock for a line."""

@@ -83,16 +83,27 @@ class KfpApi:
         version: tuple[str, str],
         cron: str,
         arguments: dict[str, Any],
-    ) -> None:
-        """Make the one recurring run of that name, then remove those that were there before.
+    ) -> bool:
+        """Have one recurring run of that name that does this; whether it was not there before.
 
         cron: six fields, seconds first. A run that takes longer than until the next instant keeps
-        that one waiting; instants that were missed are not made up for.
+        that one waiting; instants that were missed are not made up for. Others of that name are
+        removed once it is there; of two that were made at once the first stays.
         """
-        before = self._repeated(name)
-        self._to.ensure(
+        before = {str(one.recurring_run_id) for one in self._repeated(name)}
+
+        def find() -> dict[str, Any]:
+            # a server that does not show what a recurring run is made of shows a new one
+            return {
+                number: one
+                for one in self._repeated(name)
+                if (number := str(one.recurring_run_id)) not in before
+                or self._does(one, version, cron, arguments)
+            }
+
+        found = self._to.ensure(
             f"recurring run {name!r}",
-            lambda: self._repeated(name) - before or None,
+            lambda: find() or None,
             lambda: self._client.create_recurring_run(
                 experiment,
                 name,
@@ -103,11 +114,13 @@ class KfpApi:
                 **self._made_of(version),
             ),
         )
-        self._end(name, before)
+        kept = min(found, key=lambda number: (_created(found[number]), number))
+        self._end(name, (before | found.keys()) - {kept})
+        return kept not in before
 
     def end_repeating(self, name: str) -> None:
         """Remove every recurring run of that name; no error when there is none."""
-        self._end(name, self._repeated(name))
+        self._end(name, [str(one.recurring_run_id) for one in self._repeated(name)])
 
     def _end(self, name: str, numbers: Iterable[str]) -> None:
         for number in numbers:
@@ -125,10 +138,27 @@ class KfpApi:
             "service_account": self._cluster.service_account or None,
         }
 
-    def _repeated(self, name: str) -> frozenset[str]:
-        """Ids of the recurring runs of that name."""
-        found = self._named("recurring_runs", name, "list_recurring_runs", **self._where)
-        return frozenset(str(one.recurring_run_id) for one in found)
+    def _repeated(self, name: str) -> list[Any]:
+        """The recurring runs of that name."""
+        return self._named("recurring_runs", name, "list_recurring_runs", **self._where)
+
+    def _does(
+        self, one: Any, version: tuple[str, str], cron: str, arguments: dict[str, Any]
+    ) -> bool:
+        """Whether a recurring run does what is wanted, as far as we say it."""
+        of, config = one.pipeline_version_reference, one.runtime_config
+        clock = one.trigger and one.trigger.cron_schedule
+        root, account = self._cluster.pipeline_root, self._cluster.service_account
+        return bool(
+            of
+            and (str(of.pipeline_id), str(of.pipeline_version_id)) == version
+            and clock
+            and clock.cron == cron
+            and config
+            and dict(config.parameters or {}) == arguments
+            and (not root or config.pipeline_root == root)
+            and (not account or one.service_account == account)
+        )
 
     def experiment(self, name: str) -> str:
         """Id of an experiment, made if need be."""
@@ -199,12 +229,16 @@ class KfpApi:
         return getattr(self._client, listing)(**more)
 
 
+def _created(found: Any) -> str:
+    return found.created_at.isoformat() if found.created_at else ""
+
+
 def _run(found: Any) -> Run:
     config = found.runtime_config
     return Run(
         id=str(found.run_id),
         state=str(found.state or ""),
-        created=found.created_at.isoformat() if found.created_at else "",
+        created=_created(found),
         parameters=dict((config and config.parameters) or {}),
         error=str((found.error and found.error.message) or ""),
     )

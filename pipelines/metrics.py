@@ -1,19 +1,21 @@
 """What a dispatcher tells Prometheus: `GET /metrics` of `l2dm dispatch --listen`.
 
-A scrape asks nothing of the store: it shows what the dispatcher's last look saw. A line is counted
-anew when its look ended otherwise than "idle" or than before, and else once in a while, because
-another dispatcher may have acted on it.
+A scrape asks nothing of the store: it shows what the dispatcher's last look saw. An idle line costs
+nothing besides that look, whose records are shared. Any other is counted when something was
+recorded of it or its look ended otherwise than before, and else once in a while, each line at
+another time, because uploads come without a record.
 """
 
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import get_args
+from typing import Protocol, get_args
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from components.services.home import Home
+from components.services.ledger import Ledger
 from components.services.records import Records, State
 from components.services.uploads import Uploads
 from l2dm.errors import L2dmError
@@ -21,18 +23,30 @@ from pipelines.dispatch import Moved
 from pipelines.follow import Looks
 
 PATH = "/metrics"
-RECOUNT = 600.0  # seconds after which an idle line is counted again
+RECOUNT = 600.0  # seconds after which a line that is not idle is counted again
 RUNS: tuple[Moved, ...] = ("started", "running", "checking")
+
+
+class Shares(Looks, Protocol):
+    """A dispatcher that shows what it keeps of a line."""
+
+    def kept(self, line: str) -> tuple[Records, Uploads]:
+        """See Dispatcher."""
+        ...
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A line at a time, and since when all that holds."""
+    """A line at a time, and since when all that holds.
+
+    event: number and mark of the last event that was counted. again: when it is counted again.
+    """
 
     moved: Moved
     counts: "Counts"
     changed: float  # seconds since 1970
-    counted: float
+    event: tuple[int, str]
+    again: float
 
     def same(self, other: "Seen") -> bool:
         """Whether nothing moved between the two."""
@@ -41,11 +55,17 @@ class Seen:
 
 @dataclass(frozen=True)
 class Counts:
-    """Uploads that wait, concepts by state, and what the champion's last check found ("": none)."""
+    """Uploads that wait, concepts by state, and what the champion's last check found ("": none).
+
+    checked: when a check last found something. awaited: the first instant of the line's clock after
+    that. Both in seconds since 1970, 0: there is none; of a line without clock or champion.
+    """
 
     waiting: int = 0
     states: Mapping[str, int] = field(default_factory=dict)
     health: str = ""
+    checked: float = 0.0
+    awaited: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -60,11 +80,8 @@ class Snapshot:
 class Measured:
     """A dispatcher that is looked over the shoulder. Use it in the other's place."""
 
-    def __init__(
-        self, dispatcher: Looks, home: Home, clock: Callable[[], float] = time.time
-    ) -> None:
-        self._dispatcher, self._home, self._clock = dispatcher, home, clock
-        self._inboxes: dict[str, tuple[Records, Uploads]] = {}
+    def __init__(self, dispatcher: Shares, clock: Callable[[], float] = time.time) -> None:
+        self._dispatcher, self._clock = dispatcher, clock
         self._now = Snapshot()
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -109,6 +126,7 @@ class Measured:
         runs = sum(seen.moved in RUNS for seen in now.lines.values())
         yield _gauge("runs", "Runs that this dispatcher watches", runs)
         yield _lines(now.lines)
+        yield _concepts(now.lines)
         yield _by_line(
             "uploads_open", "Uploads without an end", now, lambda seen: seen.counts.waiting
         )
@@ -127,36 +145,53 @@ class Measured:
             now,
             lambda seen: seen.counts.health == "regressed",
         )
-        yield _concepts(now.lines)
+        yield from _checks(now)
 
     def _seen(self, line: str, moved: Moved) -> Seen:
         now, before = self._clock(), self._now.lines.get(line)
-        settled = before is not None and moved == before.moved and moved in ("idle", "broken")
-        if before is not None and settled and now - before.counted < RECOUNT:
+        records, uploads = self._dispatcher.kept(line)
+        settled = before is not None and (moved, _event(records)) == (before.moved, before.event)
+        if before is not None and settled and (moved == "idle" or now < before.again):
             return before
-        seen = Seen(moved, self._count(line, before), now, now)
+        counts = self._count(moved, records, uploads) or (before.counts if before else Counts())
+        seen = Seen(moved, counts, now, _event(records), _next(line, now))
         if before is not None and seen.same(before):
             return replace(seen, changed=before.changed)
         return seen
 
-    def _count(self, line: str, before: Seen | None) -> Counts:
-        """As before where the line cannot be read."""
-        store = self._home.store
-        made = (Records(store, line), Uploads(store, line))
-        records, uploads = self._inboxes.setdefault(line, made)
+    def _count(self, moved: Moved, records: Records, uploads: Uploads) -> Counts | None:
+        """None where the line cannot be read, which the dispatcher has told."""
+        if moved == "idle":  # all was read a moment ago, and nothing waits
+            return _counts(records.known, 0)
         try:
             ledger = records.state()
-            concepts = tuple(ledger.concepts.values())
-            waiting = len(uploads.waiting(concepts))
-        except (L2dmError, OSError):  # the dispatcher has told what is wrong with it
-            return before.counts if before else Counts()
-        states = [concept.state for concept in concepts]
-        last = ledger.checks.found.get(ledger.standing.champion)
-        return Counts(
-            waiting,
-            {state: states.count(state) for state in get_args(State)},
-            last.health if last else "",
-        )
+            return _counts(ledger, len(uploads.waiting([*ledger.concepts.values()])))
+        except (L2dmError, OSError):
+            return None
+
+
+def _counts(ledger: Ledger, waiting: int) -> Counts:
+    states = [concept.state for concept in ledger.concepts.values()]
+    champion = ledger.standing.champion
+    last = ledger.checks.found.get(champion)
+    return Counts(
+        waiting,
+        {state: states.count(state) for state in get_args(State)},
+        last.health if last else "",
+        ledger.checks.found_last(),
+        ledger.checks.awaited(champion),
+    )
+
+
+def _event(records: Records) -> tuple[int, str]:
+    """What tells whether something was recorded since, without a request."""
+    return (records.known.last, records.known.mark)
+
+
+def _next(line: str, now: float) -> float:
+    """A line's own moment in every period, so that lines are not counted all in one look."""
+    moment = zlib.crc32(line.encode()) / 2**32 * RECOUNT
+    return now + RECOUNT - (now - moment) % RECOUNT
 
 
 def _gauge(name: str, help: str, value: float) -> Metric:
@@ -168,6 +203,24 @@ def _by_line(name: str, help: str, now: Snapshot, value: Callable[[Seen], float]
     for line, seen in now.lines.items():
         family.add_metric([line], float(value(seen)))
     return family
+
+
+def _checks(now: Snapshot) -> Iterator[Metric]:
+    """Of lines that have a clock."""
+    clocks = {line: seen for line, seen in now.lines.items() if seen.counts.awaited}
+    now = replace(now, lines=clocks)
+    yield _by_line(
+        "check_found_timestamp_seconds",
+        "When a check of a line with a clock last found something; 0: never",
+        now,
+        lambda seen: seen.counts.checked,
+    )
+    yield _by_line(
+        "check_due_timestamp_seconds",
+        "When the check after that is due; in the past: it is late",
+        now,
+        lambda seen: seen.counts.awaited,
+    )
 
 
 def _lines(lines: Mapping[str, Seen]) -> Metric:

@@ -23,7 +23,12 @@ DIGEST = re.compile(r"\S+@sha256:[0-9a-f]{64}")
 CPU = re.compile(r"\d+(\.\d+)?|\d+m")
 SIZE = re.compile(r"(\d+)(M|G|T|Ki|Mi|Gi|Ti)?")  # what kfp takes, too
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-SECRET = re.compile(r"SECRET|PASSWORD|PASSWD|(^|_)TOKEN(_|$)|PRIVATE_KEY", re.IGNORECASE)
+SECRET = re.compile(
+    r"SECRET|PASSWORD|PASSWD|(^|_)PWD(_|$)|(^|_)TOKEN(_|$)|PRIVATE_KEY|API_?KEY"
+    r"|(?<!^GOOGLE_APPLICATION_)CREDENTIAL(?!S_FILE)",  # these two name a file
+    re.IGNORECASE,
+)
+LOGIN = re.compile(r"://[^\s/?#@:]*:[^\s/?#@]+@")  # a password within an address
 USER = re.compile(r"\d+:\d+")
 UNITS = {"": 1, "M": 10**6, "G": 10**9, "T": 10**12}
 UNITS |= {f"{letter}i": 2 ** (10 * power) for power, letter in enumerate("KMGT", start=1)}
@@ -215,7 +220,7 @@ def _both(settings: Settings) -> str:
 
 
 def _environment_problems(at: str, environment: Mapping[str, str]) -> Iterator[Problem]:
-    for name in environment:
+    for name, value in environment.items():
         if not VARIABLE.fullmatch(name):
             yield f"{at}.{name}", "expected letters, digits and _ as a variable's name"
         elif SECRET.search(name):
@@ -223,6 +228,13 @@ def _environment_problems(at: str, environment: Mapping[str, str]) -> Iterator[P
                 f"{at}.{name}",
                 "expected no secret here, because whoever sees the pipeline reads it; name a "
                 "Kubernetes Secret in [secrets], or the variable in docker.forward",
+            )
+        elif LOGIN.search(value):
+            yield (
+                f"{at}.{name}",
+                "expected no user:password@ in an address, because whoever sees the pipeline reads "
+                "it, found one; leave it out and give both as variables of [secrets], or the whole "
+                "address as one",
             )
 
 
@@ -308,6 +320,12 @@ def _toleration_problems(at: str, toleration: Toleration) -> Iterator[Problem]:
 def _cluster_problems(cluster: Cluster) -> Iterator[Problem]:
     if cluster.host and not re.fullmatch(r"https?://[^\s/].*", cluster.host):
         yield "cluster.host", f"expected http(s)://..., found {cluster.host!r}"
+    if LOGIN.search(cluster.host):
+        yield (
+            "cluster.host",
+            "expected no user:password@, because logs and the settings' ConfigMap show it, found "
+            "one; name a token by cluster.token_path or cluster.token_variable",
+        )
     if cluster.ca and not cluster.host.startswith("https://"):
         yield "cluster.ca", f"expected an https:// host with it, found {cluster.host!r}"
     if cluster.user is not None and cluster.user < 1:

@@ -74,7 +74,8 @@ class Found:
 class Checks:
     """The sum of a line's events as far as they concern checks.
 
-    last: whether the run that was started last was a check.
+    last: whether the run that was started last was a check. since: when the line got its first
+    champion, "" where that is not known: before, there was nothing to check.
     """
 
     schedule: Schedule | None = None
@@ -84,6 +85,7 @@ class Checks:
     answered: tuple[int, ...] = ()
     found: dict[int, Found] = field(default_factory=dict)
     last: bool = False
+    since: str = ""
 
     def add(self, kind: str, facts: Mapping[str, Any]) -> None:
         """Take the next event. Raises KeyError, TypeError, ValueError for one that is none."""
@@ -98,6 +100,8 @@ class Checks:
             self.last = True
         elif kind in ("checked", "unchecked"):
             self._end(kind, facts)
+        elif kind == "promotion":
+            self.since = self.since or facts.get("at", "")
 
     def due(self, line: str, champion: int, now: float) -> int | None:
         """The seed of the check that the dispatcher should have begun by `now`; None: none.
@@ -112,10 +116,31 @@ class Checks:
             return None
         end = datetime.fromtimestamp(int(now), UTC) + timedelta(seconds=1)  # it is left out
         instant = next(CronSim(clock.cron, end, reverse=True), None)
-        if instant is None or instant <= datetime.strptime(clock.since, "%Y-%m-%dT%H:%M:%S%z"):
+        if instant is None or instant <= _instant(clock.since):
             return None
         seed = seed_of(line, instant)
         return None if seed in self.answered else seed
+
+    def found_last(self) -> float:
+        """When a check last found something, whatever it was, in Unix seconds; 0: never."""
+        latest = max(self.found.values(), key=lambda found: found.number, default=None)
+        return _instant(latest.at).timestamp() if latest else 0.0
+
+    def awaited(self, champion: int) -> float:
+        """The first instant of the clock after the last check that found something, Unix seconds.
+
+        It does not matter who keeps the clock, nor what became of runs that found nothing. 0 for a
+        line without clock or champion. In the past: that check is late.
+        """
+        from cronsim import CronSim
+
+        clock = self.schedule
+        if clock is None or not champion:
+            return 0.0
+        since = [_instant(at) for at in (clock.since, self.since) if at]
+        since.append(datetime.fromtimestamp(self.found_last(), UTC))
+        instant = next(CronSim(clock.cron, max(since).astimezone(UTC)), None)
+        return instant.timestamp() if instant else 0.0
 
     def failures(self, seed: int) -> int:
         """How many runs of one check failed."""
@@ -141,6 +166,7 @@ class Checks:
                 for number, one in data["found"].items()
             },
             bool(data["last"]),
+            str(data["since"]),
         )
 
     def _end(self, kind: str, facts: Mapping[str, Any]) -> None:
@@ -161,6 +187,10 @@ class Checks:
             facts["cause"],
             tuple(facts["reasons"]),
         )
+
+
+def _instant(at: str) -> datetime:
+    return datetime.strptime(at, "%Y-%m-%dT%H:%M:%S%z")
 
 
 def require_cron(cron: str) -> None:

@@ -1,4 +1,8 @@
-# Three identities. None may delete a record: what happened stays written whoever is compromised.
+# Three identities. None may delete an event of a line or write another over it, so what happened
+# stays written whoever is compromised. Dispatcher and steps may append: who has their keys can add an
+# event that is not true, a promotion for example, and `l2dm history` shows it. An uploader cannot;
+# the dispatcher finds its uploads without an event. The condition is theirs and not the bucket's,
+# because a restore has to put events back.
 locals {
   home    = "${aws_s3_bucket.state.arn}/${var.prefix}"
   read    = ["s3:GetObject"]
@@ -8,19 +12,21 @@ locals {
   # folder below the prefix: what may be done there
   rights = {
     dispatcher = {
-      probe     = local.replace, inbox = local.replace, records = local.write,
+      probe     = local.replace, inbox = local.replace, records = local.read,
       leases    = local.write, lines = local.replace, runs = local.replace, reports = local.write,
       snapshots = local.write
     }
     step = {
-      probe = local.replace, inbox = local.read, records = local.write, leases = local.read,
-      lines = local.replace, runs = local.replace, reports = local.write, snapshots = local.read
+      probe = local.replace, inbox = local.read, records = local.read, leases = local.read,
+      lines = local.replace, runs = local.replace, reports = local.write, snapshots = local.read,
+      bases = local.read
     }
     uploader = {
-      probe     = local.replace, inbox = local.replace, records = local.write, lines = local.replace,
+      probe     = local.replace, inbox = local.replace, records = local.read, lines = local.replace,
       snapshots = local.read
     }
   }
+  appends = ["dispatcher", "step"] # events, each under a number that is free
 }
 
 data "aws_iam_policy_document" "rights" {
@@ -40,6 +46,20 @@ data "aws_iam_policy_document" "rights" {
       sid       = title(statement.key)
       actions   = statement.value
       resources = ["${local.home}/${statement.key}/*"]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = contains(local.appends, each.key) ? ["records"] : []
+    content {
+      sid       = "AppendEvents"
+      actions   = ["s3:PutObject"]
+      resources = ["${local.home}/${statement.value}/*"]
+      condition {
+        test     = "Null"
+        variable = "s3:if-none-match"
+        values   = ["false"]
+      }
     }
   }
 

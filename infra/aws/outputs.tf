@@ -9,7 +9,7 @@ output "queue_url" {
 }
 
 output "dead_queue_url" {
-  description = "Messages that could not be read."
+  description = "Messages that were received five times and not deleted."
   value       = aws_sqs_queue.dead.id
 }
 

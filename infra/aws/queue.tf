@@ -1,5 +1,6 @@
-# A message per finished upload. It only wakes the dispatcher, so nothing is lost with it; what
-# cannot be read five times goes aside, where somebody can look at it.
+# A message per finished upload. It only wakes the dispatcher, so nothing is lost with it: one that
+# is no event is told in the dispatcher's log and deleted. What was received five times and never
+# deleted, by a dispatcher that may not or by somebody else, goes aside instead of round and round.
 resource "aws_sqs_queue" "dead" {
   name                      = "${var.name}-uploads-dead"
   message_retention_seconds = 14 * 24 * 3600

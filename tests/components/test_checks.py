@@ -66,6 +66,28 @@ def test_of_several_missed_nights_only_the_last_counts() -> None:
     )
 
 
+def test_a_check_is_awaited_from_its_instant_on_until_one_finds_something() -> None:
+    for keeper in ("dispatcher", "cluster"):
+        clock = scheduled("0 3 * * *", keeper=keeper)
+        line = ledger(promotion(0, 1), clock, unchecked(7), unchecked(7), unchecked(7))
+        assert line.checks.awaited(1) == unix(21, 3)
+        assert line.checks.found_last() == 0
+    done = ledger(*NIGHTLY, checked(7))  # at five past three
+    assert done.checks.awaited(1) == unix(22, 3)
+    assert done.checks.found_last() == unix(21, 3) + 5
+    again = ledger(*NIGHTLY, checked(7), scheduled("0 4 * * *", "2026-11-25T12:00:00+0200"))
+    assert again.checks.awaited(1) == unix(26, 4)
+
+
+def test_no_check_is_awaited_without_clock_or_from_before_the_first_champion() -> None:
+    assert ledger(promotion(0, 1)).checks.awaited(1) == 0
+    assert ledger(scheduled("0 3 * * *")).checks.awaited(0) == 0
+    later: Made = ("promotion", {"source": 0, "target": 1, "at": "2026-12-01T12:00:00+0000"})
+    line = ledger(scheduled("0 3 * * *"), later)
+    assert line.checks.awaited(1) == unix(21, 3) + 11 * 24 * 3600  # not a night of before
+    assert ledger(*NIGHTLY, scheduled("")).checks.awaited(1) == 0
+
+
 def test_lines_do_not_share_seeds() -> None:
     instant = datetime(2026, 11, 21, 3, tzinfo=UTC)
     assert seed_of("pets", instant) != seed_of("cups", instant)

@@ -11,6 +11,7 @@ import yaml
 from dispatch_world import World
 from prometheus_client.parser import text_string_to_metric_families
 
+from components.services.records import Records
 from pipelines.metrics import Measured
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +36,10 @@ def test_every_alert_has_a_heading_in_the_runbook() -> None:
 def test_every_metric_of_an_alert_is_told_by_the_dispatcher(metric: str, tmp_path: Path) -> None:
     world = World(tmp_path)
     world.upload("pets", "rex")
-    measured = Measured(world.dispatcher, world.home)
+    records = Records(world.home.store, "pets")
+    records.append("promotion", line="pets", task="t0001", source=0, target=1)
+    records.append("scheduled", line="pets", cron="0 3 * * *", settings=[])
+    measured = Measured(world.dispatcher)
     measured.look()
     told = {family.name for family in text_string_to_metric_families(measured.text())}
     assert metric in told

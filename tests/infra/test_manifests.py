@@ -1,6 +1,7 @@
 """What kustomize renders, checked offline: fields, references, rights, and that names fit."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -198,6 +199,32 @@ def test_rights_are_few_and_no_secret_has_a_value(folder: str) -> None:
 
 
 @pytest.mark.parametrize("folder", OVERLAYS)
+def test_a_run_gets_a_token_for_kubeflows_programs_and_no_right_that_they_do_not_need(
+    folder: str, tmp_path: Path
+) -> None:
+    """A pod that says nothing of its token is given one unless its ServiceAccount says false."""
+    accounts = {one["metadata"]["name"]: one for one in of_kind(folder, "ServiceAccount")}
+    assert accounts["l2dm-step"].get("automountServiceAccountToken", True) is True
+    assert accounts["l2dm-dispatcher"]["automountServiceAccountToken"] is False
+    for path in compile_pipelines(tmp_path, parse({"image": f"l2dm@sha256:{'0' * 64}"})):
+        assert "automountServiceAccountToken" not in path.read_text()
+    (role,) = (one for one in of_kind(folder, "Role") if one["metadata"]["name"] == "l2dm-step")
+    rights = {
+        (resource, verb, *rule.get("resourceNames", ()))
+        for rule in role["rules"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert rights == {
+        ("workflowtaskresults", "create"),
+        ("workflowtaskresults", "patch"),
+        ("pods", "get"),
+        ("configmaps", "get", "kfp-launcher"),
+        ("secrets", "get", "mlpipeline-minio-artifact"),
+    }
+
+
+@pytest.mark.parametrize("folder", OVERLAYS)
 def test_the_deployments_command_is_one_of_ours(folder: str) -> None:
     """Flags exist, and what they take from the environment is in the ConfigMap."""
     (deployment,) = of_kind(folder, "Deployment")
@@ -237,6 +264,83 @@ def test_the_pipelines_compile_with_the_settings_of_steps(folder: str, tmp_path:
 def test_every_secret_is_explained() -> None:
     for secret in SECRETS:
         assert f"create secret generic {secret}" in OPERATIONS
+
+
+def commands_after(words: str) -> str:
+    """The first block of commands behind these words of the runbook."""
+    block = OPERATIONS.split(words, 1)[1].split("```")[1]
+    return "\n".join(line.strip() for line in block.splitlines())
+
+
+def carried_out(commands: str, folder: Path, **environment: str) -> list[list[str]]:
+    """What a shell that takes no unset variable calls, in order; the programs do nothing."""
+    programs = folder / "programs"
+    programs.mkdir()
+    for name in ("kubectl", "aws", "pg_dump", "pg_restore", "openssl"):
+        path = programs / name
+        path.write_text(
+            '#!/bin/sh\n{ printf "%s\\n" "${0##*/}" "$@"; echo; } >> "$CALLS"\n'
+            '[ "${0##*/}" != openssl ] || echo random\n'
+        )
+        path.chmod(0o755)
+    search = f"{programs}:{os.environ['PATH']}"
+    known = {"PATH": search, "CALLS": str(folder / "calls"), **environment}
+    done = subprocess.run(["sh", "-eu", "-c", commands], env=known, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [call.split("\n") for call in (folder / "calls").read_text().strip().split("\n\n")]
+
+
+def test_secrets_are_made_in_a_namespace_that_is_there(tmp_path: Path) -> None:
+    calls = carried_out(f"cd {ROOT}\n{commands_after('**Namespace and Secrets**')}", tmp_path)
+    (apply, *secrets) = (call for call in calls if call[0] == "kubectl")
+    assert apply[1:3] == ["apply", "-f"]
+    (namespace,) = yaml.safe_load_all((ROOT / apply[3]).read_text())
+    assert namespace["kind"] == "Namespace"
+    assert {call[6] for call in secrets} == SECRETS
+    assert all(call[2] == namespace["metadata"]["name"] for call in secrets)
+    assert "--from-literal=token=random" in secrets[0]
+    assert "--from-literal=authorization=Bearer random" in secrets[0]
+
+
+def test_the_backup_takes_mlflows_own_address_of_its_database(tmp_path: Path) -> None:
+    given = re.findall(r"MLFLOW_DATABASE: (\S+?):", (ROOT / "infra/local/compose.yaml").read_text())
+    address = f"{given[0]}://mlflow:pw@postgres/mlflow"
+    where = {"MLFLOW_DATABASE": address, "L2DM_HOME": "s3://team/state"}
+    calls = carried_out(commands_after("**Backup**"), tmp_path, **where)
+    assert [call[0] for call in calls] == ["pg_dump", "aws", "aws"]
+    assert calls[0][-1] == "postgresql://mlflow:pw@postgres/mlflow"
+
+
+def test_an_overlay_for_a_store_of_ones_own_opens_its_port_and_hands_steps_its_keys(
+    tmp_path: Path,
+) -> None:
+    """As docs/operations.md has it: a component, and what stands in l2dm.toml as a comment."""
+    shutil.copytree(CLUSTER, tmp_path / "cluster")
+    overlay = tmp_path / "cluster/overlays/yours"
+    shutil.copytree(CLUSTER / "overlays/production", overlay)
+    with open(overlay / "kustomization.yaml", "a") as file:
+        file.write("components:\n  - ../../components/own-store\n")
+    command = ["kubectl", "kustomize", str(overlay)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    opened = {}
+    for one in yaml.safe_load_all(done.stdout):
+        check(one, VERSIONS[-1])
+        if one["kind"] == "NetworkPolicy":
+            rules = [rule for rule in one["spec"].get("egress", ()) if "to" not in rule]
+            ports = {port["port"] for rule in rules for port in rule["ports"]}
+            opened[one["metadata"]["name"]] = 9000 in ports
+    assert [name for name, is_open in sorted(opened.items()) if is_open] == [
+        "l2dm-dispatcher-egress",
+        "l2dm-step-egress",
+    ]
+    text = (overlay / "l2dm.toml").read_text()
+    for line in ("AWS_ENDPOINT_URL", "[secrets.l2dm-s3]", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACC"):
+        assert text.count(f"# {line}") == 1
+        text = text.replace(f"# {line}", line)
+    settings = parse(tomllib.loads(text))
+    assert set(settings.secrets["l2dm-s3"]) == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+    assert settings.environment["AWS_ENDPOINT_URL"].endswith(":9000")
 
 
 def test_production_replaces_what_is_only_for_trying() -> None:

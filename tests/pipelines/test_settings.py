@@ -99,6 +99,17 @@ def test_collections_of_defaults_and_step_add_up() -> None:
         ({"environment": {"AWS_SECRET_ACCESS_KEY": "x"}}, "expected no secret here"),
         ({"steps": {"t": {"environment": {"HF_TOKEN": "x"}}}}, "steps.t.environment.HF_TOKEN"),
         ({"steps": {"t": {"environment": {"MY_TOKEN": "x"}}}}, "steps.t.environment.MY_TOKEN"),
+        ({"environment": {"WANDB_API_KEY": "x"}}, "environment.WANDB_API_KEY: expected no secret"),
+        ({"environment": {"apikey": "x"}}, "environment.apikey: expected no secret"),
+        ({"environment": {"AZURE_CREDENTIAL": "x"}}, "environment.AZURE_CREDENTIAL: expected no"),
+        ({"environment": {"DB_PWD": "x"}}, "environment.DB_PWD: expected no secret"),
+        ({"environment": {"A": "http://me:pw@mlflow"}}, "environment.A: expected no user:"),
+        ({"environment": {"A": "x,redis://:pw@r/0"}}, "environment.A: expected no user:password@"),
+        (
+            {"steps": {"t": {"environment": {"DATABASE": "postgresql+psycopg2://m:pw@db/m"}}}},
+            "steps.t.environment.DATABASE: expected no user:password@",
+        ),
+        ({"cluster": {"host": "https://me:pw@kubeflow"}}, "cluster.host: expected no user:passwor"),
         ({"environment": {"A": "1"}, "secrets": {"s": {"A": "k"}}}, "secrets.s.A: expected a var"),
         ({"secrets": {"s": {"A": ""}}}, "secrets.s.A: expected the key within the Secret"),
         ({"secrets": {"s": {"A": 3}}}, "secrets.s.A: expected str, found 3"),
@@ -153,7 +164,20 @@ def test_what_cannot_be_is_refused_by_name(data: dict[str, Any], message: str) -
 
 
 def test_a_variable_that_only_sounds_like_a_secret_passes() -> None:
-    assert parse({"environment": {"TOKENIZERS_PARALLELISM": "false"}}).environment
+    for name, value in (
+        ("TOKENIZERS_PARALLELISM", "false"),
+        ("AWS_SHARED_CREDENTIALS_FILE", "/etc/aws/credentials"),
+        ("GOOGLE_APPLICATION_CREDENTIALS", "/etc/gcs.json"),
+        ("OLDPWDS", "1"),
+        ("MLFLOW_TRACKING_URI", "http://mlflow:5000/a@b:c"),
+        ("CONTACT", "https://example.org/?mail=me:you@example.org"),
+    ):
+        assert parse({"environment": {name: value}}).environment
+
+
+def test_a_password_in_an_address_is_not_repeated() -> None:
+    (problem,) = problems({"environment": {"A": "http://me:hush@mlflow"}})
+    assert "hush" not in problem
 
 
 def test_every_problem_is_listed_at_once() -> None:
