@@ -6,16 +6,13 @@ Exit codes: 0 done (a version that the gate holds back is a result, too), 1 some
 
 import signal
 import sys
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from pipelines.options import (
-    BAD_INPUT,
     BASE,
-    FAILED,
     HOME,
     REGRESSED,
     BaseOption,
@@ -27,9 +24,6 @@ from pipelines.options import (
     RunnerOption,
     SetOption,
 )
-
-if TYPE_CHECKING:
-    from pipelines.submit import Listener
 
 app = typer.Typer(
     cls=Commands,
@@ -51,9 +45,10 @@ def demo(
 ) -> None:
     """Learn three pocket concepts with gated adapters, then print the report's path."""
     from pipelines.demo import LINE, METHOD, write_uploads
+    from pipelines.learned import learn_all
 
     write_uploads(home)
-    _learn(home, LINE, base, [METHOD, *(settings or [])], json)
+    learn_all(home, LINE, base, [METHOD, *(settings or [])], json)
 
 
 @app.command()
@@ -80,6 +75,40 @@ def submit(
 
 
 @app.command()
+def presign(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of pictures.")],
+    line: LineOption,
+    concept: Annotated[str, typer.Option("--concept", help="Name of the concept, a slug.")],
+    class_noun: Annotated[str, typer.Option("--class-noun", help='What it is, e.g. "dog".')],
+    seconds: Annotated[
+        int, typer.Option("--seconds", min=1, max=604800, help="How long they may be sent.")
+    ] = 3600,
+    home: HomeOption = HOME,
+    settings: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Check the pictures and print requests that upload them, for somebody without credentials.
+
+    A shell script with curl; --json prints method, URL, headers and file or body of each. They are
+    sent in that order. Whoever has them may send these pictures until they expire.
+    """
+    from l2dm.doors import Concept
+    from l2dm.spec import Spec, override
+    from pipelines import console
+    from pipelines.operations import Place
+    from pipelines.presigning import presign as sign
+    from pipelines.presigning import script
+
+    spec = override(Spec(), settings or []).intake
+    requests = sign(Place(home, line, BASE), folder, Concept(concept, class_noun), spec, seconds)
+    if json:
+        told = [request.data for request in requests]
+        console.out_json({"line": line, "concept": concept, "seconds": seconds, "requests": told})
+    else:
+        console.out(script(requests, seconds))
+
+
+@app.command()
 def learn(
     line: LineOption,
     method: Annotated[
@@ -92,8 +121,10 @@ def learn(
     json: JsonOption = False,
 ) -> None:
     """Learn every waiting upload of a line, oldest first."""
+    from pipelines.learned import learn_all
+
     chosen = [f"train.method={method}"] if method else []
-    _learn(home, line, base, [*chosen, *(settings or [])], json)
+    learn_all(home, line, base, [*chosen, *(settings or [])], json)
 
 
 @app.command()
@@ -348,34 +379,6 @@ def compile_(
         console.out_json({"files": files})
     else:
         console.out("\n".join(files))
-
-
-def _learn(home: str, line: str, base: str, settings: list[str] | None, json: bool) -> None:
-    from pipelines import console, operations
-
-    ended = []
-    place = operations.Place(home, line, base, tuple(settings or ()))
-
-    def watch(concept: str) -> "AbstractContextManager[Listener]":
-        return console.watching(f"{line}/{concept}")
-
-    for learned in operations.learn(place, watch):
-        ended.append(learned)
-        if not json:
-            console.tell_learned(line, learned)
-    report = operations.report(home, line)
-    if json:
-        data = [console.learned_data(learned) for learned in ended]
-        console.out_json({"line": line, "concepts": data, "report": report})
-    elif not ended:
-        console.out(f"{line}: nothing waits to be learned")
-    elif report:
-        console.out(f"report: {report}")
-    states = {learned.concept.state for learned in ended}
-    if "failed" in states:
-        raise typer.Exit(FAILED)
-    if "refused" in states:
-        raise typer.Exit(BAD_INPUT)
 
 
 def main() -> None:

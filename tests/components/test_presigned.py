@@ -72,6 +72,35 @@ def test_a_presigned_upload_is_bound_to_its_announcement(bucket: Bucket) -> None
     assert list(objects.list("inbox/")) == []
 
 
+def test_a_new_object_is_sent_once_and_goes_over_nothing(bucket: Bucket) -> None:
+    objects, data, other = bucket.objects(), b"first", b"other"
+    first, second = (
+        objects.presign("inbox/c.json", sha256=sha(one), size=len(one), new=True)
+        for one in (data, other)
+    )
+    assert "if-none-match" in urllib.parse.unquote(first.url)
+    assert send(first, data) == 200
+    assert send(second, other) == 412
+    assert send(first, data) == 412
+    assert objects.read("inbox/c.json").data == data
+
+
+def test_who_leaves_the_condition_out_is_refused_where_signatures_are_verified(
+    bucket: Bucket,
+) -> None:
+    """moto verifies none, and a store like it lets the sender go over what is there."""
+    objects, data = bucket.objects(), b"other"
+    objects.write("inbox/c.json", b"first")
+    upload = objects.presign("inbox/c.json", sha256=sha(data), size=len(data), new=True)
+    headers = {name: value for name, value in upload.headers.items() if name != "if-none-match"}
+    status = send(Upload(upload.url, headers, 60), data)
+    if bucket.kind == "moto":
+        assert status == 200
+    else:
+        assert status == 403
+        assert objects.read("inbox/c.json").data == b"first"
+
+
 def test_what_cannot_be_signed_is_refused(moto_bucket: Bucket) -> None:
     objects = moto_bucket.objects()
     for sha256, size, expires in (("f" * 63, 1, 60), ("G" * 64, 1, 60), ("f" * 64, -1, 60)):
