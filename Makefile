@@ -25,7 +25,7 @@ test: $(READY)
 	$(SUITE) $(PYTEST)
 
 # Against real servers: radosgw, PostgreSQL and MLflow from apt and pip, on loopback.
-INTEGRATION := tests/integration $(addprefix tests/components/test_,objects.py s3.py presigned.py uploads.py webhook.py)
+INTEGRATION := tests/integration tests/pipelines/test_presigning.py $(addprefix tests/components/test_,objects.py s3.py presigned.py uploads.py webhook.py)
 
 servers: $(READY)
 	sh tests/integration/install.sh
@@ -46,10 +46,13 @@ check: $(READY)
 	$(BIN)/mypy
 	$(SUITE) $(PYTEST)
 
-# In containers: a Docker engine of its own (Debian or Ubuntu, root), both images, one concept.
+# In containers: a Docker engine of its own (Debian or Ubuntu, root), both images, one concept;
+# then a team's servers, as `make up` starts them.
+CONTAINERS := $(addprefix tests/infra/test_,containers.py team_stack.py)
+
 test-containers: $(READY)
 	sh tests/infra/install.sh
-	$(BIN)/python tests/image_engine.py $(BIN)/python -m pytest tests/infra/test_containers.py $(PYTEST)
+	$(BIN)/python tests/image_engine.py $(BIN)/python -m pytest $(CONTAINERS) $(PYTEST)
 
 # The images l2dm and l2dm-service; settings: infra/image/build.sh
 image:

@@ -36,7 +36,8 @@ def engine(folder: Path) -> Iterator[str]:
     command = [
         *("dockerd", "--data-root", f"{folder}/data", "--exec-root", f"{folder}/run"),
         *("--pidfile", f"{folder}/pid", "--host", address),
-        # containers use the host's network or none: no bridge, no firewall rules left behind
+        # networks that a test makes are bridges all the same, ports are published by a process of
+        # the engine: no firewall rules left behind
         *("--bridge=none", "--iptables=false", "--ip6tables=false"),
     ]
     with open(folder / "dockerd.log", "wb") as log:
@@ -92,6 +93,14 @@ def client() -> str:
         if subprocess.run([found, "buildx", "version"], capture_output=True).returncode == 0:
             return found
     return ""
+
+
+def docker(*command: str) -> str:
+    """What a docker command says, on the engine that DOCKER_HOST names. Raises AssertionError."""
+    environment = os.environ | {"DOCKER_BUILDKIT": "1"}
+    done = subprocess.run([client(), *command], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def answers(address: str) -> bool:

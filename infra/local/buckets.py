@@ -1,5 +1,9 @@
-"""Make buckets, versioned, where they are not there yet: `buckets.py NAME ...`."""
+"""Make buckets where they are not there yet, versioned unless L2DM_VERSIONED is "no".
 
+Usage: `buckets.py NAME ...`.
+"""
+
+import os
 import sys
 
 import boto3
@@ -12,7 +16,8 @@ def main(names: list[str]) -> None:
     for name in names:
         if name not in known:
             s3.create_bucket(Bucket=name)
-        s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+        if os.environ.get("L2DM_VERSIONED", "yes") != "no":
+            s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 #!/bin/sh
-# Installs what tests/image_engine.py needs and is missing: Debian or Ubuntu, as root.
+# Installs what tests/image_engine.py and test_team_stack.py need: Debian or Ubuntu, as root.
 # Where it may not, it says so and ends well: the tests skip and say it again.
 set -eu
 
 missing=
 command -v dockerd > /dev/null || missing="$missing docker.io"
 command -v mmdebstrap > /dev/null || missing="$missing mmdebstrap"
+command -v docker-compose > /dev/null || missing="$missing docker-compose"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then
     echo "test-containers: not installed and no root with apt-get to do it:$missing" >&2

@@ -32,12 +32,13 @@ def make_secrets(folder: Path) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines)
 
 
-def rendered(folder: Path) -> dict[str, dict[str, dict[str, object]]]:
+def rendered(folder: Path, **given: str) -> dict[str, dict[str, dict[str, object]]]:
     """compose.yaml as Compose understands it."""
     programs = [name for name in ("docker-compose",) if shutil.which(name)]
     if not programs:
         pytest.skip("docker-compose is not installed: compose.yaml was not rendered")
     environment = {name: value for name, value in os.environ.items() if "L2DM" not in name}
+    environment |= given
     command = [*programs, "--env-file", ".env", "-f", "compose.yaml", "config"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -65,6 +66,8 @@ def test_a_shell_that_reads_client_sh_reaches_the_servers(folder: Path) -> None:
     assert given["L2DM_HOME"] == "s3://l2dm/state"
     assert given["AWS_SECRET_ACCESS_KEY"] == secrets["L2DM_LOCAL_S3_SECRET"]
     assert given["MLFLOW_TRACKING_PASSWORD"] == secrets["L2DM_LOCAL_MLFLOW_PASSWORD"]
+    # or MLflow sends it to http://s3:9000, which only containers can resolve
+    assert given["MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD"] == "false"
 
 
 def test_compose_understands_the_file_and_waits_for_what_is_needed(folder: Path) -> None:
@@ -84,9 +87,22 @@ def test_compose_understands_the_file_and_waits_for_what_is_needed(folder: Path)
         assert all(str(port).startswith("127.0.0.1:") for port in ports)
 
 
-def test_buckets_are_made_once_and_versioned(moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_dispatcher_gets_the_flags_of_one_variable(folder: Path) -> None:
+    plain = "l2dm dispatch --listen 0.0.0.0:8080 --parallel 1 "
+    assert rendered(folder)["services"]["dispatcher"]["command"] == plain
+    flags = "--set train.steps=4 --every 5"
+    told = rendered(folder, L2DM_DISPATCH=flags)["services"]["dispatcher"]["command"]
+    assert told == plain + flags
+
+
+@pytest.mark.parametrize("versioned", ["", "yes", "no"])
+def test_buckets_are_made_once_and_versioned_unless_told(
+    moto: str, monkeypatch: pytest.MonkeyPatch, versioned: str
+) -> None:
     import boto3
 
+    if versioned:
+        monkeypatch.setenv("L2DM_VERSIONED", versioned)
     keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_ENDPOINT_URL": moto}
     for name, value in {**AT_HOME, **keys, "AWS_DEFAULT_REGION": "us-east-1"}.items():
         monkeypatch.setenv(name, value)
@@ -95,7 +111,8 @@ def test_buckets_are_made_once_and_versioned(moto: str, monkeypatch: pytest.Monk
         subprocess.run([sys.executable, str(LOCAL / "buckets.py"), *names], check=True)
     s3 = boto3.client("s3")
     for name in names:
-        assert s3.get_bucket_versioning(Bucket=name)["Status"] == "Enabled"
+        status = s3.get_bucket_versioning(Bucket=name).get("Status")
+        assert status == (None if versioned == "no" else "Enabled")
 
 
 def test_no_secret_is_in_the_file() -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from image_engine import VARIABLE, client
+from image_engine import VARIABLE, client, docker
 from integration.servers import answers, free_port
 from uploads import pictures
 
@@ -55,12 +55,6 @@ FLAGS = (
     *("--user", NOBODY, "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"),
     *("--security-opt", "no-new-privileges"),
 )
-
-
-def docker(*command: str) -> str:
-    done = subprocess.run([client(), *command], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def inside(image: str, *command: str) -> str:
@@ -198,7 +192,7 @@ def test_the_dispatcher_is_healthy_in_its_container(
     import boto3
     from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer(port=0)
+    server = ThreadedMotoServer("127.0.0.1", port=0)
     server.start()
     endpoint = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
     keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_REGION": "us-east-1"}
