@@ -129,13 +129,17 @@ class Checkup:
         return None
 
     def _health(self, version: int) -> str:
-        """What the last check of a former champion found; it is examined now if there was none."""
+        """What a former champion is now: a check of long ago was of another image, or driver.
+
+        Examined once a check, also when its step is tried again.
+        """
+        seed = self._seed + CANDIDATES + version
         known = self._records.state().checks.found.get(version)
-        if known is not None:
+        if known is not None and known.seed == seed:
             return known.health
         with tempfile.TemporaryDirectory() as scratch:
             door = self._examine(version, Path(scratch) / "check")
-            self._record(door, version, self._seed + CANDIDATES + version)
+            self._record(door, version, seed)
         return door.record.health
 
     def _descent(self, version: int) -> tuple[Version, ...]:

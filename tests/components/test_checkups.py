@@ -97,6 +97,31 @@ def test_the_first_healthy_one_of_those_before_it_is_champion_again(bench: Bench
     assert bench.records.state().checks.answered[-1] == 7
 
 
+def test_what_was_healthy_long_ago_is_examined_again(bench: Bench) -> None:
+    facts = {"seed": 1, "health": "healthy", "cause": "", "digest": "d", "reasons": []}
+    bench.records.append("checked", line="pets", version=2, scores={}, drops={}, **facts)
+    bench.finds = lambda version: LOST if version > 1 else ("healthy", "")
+    bench.check(ROLL_BACK)
+    assert bench.champion == 1
+
+
+def test_a_step_that_is_tried_again_examines_nothing_twice(bench: Bench) -> None:
+    looked = list[int]()
+
+    def finds(version: int) -> tuple[str, str]:
+        looked.append(version)
+        if looked.count(3) == 1 and version == 1:
+            raise KeyboardInterrupt  # the pod is evicted
+        return LOST if version > 1 else ("healthy", "")
+
+    bench.finds = finds
+    with pytest.raises(KeyboardInterrupt):
+        bench.check(ROLL_BACK)
+    bench.check(ROLL_BACK)
+    assert looked == [3, 2, 1, 3, 1]
+    assert bench.champion == 1
+
+
 def test_what_cannot_be_examined_is_passed_over(bench: Bench) -> None:
     def finds(version: int) -> tuple[str, str]:
         if version == 2:
