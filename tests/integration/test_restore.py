@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from fast_runs import FastRuns
 from integration import servers
-from object_stores import AT_HOME
 
 from components.services.home import Home
 from components.services.mlflow_store import MlflowRegistry
@@ -123,18 +122,12 @@ class Team:
 
 
 @pytest.fixture
-def team(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Team]:
+def team(place: str, tmp_path: Path) -> Iterator[Team]:
     where = servers.told()
-    if where is None:
-        pytest.skip("no servers run; make test-integration starts radosgw, PostgreSQL and MLflow")
-    for name, value in (AT_HOME | where.aws).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("AWS_PROFILE", raising=False)
-    monkeypatch.setenv("L2DM_SCRATCH", str(tmp_path / "scratch"))
+    assert where is not None
     (tmp_path / "release").mkdir()
     (tmp_path / "release" / "manifest.json").write_text("{}")
-    home = Home.at(f"s3://{servers.BUCKET}/restore-{uuid.uuid4().hex[:8]}")
-    team = Team(where, home, tmp_path)
+    team = Team(where, Home.at(place), tmp_path)
     yield team
     for process in team.started:
         os.killpg(process.pid, 9)
