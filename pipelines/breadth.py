@@ -10,9 +10,8 @@ from components.services.ledger import Ledger
 from l2dm.spec import Spec
 
 WHOLE = ("1/1",)
-REPLAYING = (
-    "l2dm",
-)  # methods that draw candidates of past concepts; for others a pod does nothing
+# methods that draw candidates of past concepts; for others a pod would do nothing
+REPLAYING = ("l2dm",)
 
 
 @dataclass(frozen=True)

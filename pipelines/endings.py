@@ -38,7 +38,8 @@ def end_badly(
         reasons = tuple(f"step {failure.step}: {failure.kind}: {one}" for one in reasons)
     records, uploads = Records(home.store, line), Uploads(home.store, line)
     known, found = records.concept(concept), looked or uploads.commitment(concept)
-    if known and known.state not in ENDINGS and known.upload:
+    named = known is not None and known.upload != "" and known.state not in ENDINGS
+    if known and named and (looked is None or known.state == "learning"):
         found = Commitment(known.upload, known.mark)
     if known and known.state in ENDINGS and known.upload == found.digest:
         raise L2dmError(

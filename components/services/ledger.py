@@ -224,8 +224,8 @@ def _is_late(before: ConceptState | None, event: Event) -> bool:
 
 def _known_by(before: ConceptState | None, now: ConceptState, event: Event) -> ConceptState:
     """The state with mark and first event of the upload that it names."""
-    same = before is not None and now.upload == before.upload
-    first, mark = (before.first, before.mark) if same and before else (0, "")
+    same = before if before and now.upload == before.upload else ConceptState("", "", "waiting")
+    first, mark = same.first, same.mark
     if event.facts.get("upload") == now.upload:
         mark = event.facts.get("mark") or mark
     return replace(now, mark=mark, first=(first or event.number) if now.upload else 0)

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,10 @@ class S3Objects:
 
     def hasty(self) -> "S3Objects":
         """See Objects: two tries of a few seconds, instead of minutes."""
+        return self._hasty
+
+    @cached_property
+    def _hasty(self) -> "S3Objects":
         if self._given:
             return self
         return S3Objects(self.bucket, self.prefix, client=s3_client.connect(hasty=True))

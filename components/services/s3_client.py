@@ -29,7 +29,10 @@ ADVICE = {
 
 
 def connect(*, hasty: bool = False) -> Any:
-    """A client from the usual AWS settings. Raises BadStore when they are none."""
+    """A client from the usual AWS settings. Raises BadStore when they are none.
+
+    hasty: gives up within a quarter of a minute, whatever AWS_MAX_ATTEMPTS says.
+    """
     import boto3
     import botocore.session
     from botocore.config import Config
@@ -42,7 +45,7 @@ def connect(*, hasty: bool = False) -> Any:
         # Waits are drawn at random up to 1, 2, 4 and 8 seconds, longer than a server's restart.
         # Mode "standard" waits at most 0.75 s in all, and its threads share 35 retries.
         retries: dict[str, Any] = {"mode": "legacy"}
-        if session.get_config_variable("max_attempts") is None:
+        if hasty or session.get_config_variable("max_attempts") is None:
             retries["total_max_attempts"] = HASTY_ATTEMPTS if hasty else ATTEMPTS
         config = Config(
             retries=retries,

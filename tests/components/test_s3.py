@@ -148,6 +148,11 @@ def test_settings_say_how_often_a_request_is_sent(
     assert retries == {"mode": "legacy", "total_max_attempts": ATTEMPTS}
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
     assert connect().meta.config.retries["total_max_attempts"] == 2
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "9")  # of a lease, which is over by then
+    hasty = moto_bucket.objects().hasty()
+    config = connect(hasty=True).meta.config
+    assert (config.retries["total_max_attempts"], config.read_timeout) == (2, 5)
+    assert hasty.create("lease", b"x") == moto_bucket.objects().read("lease").tag
 
 
 def test_settings_that_are_none_are_told(

@@ -21,6 +21,7 @@ from l2dm.errors import BadUpload, PlatformError
 from l2dm.spec import IntakeSpec
 from pipelines import operations, upkeep
 from pipelines.dispatch import Dispatcher, Policy, Settings
+from pipelines.endings import end_badly
 from pipelines.runs import LocalRuns
 from pipelines.submit import Job
 
@@ -76,6 +77,22 @@ def test_pictures_put_over_those_that_are_held_then_are_tried_next(world: World)
     world.dispatcher.look()
     assert world.states() == {"rex": "held"}
     assert world.dispatcher.reconcile("pets", whole=True) == "started"
+
+
+def test_pictures_that_were_looked_at_are_refused_and_not_those_that_were_tried_before(
+    world: World,
+) -> None:
+    """`l2dm learn` has no event `started`: a dispatcher tried others, and gave them back."""
+    world.upload("pets", "rex")
+    world.dispatcher.reconcile("pets")
+    (name,) = world.runs.running()
+    world.runs.fail(name, None)
+    assert world.dispatcher.reconcile("pets") == "retried"
+    second = put_others(world)
+    looked = Uploads(world.home.store, "pets").commitment("rex")
+    refusal = Failure("intake", "BadUpload", ("too dark",))
+    ended = end_badly(world.home, "pets", "rex", refusal, "", looked=looked)
+    assert (ended.state, ended.upload) == ("refused", second)
 
 
 def test_a_cancel_ends_what_was_cancelled_and_not_what_came_after_it(world: World) -> None:
