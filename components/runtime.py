@@ -206,7 +206,8 @@ class Step:
         work = self.home.work(line, concept)
         work.mkdir(parents=True, exist_ok=True)
         # a folder of this step's own: another run of this upload may be there yet
-        scratch = self._exits.enter_context(TemporaryDirectory(prefix="upload-", dir=work))
+        copy = TemporaryDirectory(prefix="upload-", dir=work, ignore_cleanup_errors=True)
+        scratch = self._exits.enter_context(copy)
         limit = self.spec.intake.max_bytes
         folder = self.uploads.fetch(concept, Path(scratch) / line / concept, max_bytes=limit)
         self.looked = fetched(folder, self.looked.mark)

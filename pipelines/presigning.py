@@ -16,7 +16,7 @@ from typing import Any
 from components.services import projection
 from components.services.s3 import S3Objects
 from components.services.stores import probe
-from components.services.uploads import FILE, Uploads
+from components.services.uploads import FILE, Uploads, stored_name, to_bytes
 from l2dm import concepts
 from l2dm.doors import Concept
 from l2dm.errors import BadStore
@@ -67,9 +67,8 @@ def presign(
     files = {_sha256(one.read_bytes()): one for one in pictures.iterdir() if one.is_file()}
     folder, requests = f"inbox/{line}/{concept.name}/", list[Request]()
     for listed, picture in zip(facts["pictures"], upload.pictures, strict=True):
-        path, name = files[picture.sha256], Path(picture.name)
-        # by its bytes, as `l2dm submit` names it: what another upload left stays as it is
-        listed["name"] = f"{name.stem}-{picture.sha256[:16]}{name.suffix}"
+        path = files[picture.sha256]
+        listed["name"] = stored_name(picture.name, picture.sha256)
         signed = store.presign(
             folder + listed["name"],
             sha256=picture.sha256,
@@ -77,15 +76,11 @@ def presign(
             expires=seconds,
         )
         requests.append(Request(signed.url, signed.headers, file=path.name))
-    body = json.dumps(facts, sort_keys=True, indent=1)
+    body = to_bytes(facts)
     signed = store.presign(
-        folder + FILE,
-        sha256=_sha256(body.encode()),
-        size=len(body.encode()),
-        expires=seconds,
-        new=True,
+        folder + FILE, sha256=_sha256(body), size=len(body), expires=seconds, new=True
     )
-    return (*requests, Request(signed.url, signed.headers, body=body))
+    return (*requests, Request(signed.url, signed.headers, body=body.decode()))
 
 
 def script(requests: Sequence[Request], seconds: int) -> str:

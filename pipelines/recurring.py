@@ -41,9 +41,9 @@ def check_of(home: Home, line: str, base: str, spec: Spec) -> Job:
 def renew(place: Place, records: Callable[[str], Records], runs: Repeats) -> None:
     """Let every check on the cluster's clock run as a check that we started would.
 
-    place: no line in particular; its base, and its spec but for the settings of each clock. made
-    where it does so already. What cannot be read or renewed is told and goes on as it was; the next
-    dispatcher to start tries again.
+    place: no line in particular; its base, and its spec but for the settings of each clock. Nothing
+    is made where one does so already. What cannot be read or renewed is told and goes on as it was;
+    the next dispatcher to start tries again.
     """
 
     def clock(line: str) -> Schedule | None:

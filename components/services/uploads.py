@@ -7,10 +7,11 @@ there, so they are fetched under limits and checked like any upload.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any
 
 from components.services.objects import Entry, Objects
 from components.services.records import ENDINGS, ConceptState
@@ -35,6 +36,17 @@ def fetched(folder: Path, mark: str) -> Commitment:
     path = folder / FILE
     digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
     return Commitment(digest, mark)
+
+
+def stored_name(picture: str, sha256: str) -> str:
+    """A picture's name in the store: by its bytes, so that no upload writes over another's."""
+    name = PurePath(picture)
+    return f"{name.stem}-{sha256[:16]}{name.suffix}"
+
+
+def to_bytes(facts: Mapping[str, Any]) -> bytes:
+    """A concept.json as it is stored."""
+    return json.dumps(facts, sort_keys=True, indent=1).encode()
 
 
 class Uploads:
@@ -124,9 +136,9 @@ class Uploads:
         facts, name = json.loads((folder / FILE).read_bytes()), folder.name
         for picture in facts["pictures"]:
             path = folder / picture["name"]
-            picture["name"] = f"{path.stem}-{picture['sha256'][:16]}{path.suffix}"
+            picture["name"] = stored_name(path.name, picture["sha256"])
             self._store.upload(f"{self._folder}{name}/{picture['name']}", path)
-        text = json.dumps(facts, sort_keys=True, indent=1).encode()
+        text = to_bytes(facts)
         kept = {FILE, *(picture["name"] for picture in facts["pictures"])}
         try:
             if over:
