@@ -13,6 +13,7 @@ L2dmError
 ├── BadDoor             a folder between steps is missing, torn, changed or of another kind
 ├── DoesNotFit          adapter and base disagree: names, shapes, dtypes, fingerprint, not finite
 ├── NothingAttached     a pattern matched no module
+├── NothingLearned      a gradient that is zero or not finite in a training's first steps
 ├── WrongShape          a tensor with other axes than the function is written for
 ├── StaleParent         the champion moved since this task was begun
 ├── LineBusy            another learner holds this line
@@ -91,6 +92,10 @@ class DoesNotFit(L2dmError):
 
 class NothingAttached(L2dmError):
     """A pattern that should match modules matched none."""
+
+
+class NothingLearned(L2dmError):
+    """A trainable tensor that no gradient reaches, or one that is not finite."""
 
 
 class WrongShape(L2dmError):

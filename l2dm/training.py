@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from l2dm.errors import DoesNotFit
+from l2dm.gradients import GradientWatch
 from l2dm.lesson import Lesson, draw_batch
 from l2dm.methods import Learned, Method, Trainable
 from l2dm.models import Model
@@ -58,7 +59,7 @@ def fit(
     the bytes of an undisturbed run. key: names the run's inputs; a checkpoint with another key is
     not used. team: the processes that learn together, each with its share of every batch where
     its model is; rank 0 writes the checkpoints and all read them. Raises DoesNotFit when the loss
-    stops being finite.
+    stops being finite, NothingLearned when no gradient reaches one of the trainable tensors.
     """
     team = team or Alone(model.device)
     trainable = method.begin(model, lesson)
@@ -72,6 +73,7 @@ def fit(
     progress = _resume(work, key, trainable, optimizer)
     parameters = list(trainable.all().values())
     team.agree(parameters)
+    watch = GradientWatch(trainable.all())
     while progress.step < spec.steps:
         began = time.monotonic()
         batch = team.share(draw_batch(lesson, model.noise, spec, progress.step))
@@ -84,6 +86,7 @@ def fit(
         optimizer.zero_grad(set_to_none=True)
         weighed.loss.backward()
         team.add_gradients(parameters)
+        watch.look()
         optimizer.step()
         progress.step += 1
         values = {name: round(mean.item(), 6) for name, mean in weighed.means.items()}

@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from l2dm.pocket.world import (
     BACKGROUNDS,
     COLOURS,
     NOUNS,
+    PAIRS,
     SIZE,
     WORLD_VERSION,
     Scene,
     caption,
-    draw,
+    draw_with_masks,
     sample_scene,
 )
 
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 NOTHING = len(NOUNS)  # noun label of the second slot when there is only one thing
 LOOSE = 3  # loose captions a scene, beside the full one
 LABELS = ("noun_1", "colour_1", "noun_2", "colour_2", "background")
+MASK_SIDE = 16  # cells a side of a thing's mask, as many as a picture's latents have
 CHUNK = 2_000  # scenes a worker renders at a time
 
 
@@ -35,12 +38,15 @@ CHUNK = 2_000  # scenes a worker renders at a time
 class Renders:
     """N scenes. pictures: (N, 64, 64, 3) uint8; captions: N rows, the full one first.
 
-    Labels: (N, 5) uint8.
+    Labels: (N, 5) uint8. masks: (N, 2, 16, 16) uint8, how much of each cell a thing covers (255:
+    all of it); a missing second thing covers nothing.
     """
 
     pictures: np.ndarray
     captions: tuple[tuple[str, ...], ...]
     labels: np.ndarray
+    masks: np.ndarray
+    key: str = ""  # names what is kept of these scenes in a work folder
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -61,34 +67,48 @@ def labels_of(scene: Scene) -> list[int]:
     ]
 
 
-def render(stream: str, numbers: Iterable[int]) -> Renders:
-    """The scenes with these numbers of a named stream; scene i does not depend on the others."""
-    pictures, captions, labels = [], [], []
+def render(stream: str, numbers: Iterable[int], pairs: float = PAIRS) -> Renders:
+    """The scenes with these numbers of a named stream; scene i does not depend on the others.
+
+    pairs: share of scenes with two things.
+    """
+    pictures, captions, labels, masks = [], [], [], []
     for i in numbers:
         rng = random.Random(f"scene {stream} {i}")
-        scene = sample_scene(rng)
-        pictures.append(np.asarray(draw(scene, rng)))
+        scene = sample_scene(rng, pairs)
+        picture, covered = draw_with_masks(scene, rng)
+        pictures.append(np.asarray(picture))
+        masks.append(_cells(covered))
         captions.append(
             (caption(scene, rng, full=True), *(caption(scene, rng) for _ in range(LOOSE)))
         )
         labels.append(labels_of(scene))
-    return Renders(np.stack(pictures), tuple(captions), np.array(labels, np.uint8))
+    return Renders(np.stack(pictures), tuple(captions), np.array(labels, np.uint8), np.stack(masks))
 
 
-def rendered(work: Path, stream: str, n: int) -> Renders:
+def _cells(covered: Sequence[Image.Image]) -> np.ndarray:
+    cells = np.zeros((2, MASK_SIDE, MASK_SIDE), np.uint8)
+    for slot, mask in enumerate(covered):
+        cells[slot] = np.asarray(mask.resize((MASK_SIDE, MASK_SIDE), Image.Resampling.BOX))
+    return cells
+
+
+def rendered(work: Path, stream: str, n: int, pairs: float = PAIRS) -> Renders:
     """N scenes of a stream, rendered once and kept in `work` (pictures memory-mapped)."""
-    folder = work / f"{stream}-{n}-v{WORLD_VERSION}"
+    folder = work / f"{stream}-{n}-v{WORLD_VERSION}-masks"
     if not folder.exists():
-        _render_into(folder, stream, n)
+        _render_into(folder, stream, n, pairs)
     captions = json.loads((folder / "captions.json").read_text(encoding="utf-8"))
     return Renders(
         np.load(folder / "pictures.npy", mmap_mode="r"),
         tuple(tuple(row) for row in captions),
         np.load(folder / "labels.npy"),
+        np.load(folder / "masks.npy"),
+        folder.name,
     )
 
 
-def _render_into(folder: Path, stream: str, n: int) -> None:
+def _render_into(folder: Path, stream: str, n: int, pairs: float) -> None:
     """Render on all cores; the folder appears under its name only when it is whole."""
     partial = folder.with_suffix(".partial")
     partial.mkdir(parents=True, exist_ok=True)
@@ -97,16 +117,21 @@ def _render_into(folder: Path, stream: str, n: int) -> None:
     )
     captions: list[Sequence[str]] = []
     labels = np.zeros((n, len(LABELS)), np.uint8)
+    masks = np.zeros((n, 2, MASK_SIDE, MASK_SIDE), np.uint8)
     chunks = [range(start, min(n, start + CHUNK)) for start in range(0, n, CHUNK)]
     with ProcessPoolExecutor() as pool:
         for chunk, part in zip(
-            chunks, pool.map(render, [stream] * len(chunks), chunks), strict=True
+            chunks,
+            pool.map(render, [stream] * len(chunks), chunks, [pairs] * len(chunks)),
+            strict=True,
         ):
             pictures[chunk.start : chunk.stop] = part.pictures
             labels[chunk.start : chunk.stop] = part.labels
+            masks[chunk.start : chunk.stop] = part.masks
             captions.extend(part.captions)
             log.info("render %s: %d of %d", stream, chunk.stop, n)
     pictures.flush()
     np.save(partial / "labels.npy", labels)
+    np.save(partial / "masks.npy", masks)
     (partial / "captions.json").write_text(json.dumps(captions), encoding="utf-8")
     os.replace(partial, folder)

@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from l2dm.gradients import GradientWatch
+
 log = logging.getLogger(__name__)
 
 
@@ -53,7 +55,8 @@ def train(
 
     The checkpoint `work/NAME.ckpt` holds weights, averages, optimiser, step and seconds; each step
     draws only from a generator seeded by (plan.seed, step), so a killed stage ends in the bytes of
-    an undisturbed one. `snapshot` gets the weights to ship after every checkpoint.
+    an undisturbed one. `snapshot` gets the weights to ship after every checkpoint. Raises
+    NothingLearned when no gradient reaches one of the tensors.
     """
     average = copy.deepcopy(module).requires_grad_(requires_grad=False) if plan.ema else None
     optimiser = torch.optim.AdamW(
@@ -65,12 +68,13 @@ def train(
     )
     checkpoint = work / f"{name}.ckpt"
     step, seconds = _resume(checkpoint, module, average, optimiser)
+    watch = GradientWatch(dict(module.named_parameters()))
     saved = reported = time.monotonic()
     first = step
     sums: dict[str, float] = {}
     while step < plan.steps:
         before = time.monotonic()
-        values = _step(module, loss, optimiser, plan, step)
+        values = _step(module, loss, optimiser, plan, step, watch)
         if average is not None and plan.ema is not None:
             _follow_(average, module, min(plan.ema, (1 + step) / (10 + step)))
         step += 1
@@ -97,7 +101,12 @@ def seconds_spent(name: str, work: Path) -> float:
 
 
 def _step(
-    module: nn.Module, loss: Loss, optimiser: torch.optim.Optimizer, plan: Plan, step: int
+    module: nn.Module,
+    loss: Loss,
+    optimiser: torch.optim.Optimizer,
+    plan: Plan,
+    step: int,
+    watch: GradientWatch,
 ) -> dict[str, float]:
     for group in optimiser.param_groups:
         group["lr"] = rate_at(step, plan)
@@ -105,6 +114,7 @@ def _step(
     value, values = loss(generator)
     optimiser.zero_grad(set_to_none=True)
     value.backward()
+    watch.look()
     torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
     optimiser.step()
     return values

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -23,12 +23,12 @@ from l2dm.pocket.tokenizer import build_tokenizer
 from l2dm.pocket.train_clip import text_half, train_clip
 from l2dm.pocket.train_identity import train_identity
 from l2dm.pocket.train_judge import train_judge
-from l2dm.pocket.train_unet import train_unet, train_unet_again
+from l2dm.pocket.train_unet import PLAN, build, scenes_of, train_unet
 from l2dm.pocket.train_vae import refine_decoder, train_vae
 
 log = logging.getLogger(__name__)
 
-TRAINING_SCENES, HELD_OUT_SCENES = 64_000, 4_000
+TRAINING_SCENES, PAIR_SCENES, HELD_OUT_SCENES = 64_000, 64_000, 4_000
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,13 @@ class Bench:
     docs: Path
     device: torch.device
 
-    @property
-    def first_cycle(self) -> Path:
-        """Where the noise predictor's first cycle leaves its weights for the second."""
-        return self.work / "unet-first"
-
     def training(self) -> Renders:
         """The scenes that everything is trained on."""
         return rendered(self.work, "training", TRAINING_SCENES)
+
+    def pairs(self) -> Renders:
+        """More scenes with two things, for the noise predictor."""
+        return rendered(self.work, "training-pairs", PAIR_SCENES, pairs=1.0)
 
     def held_out(self) -> Renders:
         """Scenes of another stream, for measuring."""
@@ -57,6 +56,7 @@ class Bench:
 def make_renders(bench: Bench) -> None:
     """Draw all scenes."""
     bench.training()
+    bench.pairs()
     bench.held_out()
 
 
@@ -91,45 +91,25 @@ def make_judge(bench: Bench) -> None:
 
 
 def make_unet(bench: Bench) -> None:
-    """Train the noise predictor on the exported (fp16) encoders, first cycle.
+    """Train the noise predictor on the exported (fp16) encoders, from nothing.
 
-    The average so far is exported to the work folder at every checkpoint.
+    The average so far is exported to the work folder at every checkpoint, and shipped at the end.
     """
+    vae = AutoencoderKL.from_pretrained(bench.weights / "vae").eval()
+    text_encoder = CLIPTextModel.from_pretrained(bench.weights / "text_encoder").eval()
+    tokenizer = CLIPTokenizer.from_pretrained(bench.weights / "tokenizer")
+    streams = [bench.training(), bench.pairs()]
+    torch.manual_seed(PLAN.seed)
     unet = train_unet(
-        bench.training(),
-        _frozen_parts(bench),
+        build(),
+        scenes_of(streams, vae, tokenizer, bench.work, bench.device),
+        (text_encoder, tokenizer),
         bench.work,
         bench.device,
-        snapshot=_unet_export(bench.first_cycle),
+        snapshot=_unet_export(bench.work / "unet-so-far"),
     )
-    export.export_part(unet, bench.first_cycle)
-
-
-def make_unet_again(bench: Bench) -> None:
-    """Train what the first cycle exported for a second one, and ship that."""
-    if not bench.first_cycle.is_dir():
-        raise SystemExit(
-            f"stage unet-second goes on from stage unet, found nothing in {bench.first_cycle}; "
-            "run `python -m l2dm.pocket.make --stage unet` first"
-        )
     export.export_frame(bench.weights)
-    unet = train_unet_again(
-        UNet2DConditionModel.from_pretrained(bench.first_cycle),
-        bench.training(),
-        _frozen_parts(bench),
-        bench.work,
-        bench.device,
-        snapshot=_unet_export(bench.weights / "unet"),
-    )
     export.export_part(unet, bench.weights / "unet")
-
-
-def _frozen_parts(bench: Bench) -> tuple[AutoencoderKL, CLIPTextModel, CLIPTokenizer]:
-    return (
-        AutoencoderKL.from_pretrained(bench.weights / "vae").eval(),
-        CLIPTextModel.from_pretrained(bench.weights / "text_encoder").eval(),
-        CLIPTokenizer.from_pretrained(bench.weights / "tokenizer"),
-    )
 
 
 def _unet_export(folder: Path) -> Callable[[nn.Module], None]:
@@ -149,7 +129,6 @@ STAGES: dict[str, Callable[[Bench], None]] = {
     "identity": make_identity,
     "judge": make_judge,
     "unet": make_unet,
-    "unet-second": make_unet_again,
     "measure": make_table,
 }
 

@@ -108,7 +108,7 @@ def train_clip(
 
 def caption_ids(renders: Renders, tokenizer: CLIPTokenizer, work: Path) -> Tensor:
     """Every caption tokenized: (N, captions, 32) int16, kept in the work folder."""
-    path = work / f"ids-{len(renders)}.npy"
+    path = work / f"ids-{renders.key}.npy"
     if not path.exists():
         flat = [caption for row in renders.captions for caption in row]
         table = np.array(token_ids(tokenizer, flat), np.int16)

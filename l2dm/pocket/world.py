@@ -91,13 +91,13 @@ def sample_thing(rng: random.Random, noun: str | None = None) -> Thing:
     )
 
 
-def sample_scene(rng: random.Random) -> Scene:
-    """A training scene.
+def sample_scene(rng: random.Random, pairs: float = PAIRS) -> Scene:
+    """A training scene; with probability `pairs` it holds two things.
 
     Some of its things look like an identity of the training range, and no caption says so.
     """
     things = []
-    for _ in range(2 if rng.random() < PAIRS else 1):
+    for _ in range(2 if rng.random() < pairs else 1):
         if rng.random() < UNSPEAKABLE:
             things.append(identity(rng.choice(TRAINING_SEEDS), rng.choice(NOUNS)).thing)
         else:
@@ -139,8 +139,19 @@ def draw(scene: Scene, rng: random.Random) -> Image.Image:
 
     Size, place, angle, mirror and light vary.
     """
+    return draw_with_masks(scene, rng)[0]
+
+
+def draw_with_masks(
+    scene: Scene, rng: random.Random
+) -> tuple[Image.Image, tuple[Image.Image, ...]]:
+    """The picture of `draw`, and where each thing is: one (64, 64) "L" picture a thing, 255 inside.
+
+    What a later thing covers of an earlier one still counts as the earlier one's.
+    """
     canvas = 2 * SIZE
     picture = background(scene.background, canvas, rng)
+    masks = []
     alone = len(scene.things) == 1
     for i, thing in enumerate(scene.things):
         side = int(canvas * (rng.uniform(0.74, 0.92) if alone else rng.uniform(0.5, 0.58)))
@@ -149,7 +160,10 @@ def draw(scene: Scene, rng: random.Random) -> Image.Image:
         tile = _tile(thing, side, rng)
         corner = (int(canvas * x - tile.size[0] / 2), int(canvas * y - tile.size[1] / 2))
         picture.paste(tile, corner, tile)
-    return picture.resize((SIZE, SIZE), Image.Resampling.BOX)
+        mask = Image.new("L", (canvas, canvas), 0)
+        mask.paste(tile.getchannel("A"), corner)
+        masks.append(mask.resize((SIZE, SIZE), Image.Resampling.BOX))
+    return picture.resize((SIZE, SIZE), Image.Resampling.BOX), tuple(masks)
 
 
 def _tile(thing: Thing, side: int, rng: random.Random) -> Image.Image:

@@ -1,12 +1,14 @@
 """The folder that ships: loads as any Stable Diffusion folder does, is small, and is good."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
 from torch import Tensor
 
 from l2dm.pocket import WEIGHTS
@@ -97,6 +99,55 @@ def test_the_identity_encoder_tells_strangers_of_one_noun_apart() -> None:
 
 def test_captions_find_their_pictures() -> None:
     assert m.retrieval_rate(WEIGHTS, render("retrieval", range(100))) >= 0.85
+
+
+def matrices() -> Iterator[tuple[str, Tensor]]:
+    """Every weight of the shipped files that is large enough for its spectrum to tell."""
+    for file in sorted(WEIGHTS.rglob("*.safetensors")):
+        for name, tensor in load_file(file).items():
+            if tensor.ndim >= 2 and min(tensor.flatten(1).shape) >= 16:
+                where = f"{file.parent.name}: {name}"
+                yield where, tensor.float().flatten(1)
+
+
+def at_its_start(matrix: Tensor) -> bool:
+    """Whether a weight still is what a usual initialiser drew, whatever constant decay took.
+
+    Its spectrum is that of independent draws (Marchenko and Pastur, 1967: the largest singular
+    value over spread · (√rows + √columns) is about 1), and its values are still evenly spread: the
+    largest is √3 times their spread.
+    """
+    rows, columns = matrix.shape
+    spread = float(matrix.std())
+    largest = float(torch.linalg.matrix_norm(matrix, 2)) / (spread * (rows**0.5 + columns**0.5))
+    return largest < 1.08 and float(matrix.abs().max()) / spread < 1.9
+
+
+def test_the_measure_tells_a_start_from_a_trained_weight() -> None:
+    torch.manual_seed(0)
+    for module in (torch.nn.Linear(128, 64), torch.nn.Conv2d(32, 32, 3)):
+        start = module.weight.detach().flatten(1)
+        assert at_its_start(0.93 * start)
+        assert not at_its_start(start + 0.03 * torch.randn(start.shape))
+        direction = torch.outer(torch.randn(len(start)), torch.randn(len(start[0])))
+        assert not at_its_start(start + 0.05 * direction)
+
+
+def test_no_shipped_weight_is_at_its_start() -> None:
+    """The first base lost five of six million parameters to a kernel without gradients."""
+    looked = dict(matrices())
+    assert len(looked) > 150
+    assert [where for where, matrix in looked.items() if at_its_start(matrix)] == []
+
+
+def test_no_shipped_bias_is_at_its_start() -> None:
+    still = [
+        f"{file.parent.name}: {name}"
+        for file in sorted(WEIGHTS.rglob("*.safetensors"))
+        for name, tensor in load_file(file).items()
+        if name.endswith(".bias") and not tensor.any()
+    ]
+    assert still == []
 
 
 def test_no_config_names_the_place_where_it_was_made() -> None:

@@ -20,6 +20,7 @@ from l2dm.pocket.world import (
     caption,
     distractors,
     draw,
+    draw_with_masks,
     identity,
     photos,
     pixels,
@@ -131,6 +132,25 @@ def test_labels_follow_the_scene_from_left_to_right() -> None:
             sum(captions[0].split().count(noun) for noun in NOUNS) == 2
         )
         assert (values["noun_2"] != NOTHING) == two
+
+
+def test_masks_cover_the_things_and_nothing_else() -> None:
+    things = (Thing("cup", "red", "blue", "green"), Thing("car", "white", "pink", "blue"))
+    with_things, masks = draw_with_masks(Scene(things, "road"), random.Random(3))
+    assert with_things.tobytes() == draw(Scene(things, "road"), random.Random(3)).tobytes()
+    left, right = (np.asarray(mask).astype(float) / 255 for mask in masks)
+    assert left[:, :32].sum() > 0.9 * left.sum() and right[:, 32:].sum() > 0.9 * right.sum()
+    red = np.asarray(with_things)[..., 0].astype(int) - np.asarray(with_things)[..., 1]
+    assert (red[left > 0.99] > 90).mean() > 0.5  # the cup's own colour, where no detail covers it
+    assert (red[left + right < 0.01] > 90).mean() == 0
+
+
+def test_as_many_pairs_as_asked_for() -> None:
+    assert (render("pairs", range(30), pairs=1.0).labels[:, 2] != NOTHING).all()
+    few = render("pairs", range(30), pairs=0.0)
+    assert (few.labels[:, 2] == NOTHING).all()
+    assert not few.masks[:, 1].any()
+    assert few.masks[:, 0].any((1, 2)).all()
 
 
 def test_every_noun_is_drawn_large_and_in_its_colour() -> None:
