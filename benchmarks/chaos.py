@@ -37,10 +37,10 @@ from integration import servers
 from benchmarks import ROOT
 from benchmarks.chaos_check import Counts, count, story
 from benchmarks.chaos_processes import BLURRED, ECHO, Role
-from components.services.home import Home
-from components.services.mlflow_store import MlflowRegistry
-from components.services.records import ENDINGS, Records
-from components.services.uploads import Uploads
+from components.services.line.records import ENDINGS, Records
+from components.services.line.uploads import Uploads
+from components.services.store.home import Home
+from components.services.tracking.mlflow_registry import MlflowRegistry
 from l2dm.errors import L2dmError
 
 KINDS = {  # what happens every few seconds, and how often of a hundred times

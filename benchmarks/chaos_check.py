@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
-from components.services.home import Home
-from components.services.records import ENDINGS, Event, Records, standing
-from components.services.registry import Registry, Version
-from components.services.uploads import Uploads
+from components.services.line.records import ENDINGS, Event, Records, standing
+from components.services.line.uploads import Uploads
+from components.services.store.home import Home
+from components.services.tracking.registry import Registry, Version
 
 
 @dataclass(frozen=True)

@@ -28,19 +28,20 @@ from pathlib import Path
 from fast_runs import keep_contracts
 
 from benchmarks import ROOT
-from components.services import leases, watch
-from components.services.events import Inbox
-from components.services.home import Home
-from components.services.journal import Failure
-from components.services.mlflow_store import MlflowRegistry
-from components.services.registry import FolderRegistry, Registry
-from components.services.uploads import Uploads
-from components.services.wakeups import HttpWakeups, SqsWakeups
+from components.services.line import leases
+from components.services.line.run_journal import Failure
+from components.services.line.uploads import Uploads
+from components.services.store.home import Home
+from components.services.tracking.mlflow_registry import MlflowRegistry
+from components.services.tracking.registry import FolderRegistry, Registry
+from components.services.wakeups.events import Inbox
+from components.services.wakeups.sources import HttpWakeups, SqsWakeups
 from l2dm.errors import L2dmError
-from pipelines.dispatch import Dispatcher, Policy, Settings
-from pipelines.follow import follow
-from pipelines.runs import Child, LocalRuns, Look, execute
-from pipelines.submit import Job, RunFailed
+from l2dm.files import children
+from pipelines.dispatcher.dispatcher import Dispatcher, Policy, Settings
+from pipelines.dispatcher.loop import follow
+from pipelines.places.run_here import Job, RunFailed
+from pipelines.places.runs import Child, LocalRuns, Look, execute
 
 ECHO = ROOT / "tests" / "components" / "echo_model.py"
 LEASE_SECONDS = 8.0
@@ -167,11 +168,11 @@ def run_process(places: tuple[str, str, str], dispatcher: int, space: str) -> No
     os.dup2(output, 1)
     os.dup2(output, 2)
     if dispatcher:
-        os.environ[watch.VARIABLE] = str(dispatcher)
+        os.environ[children.VARIABLE] = str(dispatcher)
     Path(folder, "pid").write_text(str(os.getpid()))
     play_a_machine(space)
     warnings.simplefilter("ignore")  # mlflow's
-    watch.follow_learner()
+    children.follow_learner()
     execute(Path(folder), lambda job: fast_steps(job, Path(release), Path(folder), registry))
 
 

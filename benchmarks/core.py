@@ -18,10 +18,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from l2dm import basefolder, concepts, doors, manifest, releases, steps
+from l2dm import doors, steps
 from l2dm import spec as specs
+from l2dm.bases import folder as base_folder
 from l2dm.errors import BadDoor
-from l2dm.pocket.world import TEST_SEEDS, Identity, identity, photos
+from l2dm.files import manifest
+from l2dm.pocket.world.scenes import TEST_SEEDS, Identity, identity, photos
+from l2dm.releases import folder as releases
+from l2dm.uploads import check as uploads
 
 log = logging.getLogger("bench")
 
@@ -147,12 +151,12 @@ def _task(home: Path, parent: Path, upload: Path, context: steps.Context, cache:
 
 def _upload(inbox: Path, context: steps.Context, who: Identity, concept: doors.Concept) -> Path:
     folder = inbox / context.line / concept.name
-    if not (folder / concepts.FILE).is_file():
+    if not (folder / uploads.FILE).is_file():
         source = inbox.parent / "pictures" / concept.name
         source.mkdir(parents=True, exist_ok=True)
         for index, picture in enumerate(photos(who, PICTURES, seed=1)):
             picture.save(source / f"{index}.png")
-        concepts.submit(source, inbox, context.line, concept, context.spec.intake, {})
+        uploads.submit(source, inbox, context.line, concept, context.spec.intake, {})
     return folder
 
 
@@ -180,7 +184,7 @@ def _once(
 def _require_base(empty: Path, base: str) -> None:
     """Stop at a line that was begun on another base: one table must not mix them."""
     found = releases.adapter_of(empty).record.base
-    if found != (wanted := basefolder.fingerprint(basefolder.locate(base))):
+    if found != (wanted := base_folder.fingerprint(base_folder.locate(base))):
         raise SystemExit(
             f"expected a line on base {wanted} in {empty.parent}, found one on {found}; "
             "move that folder away to run it again"

@@ -9,10 +9,11 @@ from statistics import fmean
 import torch
 
 from benchmarks.core import NAMES, NOUNS, VARIANTS, Line, line_of, scores_of
-from l2dm import evaluation, images
 from l2dm import spec as specs
 from l2dm.doors import Scores
-from l2dm.manifest import Door
+from l2dm.evaluation import matrix as evaluation
+from l2dm.files import images
+from l2dm.files.manifest import Door
 from l2dm.metrics import forgetting
 from l2dm.metrics.bootstrap import Interval, hierarchical_interval
 

@@ -22,14 +22,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from components.services.home import Home
-from components.services.journal import Progress, heard
-from l2dm.pocket.world import TUNING_SEEDS, identity, photos
-from pipelines.compilation import STEPS
+from components.services.line.run_journal import Progress, heard
+from components.services.store.home import Home
+from l2dm.pocket.world.scenes import TUNING_SEEDS, identity, photos
+from pipelines.places.compilation import STEPS
 
 LINE = "kills"
 FIRST, SECOND = ("ada", "dog"), ("bolt", "car")
-CLI = "from pipelines.cli import main; main()"
+CLI = "from pipelines.commands.cli import main; main()"
 SETTINGS = ("train.steps=40", "train.checkpoint_every=5", "prior.count=8", "memory.budget=16",
             "evaluate.pictures=4", "gate.min_identity=-1", "gate.max_forgetting=2",
             "gate.max_drift=2")  # fmt: skip
@@ -156,8 +156,8 @@ def _inspect(home: Path) -> End:
 
 
 def _end(home: Path) -> End:
-    from components.services.mlflow_store import connect
-    from pipelines.operations import Place
+    from components.services.tracking.mlflow_registry import connect
+    from pipelines.commands.operations import Place
 
     versions = Place(home, LINE, "pocket").registry().versions(LINE)
     client = connect(Home.at(str(home))).MlflowClient()

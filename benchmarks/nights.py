@@ -28,13 +28,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.core import Line, run
-from l2dm import checking, doors, manifest, releases, steps
+from l2dm import doors, steps
+from l2dm.bases.stable_diffusion import Model, load_base
 from l2dm.errors import BadDoor
-from l2dm.evaluation import read_values
+from l2dm.evaluation.matrix import read_values
+from l2dm.files import manifest
 from l2dm.metrics.health import Evidence, diagnose
 from l2dm.metrics.regression import Bars
-from l2dm.models import Model, load_base
-from l2dm.pocket.world import NOUNS
+from l2dm.pocket.world.scenes import NOUNS
+from l2dm.releases import folder as releases
+from l2dm.releases import recheck
 from l2dm.spec import EvaluateSpec
 
 log = logging.getLogger("bench")
@@ -122,7 +125,7 @@ def damage(release: Path, out: Path, base: str, name: str, share: float) -> None
 @contextlib.contextmanager
 def half_precision() -> Iterator[None]:
     """The base's noise predictor in bfloat16, as on another machine; read back as float32."""
-    loaded = checking.load_base
+    loaded = recheck.load_base
 
     def rounded(base: str) -> Model:
         model = loaded(base)
@@ -131,7 +134,7 @@ def half_precision() -> Iterator[None]:
                 weight.copy_(weight.to(torch.bfloat16).to(weight.dtype))
         return model
 
-    with mock.patch.object(checking, "load_base", rounded):
+    with mock.patch.object(recheck, "load_base", rounded):
         yield
 
 
@@ -321,8 +324,8 @@ def _evidence(folder: Path) -> dict[str, Evidence]:
     for one in values:
         if "concept" in one:
             key = (one["row"], one["concept"])
-            drawn.setdefault(key, []).append(one["metrics"][checking.METRIC])
-    rows = (door.record.row, checking.AGAIN, checking.FRESH)
+            drawn.setdefault(key, []).append(one["metrics"][recheck.METRIC])
+    rows = (door.record.row, recheck.AGAIN, recheck.FRESH)
     names = [one.concept for one in door.record.findings]
     return {name: Evidence(*(drawn[row, name] for row in rows)) for name in names}
 

@@ -22,8 +22,8 @@ from paused import Aftermath, Stage
 
 from benchmarks import ROOT
 from benchmarks.chaos_processes import ECHO
-from components.services.home import Home
-from components.services.mlflow_store import MlflowRegistry
+from components.services.store.home import Home
+from components.services.tracking.mlflow_registry import MlflowRegistry
 
 BUCKET = "paused"
 CHAMPIONS = {"record": 3, "alias": 2}  # where the first is stopped, and who must be champion then

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from l2dm import images
+from l2dm.files import images
 
 NOUNS = {
     "backpack": "backpack",
@@ -33,7 +33,7 @@ NOUNS = {
 }
 LINE = "photos"
 COUNT = 6
-CLI = "from pipelines.cli import main; main()"
+CLI = "from pipelines.commands.cli import main; main()"
 
 
 def main() -> None:

@@ -32,15 +32,15 @@ from typing import Any
 
 from integration import servers
 
-from components.services import snapshots
-from components.services.home import Home
-from components.services.ledger import Event, Ledger
-from components.services.registry import FolderRegistry
-from components.services.s3 import S3Objects
+from components.services.line import snapshots
+from components.services.line.ledger import Event, Ledger
+from components.services.store.home import Home
+from components.services.store.s3 import S3Objects
+from components.services.tracking.registry import FolderRegistry
 from l2dm import __version__
-from pipelines.dispatch import Dispatcher, Policy, Settings
-from pipelines.metrics import RECOUNT, Measured
-from pipelines.runs import LocalRuns
+from pipelines.dispatcher.dispatcher import Dispatcher, Policy, Settings
+from pipelines.dispatcher.metrics import RECOUNT, Measured
+from pipelines.places.runs import LocalRuns
 
 BUCKET = "reconcile"
 SECONDS, REQUESTS = 10.0, 3.0  # the bars

@@ -22,12 +22,16 @@ import torch
 from safetensors.torch import save_file
 from torch.nn.functional import normalize
 
-from l2dm import attaching, doors, manifest, prior, releases, steps
+from l2dm import doors, steps
 from l2dm import spec as specs
-from l2dm.encoders import Encoders, load_encoders
-from l2dm.examination import METRICS
-from l2dm.images import save_png
-from l2dm.models import Model, load_base
+from l2dm.bases import attach
+from l2dm.bases.encoders import Encoders, load_encoders
+from l2dm.bases.stable_diffusion import Model, load_base
+from l2dm.evaluation.measure import METRICS
+from l2dm.files import manifest
+from l2dm.files.images import save_png
+from l2dm.releases import folder as releases
+from l2dm.replay import class_pictures
 
 Known = tuple[doors.Concept, ...]
 NOUNS, RANK = ("dog", "cat"), 4
@@ -82,7 +86,7 @@ def _work(folder: Path, name: str) -> None:
     context = steps.Context(base, "bench", facts["task"], 1, spec)
     if name == "start":
         load_encoders(base)
-        attaching.attach_door(load_base(base), manifest.read(folder / "adapter", doors.Adapter))
+        attach.attach_door(load_base(base), manifest.read(folder / "adapter", doors.Adapter))
     elif name in ("whole", "gather"):
         drawn = sorted(folder.glob("drawn-*")) if name == "gather" else []
         given = [folder / door for door in STEP]
@@ -130,10 +134,12 @@ def _prepare(folder: Path, count: int, base: str, settings: list[str]) -> None:
 
 def _write_prior(folder: Path, model: Model, spec: specs.Spec) -> None:
     count = spec.prior.count
-    drawn = {noun: prior.generate(model, noun, count, spec.sampling, seed=0) for noun in NOUNS}
-    captions = {noun: prior.captions(noun, count) for noun in drawn}
-    record = doors.Prior(model.fingerprint, NOUNS, captions, prior.seeds(0, count))
-    manifest.write(folder, record, lambda draft: prior.save(draft, drawn))
+    drawn = {
+        noun: class_pictures.generate(model, noun, count, spec.sampling, seed=0) for noun in NOUNS
+    }
+    captions = {noun: class_pictures.captions(noun, count) for noun in drawn}
+    record = doors.Prior(model.fingerprint, NOUNS, captions, class_pictures.seeds(0, count))
+    manifest.write(folder, record, lambda draft: class_pictures.save(draft, drawn))
 
 
 def _write_memory(folder: Path, model: Model, encoders: Encoders, known: Known) -> None:
@@ -155,10 +161,10 @@ def _write_memory(folder: Path, model: Model, encoders: Encoders, known: Known) 
 
 def _write_adapter(folder: Path, model: Model, known: Known) -> None:
     generator = torch.Generator().manual_seed(0)
-    weights = attaching.attach_lowrank(model, rank=RANK, generator=generator).state()
+    weights = attach.attach_lowrank(model, rank=RANK, generator=generator).state()
     rows = {one.name: model.noun_row(one.class_noun).reshape(1, -1) for one in known}
     record = doors.Adapter("l2dm", "lowrank", known, model.fingerprint, "", {"rank": RANK})
-    manifest.write(folder, record, lambda draft: attaching.save(draft, weights, rows))
+    manifest.write(folder, record, lambda draft: attach.save(draft, weights, rows))
 
 
 def _write_scores(folder: Path, mark: str, known: Known) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.core import Line, run, scores_of
 from l2dm.metrics import forgetting
-from l2dm.pocket.world import TUNING_SEEDS
+from l2dm.pocket.world.scenes import TUNING_SEEDS
 
 GRID = (  # alpha, beta, gamma
     (1.0, 0.5, 10.0),

@@ -31,8 +31,8 @@ from object_stores import MOTO_KEYS
 
 from benchmarks import ROOT
 from benchmarks.chaos_processes import Role
-from components.services.home import Home
-from components.services.records import Records
+from components.services.line.records import Records
+from components.services.store.home import Home
 
 BUCKET = "wakeups"
 BAR, SCAN, PATIENCE = 2.0, 120.0, 60.0  # seconds

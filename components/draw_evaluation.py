@@ -34,7 +34,7 @@ def draw_evaluation(  # noqa: PLR0913 - kfp reads the step's doors off its signa
         home: The state folder.
         shard: Which shard, such as "2/4".
     """
-    from components.runtime import Settings, Step, shard_name, task_of
+    from components.runtime.step import Settings, Step, shard_name, task_of
     from l2dm.steps import draw_evaluation as run
 
     name = shard_name("draw_evaluation", shard)

@@ -30,7 +30,7 @@ def draw_memory(
         home: The state folder.
         shard: Which shard, such as "2/4".
     """
-    from components.runtime import Settings, Step, shard_name, task_of
+    from components.runtime.step import Settings, Step, shard_name, task_of
     from l2dm.steps import draw_memory as run
 
     name = shard_name("draw_memory", shard)

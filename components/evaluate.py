@@ -38,8 +38,8 @@ def evaluate(  # noqa: PLR0913 - kfp reads the step's doors off its signature
         home: The state folder.
         drawn: What `draw_evaluation` drew in shards; none: everything is drawn here.
     """
-    from components.milestones import record_scores
-    from components.runtime import Settings, Step, folders_of, task_of
+    from components.runtime.outcomes import record_scores
+    from components.runtime.step import Settings, Step, folders_of, task_of
     from l2dm.steps import evaluate as run
 
     with Step("evaluate", task_of(task.path), Settings(base, spec, home), metrics) as step:

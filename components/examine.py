@@ -32,8 +32,8 @@ def examine(  # noqa: PLR0913 - kfp reads the step's doors off its signature
         home: The state folder.
         seed: Of the fresh pictures; 0 takes one from the minute in which the check begins.
     """
-    from components.checkups import Checkup
-    from components.runtime import Settings, Step, checks_of
+    from components.runtime.check_outcome import Checkup
+    from components.runtime.step import Settings, Step, checks_of
     from l2dm.steps import examine as run
 
     with Step("examine", checks_of(line), Settings(base, spec, home), metrics) as step:

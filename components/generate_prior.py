@@ -28,7 +28,7 @@ def generate_prior(
         spec: `l2dm.spec.Spec` as JSON.
         home: The state folder.
     """
-    from components.runtime import Settings, Step, task_of
+    from components.runtime.step import Settings, Step, task_of
     from l2dm.steps import generate_prior as run
 
     with Step("generate_prior", task_of(task.path), Settings(base, spec, home), metrics) as step:

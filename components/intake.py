@@ -30,8 +30,8 @@ def intake(
         spec: `l2dm.spec.Spec` as JSON.
         home: The state folder.
     """
-    from components.milestones import accept, begin
-    from components.runtime import Settings, Step, upload_of
+    from components.runtime.outcomes import accept, begin
+    from components.runtime.step import Settings, Step, upload_of
     from l2dm.steps import empty_release
     from l2dm.steps import intake as run
 

@@ -40,8 +40,8 @@ def promote(  # noqa: PLR0913 - kfp reads the step's doors off its signature
         home: The state folder.
         fence: Number of the lease under which this run learns.
     """
-    from components.milestones import publish
-    from components.runtime import Settings, Step, task_of
+    from components.runtime.outcomes import publish
+    from components.runtime.step import Settings, Step, task_of
     from l2dm.steps import promote as run
 
     with Step("promote", task_of(task.path), Settings(base, spec, home), metrics) as step:

@@ -30,7 +30,7 @@ def score_memory(
         home: The state folder.
         drawn: What `draw_memory` drew in shards; none: everything is drawn here.
     """
-    from components.runtime import Settings, Step, folders_of, task_of
+    from components.runtime.step import Settings, Step, folders_of, task_of
     from l2dm.steps import score_memory as run
 
     with Step("score_memory", task_of(task.path), Settings(base, spec, home), metrics) as step:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from l2dm import manifest
 from l2dm import spec as specs
-from l2dm.diffusion import derive_seed
-from l2dm.manifest import Door
+from l2dm.bases.diffusion import derive_seed
+from l2dm.files import manifest
+from l2dm.files.manifest import Door
 
 R = TypeVar("R")
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from l2dm.errors import BadSpec
-from l2dm.typed import build
+from l2dm.files.typed import build
 
 Method = Literal["l2dm", "gated", "sequential"]
 AdapterKind = Literal["lowrank", "spectral"]

@@ -17,59 +17,53 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from l2dm import (
-    attaching,
-    basefolder,
-    checking,
-    concepts,
-    devices,
-    doors,
-    evaluation,
-    launch,
-    manifest,
-    memory,
-    prior,
-    releases,
-    sampling,
-    shards,
-)
+from l2dm import doors
 from l2dm import spec as specs
+from l2dm.bases import attach, devices, sampling
+from l2dm.bases import folder as base_folder
+from l2dm.bases.encoders import load_encoders
+from l2dm.bases.prompts import TEMPLATES
+from l2dm.bases.sampling import Progress
+from l2dm.bases.stable_diffusion import Model, load_base, resolution, vocabulary
 from l2dm.context import Context, write_door
-from l2dm.encoders import load_encoders
 from l2dm.errors import BadUpload
-from l2dm.images import save_png
-from l2dm.learning import Sources, learn, method_of, pictures_of
-from l2dm.manifest import Door
+from l2dm.evaluation import matrix, shards
+from l2dm.evaluation.shards import Shard
+from l2dm.files import manifest
+from l2dm.files.images import save_png
+from l2dm.files.manifest import Door
 from l2dm.metrics import gate
-from l2dm.models import Model, load_base, resolution, vocabulary
-from l2dm.prompts import TEMPLATES
-from l2dm.sampling import Progress
-from l2dm.shards import Shard
-from l2dm.team import Alone
-from l2dm.training import OnStep
+from l2dm.releases import folder as releases
+from l2dm.releases import recheck
+from l2dm.replay import class_pictures, rainbow_memory
+from l2dm.training import launch
+from l2dm.training.fit import OnStep
+from l2dm.training.learn import Sources, learn, method_of, pictures_of
+from l2dm.training.ranks import Alone
+from l2dm.uploads import check as uploads
 
 
 def empty_release(out: Path, line: str, base: str) -> Door[doors.Release]:
     """The release that a line starts from: no adapter, no memory, no scores."""
-    return releases.write_empty(out, line, basefolder.fingerprint(basefolder.locate(base)))
+    return releases.write_empty(out, line, base_folder.fingerprint(base_folder.locate(base)))
 
 
 def intake(upload: Path, parent: Path, out: Path, context: Context) -> Door[doors.Task]:
     """Turn an upload into a task, or refuse it with every reason at once. Raises BadUpload."""
     release = manifest.read(parent, doors.Release)
     adapter = releases.adapter_of(parent).record
-    found = concepts.read_upload(upload)
+    found = uploads.read_upload(upload)
     taken = {old.name: "the line has learned it already" for old in adapter.concepts}
     limits = context.spec.intake
     words = vocabulary(context.base)
-    if problems := concepts.check(upload, found.line, found.concept, limits, taken, words):
+    if problems := uploads.check(upload, found.line, found.concept, limits, taken, words):
         raise BadUpload(problems)
     if found.line != context.line:
         raise BadUpload(
             f"upload {upload.name!r}: expected one for line {context.line!r}, its concept.json "
             f"says {found.line!r}; submit it again with --line {context.line}"
         )
-    pictures = concepts.task_pictures(upload, found, resolution(context.base), limits)
+    pictures = uploads.task_pictures(upload, found, resolution(context.base), limits)
     names = tuple(f"pictures/{index:02d}.png" for index in range(len(pictures)))
     record = doors.Task(
         id=context.task_id,
@@ -105,9 +99,9 @@ def generate_prior(
     known = releases.adapter_of(parent).record.concepts
     spec = context.spec
     model = load_base(context.base)
-    nouns = prior.nouns_for(lesson.record.concept, known, spec.prior.max_nouns)
+    nouns = class_pictures.nouns_for(lesson.record.concept, known, spec.prior.max_nouns)
     drawn = {
-        noun: prior.generate(
+        noun: class_pictures.generate(
             model,
             noun,
             spec.prior.count,
@@ -121,11 +115,11 @@ def generate_prior(
     record = doors.Prior(
         base=model.fingerprint,
         nouns=nouns,
-        captions={noun: prior.captions(noun, spec.prior.count) for noun in nouns},
-        seeds=prior.seeds(spec.seed, spec.prior.count),
+        captions={noun: class_pictures.captions(noun, spec.prior.count) for noun in nouns},
+        seeds=class_pictures.seeds(spec.seed, spec.prior.count),
     )
     inputs = {"task": lesson.digest}
-    return write_door(out, record, lambda draft: prior.save(draft, drawn), context, inputs)
+    return write_door(out, record, lambda draft: class_pictures.save(draft, drawn), context, inputs)
 
 
 def score_memory(
@@ -150,10 +144,10 @@ def score_memory(
     model = load_release(parent, context.base)
     encoders = load_encoders(context.base)
     spec = context.spec
-    draw: memory.Draw = partial(memory.draw_candidates, on_progress=on_progress)
+    draw: rainbow_memory.Draw = partial(rainbow_memory.draw_candidates, on_progress=on_progress)
     if drawn:
         draw = shards.gather(drawn, "score_memory", inputs, specs.recorded(spec)).candidates
-    short = memory.refresh(
+    short = rainbow_memory.refresh(
         model,
         encoders,
         _replayed(old.record, spec),
@@ -187,7 +181,7 @@ def draw_memory(
     """One shard of what `score_memory` draws: every n-th batch of candidates. shard: "2/4"."""
     lesson, old = manifest.read(task, doors.Task), releases.memory_of(parent)
     model, spec = load_release(parent, context.base), context.spec
-    planned = memory.plan(_replayed(old.record, spec), spec.memory, lesson.record.seed)
+    planned = rainbow_memory.plan(_replayed(old.record, spec), spec.memory, lesson.record.seed)
     kept = shards.Recorder()
     for batch in Shard.named(shard).mine(shards.batches(planned.shots, spec.sampling)):
         kept.candidates(model, batch, spec.sampling)
@@ -248,15 +242,15 @@ def evaluate(  # noqa: PLR0913 - one parameter for each door
         "scores": before.digest,
     }
     model = load_base(context.base)
-    attaching.attach_door(model, learned)
-    cost = evaluation.planned(context.spec, len(learned.record.concepts), len(classes.record.nouns))
-    draw = evaluation.counted(cost, on_progress)
+    attach.attach_door(model, learned)
+    cost = matrix.planned(context.spec, len(learned.record.concepts), len(classes.record.nouns))
+    draw = matrix.counted(cost, on_progress)
     if drawn:
         draw = shards.gather(drawn, "evaluate", inputs, specs.recorded(context.spec)).pictures
-    subject = evaluation.Subject(model, load_encoders(context.base), context.spec, draw)
-    found = evaluation.new_row(subject, task=lesson, parent=before, prior=classes, memory=bank)
+    subject = matrix.Subject(model, load_encoders(context.base), context.spec, draw)
+    found = matrix.new_row(subject, task=lesson, parent=before, prior=classes, memory=bank)
     return write_door(
-        out, found.record, lambda draft: evaluation.save(found, before, draft), context, inputs
+        out, found.record, lambda draft: matrix.save(found, before, draft), context, inputs
     )
 
 
@@ -274,10 +268,10 @@ def draw_evaluation(
     lesson, learned = manifest.read(task, doors.Task), manifest.read(adapter, doors.Adapter)
     classes, before = manifest.read(prior_, doors.Prior), releases.scores_of(parent)
     model = load_base(context.base)
-    attaching.attach_door(model, learned)
+    attach.attach_door(model, learned)
     kept = shards.Recorder()
-    drawer = evaluation.Drawer(model, context.spec, kept.pictures(sampling.draw))
-    parts = evaluation.drawings(drawer, task=lesson, parent=before, prior=classes)
+    drawer = matrix.Drawer(model, context.spec, kept.pictures(sampling.draw))
+    parts = matrix.drawings(drawer, task=lesson, parent=before, prior=classes)
     for draw in Shard.named(shard).mine(parts):
         draw()
     record = doors.Drawn("evaluate", shard, model.fingerprint, tuple(kept.calls))
@@ -306,7 +300,7 @@ def promote(
     parts = releases.Parts(
         manifest.read(adapter, doors.Adapter), manifest.read(memory_, doors.Memory), rows
     )
-    values = evaluation.read_values(rows)  # a smaller budget per concept is no forgetting
+    values = matrix.read_values(rows)  # a smaller budget per concept is no forgetting
     verdict = gate.judge(rows.record, lesson.concept, context.spec.gate, values)
     return releases.write(
         out,
@@ -326,31 +320,31 @@ def load_release(release: Path, base: str, *, device: torch.device | None = None
     """
     manifest.read(release, doors.Release)
     model = load_base(base, device=device)
-    attaching.attach_door(model, releases.adapter_of(release))
+    attach.attach_door(model, releases.adapter_of(release))
     return model
 
 
 def check_champion(
     release: Path, context: Context, *, seed: int, on_progress: Progress | None = None
-) -> evaluation.FreshRow:
+) -> matrix.FreshRow:
     """A release evaluated again on everything it knows, with other seeds than at its release."""
     model = load_release(release, context.base)
     known = releases.adapter_of(release).record.concepts
-    draw = evaluation.counted(evaluation.planned(context.spec, len(known), 0), on_progress)
-    subject = evaluation.Subject(model, load_encoders(context.base), context.spec, draw)
-    return evaluation.fresh_row(subject, memory=releases.memory_of(release), seed=seed)
+    draw = matrix.counted(matrix.planned(context.spec, len(known), 0), on_progress)
+    subject = matrix.Subject(model, load_encoders(context.base), context.spec, draw)
+    return matrix.fresh_row(subject, memory=releases.memory_of(release), seed=seed)
 
 
 def examine(
     release: Path, out: Path, context: Context, *, seed: int, on_progress: Progress | None = None
 ) -> Door[doors.Check]:
     """Does a release still draw what it drew? Its own seeds, and others from `seed` on."""
-    found, inputs = checking.examine_again(
+    found, inputs = recheck.examine_again(
         release, context.base, context.spec, seed, on_progress=on_progress
     )
     spec = specs.to_dict(context.spec)
     return manifest.write(
-        out, found.record, partial(checking.save, found), spec=spec, seed=seed, inputs=inputs
+        out, found.record, partial(recheck.save, found), spec=spec, seed=seed, inputs=inputs
     )
 
 

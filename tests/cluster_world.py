@@ -8,14 +8,14 @@ import pytest
 from dispatch_world import World
 from fake_kfp import FakeKfp, served
 
-from components.services import journal
-from components.services.home import Home
-from pipelines.cluster import ClusterRuns
-from pipelines.dispatch import Dispatcher, Settings
-from pipelines.kfp_api import KfpApi
-from pipelines.kfp_client import Connection
-from pipelines.settings import parse
-from pipelines.submit import Job
+from components.services.line import run_journal
+from components.services.store.home import Home
+from pipelines.dispatcher.dispatcher import Dispatcher, Settings
+from pipelines.places.cluster import ClusterRuns
+from pipelines.places.kfp_api import KfpApi
+from pipelines.places.kfp_client import Connection
+from pipelines.places.run_here import Job
+from pipelines.places.settings import parse
 
 EXAMPLE = Path(__file__).parents[1] / "docs" / "l2dm.toml"
 NAME = "pets-0001-rex-0a1b2c3d-1"
@@ -86,5 +86,7 @@ class ClusterWorld:
         look = self.world.runs.ends[name]
         if look.failure:
             text = look.failure.problems[0]
-            journal.write_failure(job.home.store, job.key, look.failure.step, RuntimeError(text))
+            run_journal.write_failure(
+                job.home.store, job.key, look.failure.step, RuntimeError(text)
+            )
         self.kfp.run(name)["state"] = "FAILED" if look.state == "failed" else "SUCCEEDED"

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from pipelines.containers import engine
-from pipelines.settings import Settings
+from pipelines.places.containers import engine
+from pipelines.places.settings import Settings
 
 TOOLS = ("sh", "cat", "id", "mktemp", "sleep", "touch", "mkdir", "env", "true", "df")
 

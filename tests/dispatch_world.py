@@ -6,10 +6,10 @@ from pathlib import Path
 
 from fast_runs import FastRuns
 
-from components.services.home import Home
-from components.services.records import Records
-from components.services.registry import FolderRegistry
-from pipelines.dispatch import Dispatcher, Policy, Settings
+from components.services.line.records import Records
+from components.services.store.home import Home
+from components.services.tracking.registry import FolderRegistry
+from pipelines.dispatcher.dispatcher import Dispatcher, Policy, Settings
 
 
 class World:

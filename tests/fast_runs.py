@@ -8,15 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from components.services.journal import Failure
-from components.services.leases import Leases
-from components.services.promotion import require_parent, settle
-from components.services.records import ENDINGS, ConceptState, Records
-from components.services.registry import Facts, Registry
-from components.services.uploads import Uploads
+from components.services.line.leases import Leases
+from components.services.line.promotion import require_parent, settle
+from components.services.line.records import ENDINGS, ConceptState, Records
+from components.services.line.run_journal import Failure
+from components.services.line.uploads import Uploads
+from components.services.tracking.registry import Facts, Registry
 from l2dm.errors import L2dmError
-from pipelines.runs import Look
-from pipelines.submit import Job
+from pipelines.places.run_here import Job
+from pipelines.places.runs import Look
 
 
 @dataclass

@@ -5,8 +5,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from l2dm import attaching, doors, manifest, releases
-from l2dm.models import load_base
+from l2dm import doors
+from l2dm.bases import attach
+from l2dm.bases.stable_diffusion import load_base
+from l2dm.files import manifest
+from l2dm.releases import folder as releases
 
 CONCEPTS = (doors.Concept("toy", "dog"), doors.Concept("toy2", "red cup"))
 LINE = "b"
@@ -38,15 +41,15 @@ def make_adapter(folder: Path, base: str, kind: str) -> manifest.Door[doors.Adap
     model = load_base(base)
     generator = torch.Generator().manual_seed(KINDS.index(kind))
     rows = {c.name: torch.randn(1, 24, generator=generator) for c in CONCEPTS}
-    attaching.add_rows(model, CONCEPTS, rows)
+    attach.add_rows(model, CONCEPTS, rows)
     settings: dict[str, str | int | float] = {"rank": 2}
     if kind == "lowrank":
-        attaching.attach_lowrank(model, rank=2, generator=generator)
+        attach.attach_lowrank(model, rank=2, generator=generator)
     elif kind == "spectral":
-        attaching.attach_spectral(model)
+        attach.attach_spectral(model)
         settings = {}
     else:
-        gated = attaching.attach_gated(model, kind)
+        gated = attach.attach_gated(model, kind)
         for concept in CONCEPTS:
             gated.add(concept.name, rank=2, generator=generator, noun=concept.class_noun)
         settings["gate"] = kind
@@ -59,4 +62,4 @@ def make_adapter(folder: Path, base: str, kind: str) -> manifest.Door[doors.Adap
         method="l2dm", kind=model.adapter.kind, concepts=CONCEPTS, base=model.fingerprint,
         parent="", settings=settings,
     )  # fmt: skip
-    return manifest.write(folder, record, lambda draft: attaching.save(draft, weights, rows))
+    return manifest.write(folder, record, lambda draft: attach.save(draft, weights, rows))

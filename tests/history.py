@@ -5,9 +5,11 @@ import json
 import torch
 from safetensors.torch import save_file
 
-from l2dm import images, manifest, sheets, spec
+from l2dm import spec
 from l2dm.doors import Adapter, Concept, Drift, Memory, Release, Scores, Verdict
-from l2dm.report import ReportEntry
+from l2dm.evaluation import sheets
+from l2dm.files import images, manifest
+from l2dm.reporting.report import ReportEntry
 
 METRICS = ("image_alignment", "text_alignment", "identity_similarity", "identity_accuracy")
 PICTURES = 4

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from components.services.home import Home
-from components.services.mlflow_store import connect
+from components.services.store.home import Home
+from components.services.tracking.mlflow_registry import connect
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import sys
 import uuid
 from pathlib import Path
 
-from components.services.objects import FolderObjects, Objects
+from components.services.store.objects import FolderObjects, Objects
 from l2dm.errors import Conflict
 
 

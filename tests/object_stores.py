@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from integration import servers
 
-from components.services.objects import FolderObjects, Objects
-from components.services.s3 import S3Objects
+from components.services.store.objects import FolderObjects, Objects
+from components.services.store.s3 import S3Objects
 
 BUCKETS = ["moto", *(["radosgw"] if servers.told() else [])]  # make test-integration starts it
 SMALLEST_PART = 5 * 2**20  # S3's own

@@ -12,10 +12,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.services.home import Home
-from components.services.leases import Leases
-from components.services.records import Records
-from components.services.registry import Facts, Registry
+from components.services.line.leases import Leases
+from components.services.line.records import Records
+from components.services.store.home import Home
+from components.services.tracking.registry import Facts, Registry
 
 SCRIPT = Path(__file__).with_name("paused_promoter.py")
 LIBRARIES = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")

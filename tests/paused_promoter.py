@@ -17,13 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from components.services import leases
-from components.services.home import Home
-from components.services.leases import Leases
-from components.services.mlflow_store import MlflowRegistry
-from components.services.promotion import settle
-from components.services.records import Records
-from components.services.registry import FolderRegistry
+from components.services.line import leases
+from components.services.line.leases import Leases
+from components.services.line.promotion import settle
+from components.services.line.records import Records
+from components.services.store.home import Home
+from components.services.tracking.mlflow_registry import MlflowRegistry
+from components.services.tracking.registry import FolderRegistry
 from l2dm.errors import L2dmError, LineBusy
 
 ECHO = Path(__file__).parent / "components" / "echo_model.py"

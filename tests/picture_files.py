@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from l2dm.pictures import open_picture
 from l2dm.spec import IntakeSpec
+from l2dm.uploads.pictures import open_picture
 
 SPEC = IntakeSpec()
 

@@ -25,7 +25,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from l2dm import devices
+from l2dm.bases import devices
 
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
 Place = Literal["gpu", "either"]  # either: torch made it within an operation; none of both: CPU

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from l2dm import concepts, doors, steps
+from l2dm import doors, steps
 from l2dm import spec as specs
+from l2dm.uploads import check as uploads
 
 SPEC = specs.parse(
     {
@@ -28,7 +29,7 @@ def upload(root: Path, concept: doors.Concept, seed: int, line: str = "pets") ->
         Image.fromarray(pixels).resize((40, 48), Image.Resampling.NEAREST).save(
             folder / f"{index}.png"
         )
-    concepts.submit(folder, root / "inbox", line, concept, SPEC.intake, {})
+    uploads.submit(folder, root / "inbox", line, concept, SPEC.intake, {})
     return root / "inbox" / line / concept.name
 
 

@@ -93,7 +93,7 @@ def test_arrows_point_one_way() -> None:
         if under(one.module, "components.services")
         and one.package in ("components", "l2dm")
         and not under(one.target, "components.services", "l2dm.doors", "l2dm.errors")
-        and not under(one.target, "l2dm.manifest", "l2dm.spec")
+        and not under(one.target, "l2dm.files.manifest", "l2dm.spec")
         and one.target != "l2dm"
     ]
     assert outward == []
@@ -101,7 +101,7 @@ def test_arrows_point_one_way() -> None:
 
 def test_records_specs_and_errors_need_the_standard_library_only() -> None:
     allowed = {*sys.stdlib_module_names, "l2dm"}
-    light = ("l2dm.doors", "l2dm.spec", "l2dm.errors", "l2dm.manifest", "l2dm.typed")
+    light = ("l2dm.doors", "l2dm.spec", "l2dm.errors", "l2dm.files.manifest", "l2dm.files.typed")
     foreign = [str(one) for one in IMPORTS if one.module in light and one.package not in allowed]
     heavier = [
         str(one)
@@ -112,9 +112,12 @@ def test_records_specs_and_errors_need_the_standard_library_only() -> None:
 
 
 def test_mathematics_knows_no_model_library() -> None:
-    pure = ("l2dm.losses", "l2dm.diffusion", "l2dm.metrics")
-    assert broken(pure, {"diffusers", "transformers", "peft", "l2dm.models"}) == []
-    assert broken(("l2dm.adapters",), {"diffusers", "transformers", "l2dm.models"}) == []
+    pure = ("l2dm.methods.losses", "l2dm.bases.diffusion", "l2dm.metrics")
+    assert broken(pure, {"diffusers", "transformers", "peft", "l2dm.bases.stable_diffusion"}) == []
+    assert (
+        broken(("l2dm.adapters",), {"diffusers", "transformers", "l2dm.bases.stable_diffusion"})
+        == []
+    )
 
 
 def test_methods_do_not_know_each_other() -> None:
@@ -132,12 +135,18 @@ def test_methods_do_not_know_each_other() -> None:
 def test_one_door_to_diffusers_and_transformers() -> None:
     """Loading is `models` and `encoders`; export checks itself with plain diffusers; the pocket
     world makes its own base."""
-    allowed = ("l2dm.models", "l2dm.encoders", "l2dm.pocket", "l2dm.plain", "l2dm.export")
+    allowed = (
+        "l2dm.bases.stable_diffusion",
+        "l2dm.bases.encoders",
+        "l2dm.pocket",
+        "l2dm.export.verify",
+        "l2dm.export.write",
+    )
     beyond = [
         str(one)
         for one in IMPORTS
         if one.package in {"diffusers", "transformers"}
-        and not under(one.module, *allowed, "l2dm.gated_pipeline")
+        and not under(one.module, *allowed, "l2dm.export.gated_pipeline")
     ]
     assert beyond == []
 
@@ -149,7 +158,7 @@ def test_platform_modules_load_nothing_heavy() -> None:
         if one.top
         and under(one.module, "components", "pipelines")
         and one.package in HEAVY | {"mlflow", "boto3"}
-        and one.module != "components.serving"  # mlflow itself executes that file
+        and one.module != "components.runtime.pyfunc"  # mlflow itself executes that file
     ]
     assert at_once == []
     own = [
@@ -158,8 +167,9 @@ def test_platform_modules_load_nothing_heavy() -> None:
         if one.top
         and under(one.module, "components", "pipelines")
         and one.package == "l2dm"
-        and not under(one.target, "l2dm.doors", "l2dm.errors", "l2dm.manifest", "l2dm.spec")
-        and one.target not in ("l2dm", "l2dm.typed", "l2dm.concepts")  # concepts: Pillow only
+        and not under(one.target, "l2dm.doors", "l2dm.errors", "l2dm.files.manifest", "l2dm.spec")
+        and one.target
+        not in ("l2dm", "l2dm.files.typed", "l2dm.uploads.check")  # concepts: Pillow only
     ]
     assert own == []
 
@@ -169,7 +179,12 @@ def test_the_platform_never_uses_torch_itself() -> None:
 
 
 def test_the_command_line_loads_no_pipeline_library() -> None:
-    light = ("pipelines.cli", "pipelines.options", "pipelines.operations", "pipelines.console")
+    light = (
+        "pipelines.commands.cli",
+        "pipelines.commands.options",
+        "pipelines.commands.operations",
+        "pipelines.commands.console",
+    )
     heavy = [
         str(one) for one in IMPORTS if one.top and one.module in light and one.package == "kfp"
     ]
@@ -181,12 +196,12 @@ def test_the_environment_is_read_at_the_edge_only() -> None:
     # the pocket's maker is a program of its own; models silences its libraries before loading them
     edge = (
         "components.services",
-        "pipelines.submit",
-        "pipelines.runs",
-        "pipelines.kfp_client",
-        "pipelines.containers",
+        "pipelines.places.run_here",
+        "pipelines.places.runs",
+        "pipelines.places.kfp_client",
+        "pipelines.places.containers",
         "l2dm.pocket.make",
-        "l2dm.models",
+        "l2dm.bases.stable_diffusion",
     )
     assert {name for name in readers if not under(name, *edge)} == set()
 

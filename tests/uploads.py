@@ -5,9 +5,9 @@ from pathlib import Path
 import picture_files
 from PIL import Image
 
-from l2dm.concepts import check
 from l2dm.doors import Concept
 from l2dm.spec import IntakeSpec
+from l2dm.uploads.check import check
 
 SPEC = IntakeSpec()
 MILO = Concept("milo", "dog")

@@ -9,17 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from components.services import webhook as webhook_module
-from components.services.events import Inbox
-from components.services.wakeups import (
-    Bell,
-    HttpWakeups,
-    Wakeups,
-)
+from components.services.wakeups import webhook as webhook_module
+from components.services.wakeups.events import Inbox
+from components.services.wakeups.sources import Bell, HttpWakeups, Wakeups
 
 OURS = {"sqs-wakeups", "several-wakeups", "webhook", "webhook-request"}  # names of threads
 LONG = 30.0  # seconds; no test waits for so long
-LOG = "components.services.wakeups"
+LOG = "components.services.wakeups.sources"
 INBOX = Inbox("team-models", "lines")
 
 

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from safetensors.torch import load_file
 from torch import Tensor
 
-from l2dm.attaching import ROWS, WEIGHTS, attach_gated
-from l2dm.diffusion import generator_for
+from l2dm.bases.attach import ROWS, WEIGHTS, attach_gated
+from l2dm.bases.diffusion import generator_for
+from l2dm.bases.stable_diffusion import Model
 from l2dm.errors import DoesNotFit
-from l2dm.lesson import Batch, Lesson
-from l2dm.losses import denoise_loss
-from l2dm.methods import Learned, Trainable
-from l2dm.methods.reading import Reading
-from l2dm.models import Model
+from l2dm.methods.contract import Learned, Trainable
+from l2dm.methods.lesson import Batch, Lesson
+from l2dm.methods.losses import denoise_loss
+from l2dm.methods.text_cache import Reading
 from l2dm.spec import TrainSpec
 
 

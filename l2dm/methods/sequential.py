@@ -4,12 +4,12 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from l2dm.attaching import begin_shared, shared_state
-from l2dm.lesson import Batch, Lesson
-from l2dm.losses import denoise_loss
-from l2dm.methods import Learned, Trainable
-from l2dm.methods.reading import Reading
-from l2dm.models import Model
+from l2dm.bases.attach import begin_shared, shared_state
+from l2dm.bases.stable_diffusion import Model
+from l2dm.methods.contract import Learned, Trainable
+from l2dm.methods.lesson import Batch, Lesson
+from l2dm.methods.losses import denoise_loss
+from l2dm.methods.text_cache import Reading
 from l2dm.spec import TrainSpec
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from l2dm.errors import WrongShape
-from l2dm.shapes import expect_shape
+from l2dm.files.shapes import expect_shape
 
 
 def image_alignment(generated: Tensor, real: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from l2dm.shapes import expect_shape
+from l2dm.files.shapes import expect_shape
 
 
 def seed_distance(now: Tensor, base: Tensor) -> Tensor:

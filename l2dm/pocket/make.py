@@ -16,15 +16,16 @@ from diffusers import AutoencoderKL
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from l2dm.pocket import WEIGHTS, export
-from l2dm.pocket.data import Renders, rendered
-from l2dm.pocket.table import write_table
-from l2dm.pocket.tokenizer import build_tokenizer
-from l2dm.pocket.train_clip import text_half, train_clip
-from l2dm.pocket.train_identity import train_identity
-from l2dm.pocket.train_judge import train_judge
-from l2dm.pocket.train_unet import PLAN, build, scenes_of, train_unet
-from l2dm.pocket.train_vae import refine_decoder, train_vae
+from l2dm.pocket import WEIGHTS
+from l2dm.pocket.judge.table import write_table
+from l2dm.pocket.train import export
+from l2dm.pocket.train.clip import text_half, train_clip
+from l2dm.pocket.train.identity import train_identity
+from l2dm.pocket.train.judge import train_judge
+from l2dm.pocket.train.tokenizer import build_tokenizer
+from l2dm.pocket.train.unet import PLAN, build, scenes_of, train_unet
+from l2dm.pocket.train.vae import refine_decoder, train_vae
+from l2dm.pocket.world.renders import Renders, rendered
 
 log = logging.getLogger(__name__)
 

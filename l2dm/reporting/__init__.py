@@ -1,4 +1,4 @@
-"""The parts of a line's report; `l2dm.report` puts them together.
+"""The parts of a line's report; `l2dm.reporting.report` puts them together.
 
 story     what the history says in numbers
 numbers   matrices and forgetting

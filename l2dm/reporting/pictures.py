@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from l2dm import sheets
 from l2dm.doors import Scores
-from l2dm.manifest import Door
+from l2dm.evaluation import sheets
+from l2dm.files.manifest import Door
 from l2dm.metrics.forgetting import number as finite
 from l2dm.reporting import page
 from l2dm.reporting.story import CONCEPTS, IDENTITY, Story

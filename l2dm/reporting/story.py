@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from l2dm import sheets
 from l2dm.doors import Adapter, Drift, Release, Scores
-from l2dm.evaluation import read_values
-from l2dm.manifest import Door, read
+from l2dm.evaluation import sheets
+from l2dm.evaluation.matrix import read_values
+from l2dm.files.manifest import Door, read
 from l2dm.metrics import forgetting
 from l2dm.metrics.bootstrap import Interval, hierarchical_interval, paired_interval
 

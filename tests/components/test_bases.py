@@ -14,11 +14,11 @@ import pytest
 from botocore.awsrequest import AWSResponse
 from object_stores import Bucket
 
-from components import bases
-from components.bases import local_base, require_listed
-from components.services import s3_client
-from components.services.home import Home
-from l2dm import basefolder
+from components.runtime import base_cache
+from components.runtime.base_cache import local_base, require_listed
+from components.services.store import s3_client
+from components.services.store.home import Home
+from l2dm.bases import folder as base_folder
 from l2dm.errors import BadBase, BadStore, Conflict
 
 NEVER = (
@@ -66,7 +66,7 @@ class Base:
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What every base folder has; nobody loads it here."""
     folder = tmp_path_factory.mktemp("files")
-    kinds = {name: sorted(kinds)[0] for name, kinds in basefolder._COMPONENTS.items()}
+    kinds = {name: sorted(kinds)[0] for name, kinds in base_folder._COMPONENTS.items()}
     (folder / "model_index.json").write_text(
         json.dumps({name: ["library", kind] for name, kind in kinds.items()})
     )
@@ -123,7 +123,7 @@ def test_a_base_is_fetched_once_without_pickles(base: Base, home: Home, files: P
     assert folder.parent.parent == home.base_cache
     assert folder.name == "small-sd"  # an export names its base so
     assert contents(folder) == contents(files)
-    assert basefolder.fingerprint(folder) == basefolder.fingerprint(files)
+    assert base_folder.fingerprint(folder) == base_folder.fingerprint(files)
     base.requests.clear()
     assert local_base(f"{base.place}/", home) == str(folder)
     assert base.requests == ["LIST"]
@@ -178,7 +178,7 @@ def test_files_written_anew_while_they_are_fetched_are_not_mixed(base: Base, hom
 def test_an_object_that_is_gone_or_torn_is_fetched_again(
     base: Base, home: Home, files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, failed = bases.open_objects, list[str]()
+    real, failed = base_cache.open_objects, list[str]()
 
     class Failing:
         def __init__(self, place: str) -> None:
@@ -196,7 +196,7 @@ def test_an_object_that_is_gone_or_torn_is_fetched_again(
                 failed.append(key)
                 to.write_bytes(b"short")
 
-    monkeypatch.setattr(bases, "open_objects", Failing)
+    monkeypatch.setattr(base_cache, "open_objects", Failing)
     assert contents(Path(local_base(base.place, home))) == contents(files)
     assert len(failed) == 2
 
@@ -229,14 +229,14 @@ def test_two_at_once_have_one_entry(base: Base, home: Home, files: Path) -> None
 def test_who_comes_second_takes_the_entry_that_is_there(
     base: Base, home: Home, files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish = bases._publish
+    publish = base_cache._publish
 
     def late(draft: Path, entry: Path, listed: Any) -> None:
         shutil.copytree(draft, entry)  # the other process, a moment before
         (entry / "theirs").touch()
         publish(draft, entry, listed)
 
-    monkeypatch.setattr(bases, "_publish", late)
+    monkeypatch.setattr(base_cache, "_publish", late)
     folder = Path(local_base(base.place, home))
     assert (folder.parent / "theirs").exists()
     assert entries(home) == [folder.parent.name]

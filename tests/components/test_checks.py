@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from components.services.checks import require_cron, seed_of
-from components.services.ledger import Event, Kind, Ledger, summed
+from components.services.line.checks import require_cron, seed_of
+from components.services.line.ledger import Event, Kind, Ledger, summed
 from l2dm.errors import BadSpec
 
 Made = tuple[Kind, dict[str, Any]]

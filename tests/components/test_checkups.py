@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
-from components import checkups
-from components.checkups import Checkup, told
-from components.runtime import checks_of
-from components.services.home import Home
-from components.services.records import Records
-from components.services.registry import Facts, FolderRegistry
-from components.services.tracking import MemoryTracking
-from l2dm import doors, manifest
+from components.runtime import check_outcome
+from components.runtime.check_outcome import Checkup, told
+from components.runtime.step import checks_of
+from components.services.line.records import Records
+from components.services.store.home import Home
+from components.services.tracking.registry import Facts, FolderRegistry
+from components.services.tracking.runs import MemoryTracking
+from l2dm import doors
 from l2dm.errors import BadDoor
+from l2dm.files import manifest
 from l2dm.spec import Spec, override
 
 Finds = Callable[[int], tuple[str, str]]
@@ -35,8 +36,8 @@ class Bench:
             facts = Facts(f"t{version:04d}", f"c{version}", "dog", version - 1, "d", True)
             self.registry.register("pets", release, facts)
             self.promote(version - 1, version)
-        monkeypatch.setattr(checkups, "MlflowRegistry", lambda *given: self.registry)
-        monkeypatch.setattr(checkups, "write_report", lambda *given: None)
+        monkeypatch.setattr(check_outcome, "MlflowRegistry", lambda *given: self.registry)
+        monkeypatch.setattr(check_outcome, "write_report", lambda *given: None)
         monkeypatch.setattr(Checkup, "_load", lambda self, version, release: None)
 
     def promote(self, source: int, target: int) -> None:

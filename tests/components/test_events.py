@@ -12,9 +12,9 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from components.services.events import LINE, MAX_BODY, Inbox, lines_of
-from l2dm import concepts
+from components.services.wakeups.events import LINE, MAX_BODY, Inbox, lines_of
 from l2dm.errors import BadInput
+from l2dm.uploads import check as uploads
 
 INBOX = Inbox("team-models", "my team/a+b/größe%2F/")
 PREFIX = "my team/a+b/größe%2F/"
@@ -293,7 +293,7 @@ def test_a_prefix_is_taken_as_the_store_takes_it() -> None:
 
 
 def test_the_rule_for_lines_is_the_projects() -> None:
-    assert LINE == concepts.SLUG
+    assert LINE == uploads.SLUG
 
 
 def test_the_test_event_concerns_no_line() -> None:

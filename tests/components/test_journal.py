@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from components.services import journal
-from components.services.journal import Cost, Failure
-from components.services.objects import FolderObjects
+from components.services.line import run_journal
+from components.services.line.run_journal import Cost, Failure
+from components.services.store.objects import FolderObjects
 
 RUN = "runs/pets/rex/"
 
@@ -17,20 +17,22 @@ def aged(store: FolderObjects, name: str, seconds: float) -> None:
 
 def test_a_step_that_was_repeated_and_ended_well_is_not_why_the_run_failed(tmp_path: Path) -> None:
     store = FolderObjects(tmp_path)
-    journal.write_failure(store, RUN, "train", RuntimeError("out of memory"))
+    run_journal.write_failure(store, RUN, "train", RuntimeError("out of memory"))
     told = Failure("train", "RuntimeError", ("out of memory",))
-    journal.write_cost(store, RUN, "intake", Cost(1.0, 1.0))
-    assert journal.read_failure(store, RUN) == told
+    run_journal.write_cost(store, RUN, "intake", Cost(1.0, 1.0))
+    assert run_journal.read_failure(store, RUN) == told
     aged(store, "error.json", 5)
-    journal.write_cost(store, RUN, "train", Cost(1.0, 1.0))
-    assert journal.read_failure(store, RUN) is None
-    journal.write_failure(store, RUN, "evaluate", RuntimeError("no space"))
-    assert journal.read_failure(store, RUN) == Failure("evaluate", "RuntimeError", ("no space",))
+    run_journal.write_cost(store, RUN, "train", Cost(1.0, 1.0))
+    assert run_journal.read_failure(store, RUN) is None
+    run_journal.write_failure(store, RUN, "evaluate", RuntimeError("no space"))
+    assert run_journal.read_failure(store, RUN) == Failure(
+        "evaluate", "RuntimeError", ("no space",)
+    )
 
 
 def test_an_error_after_the_cost_of_its_step_counts(tmp_path: Path) -> None:
     store = FolderObjects(tmp_path)
-    journal.write_cost(store, RUN, "train", Cost(1.0, 1.0))
+    run_journal.write_cost(store, RUN, "train", Cost(1.0, 1.0))
     aged(store, "cost-train.json", 5)
-    journal.write_failure(store, RUN, "train", RuntimeError("out of memory"))
-    assert journal.read_failure(store, RUN) is not None
+    run_journal.write_failure(store, RUN, "train", RuntimeError("out of memory"))
+    assert run_journal.read_failure(store, RUN) is not None

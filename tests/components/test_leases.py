@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from components.services.leases import Keeper, Lease, Leases
-from components.services.objects import FolderObjects
+from components.services.line.leases import Keeper, Lease, Leases
+from components.services.store.objects import FolderObjects
 from l2dm.errors import BadStore, LineBusy, LostLease
 
 
@@ -75,7 +75,7 @@ def test_a_lease_that_was_left_lives_though_its_process_has_ended(
     leases = Leases(store)
     lease = leases.take("pets", "a")
     leases.leave(lease)
-    monkeypatch.setattr("components.services.leases._died_here", lambda facts: True)
+    monkeypatch.setattr("components.services.line.leases._died_here", lambda facts: True)
     leases.check("pets", 1)
     assert leases.take("pets", "b", run=1).fence == 1
     with pytest.raises(LostLease):
@@ -259,8 +259,8 @@ def test_a_retried_request_loses_no_lease(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from components.services.leases import Leases
-from components.services.objects import FolderObjects
+from components.services.line.leases import Leases
+from components.services.store.objects import FolderObjects
 Leases(FolderObjects(Path(sys.argv[1]))).take("pets", "other")
 print("held", flush=True)
 time.sleep(60)
@@ -285,7 +285,7 @@ def test_a_process_of_the_same_number_elsewhere_is_not_taken_for_dead(
     store: FolderObjects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "getpid", lambda: 2**30)  # no such process here
-    monkeypatch.setattr("components.services.leases._process_space", lambda: "elsewhere")
+    monkeypatch.setattr("components.services.line.leases._process_space", lambda: "elsewhere")
     Leases(store).take("pets", "a")
     monkeypatch.undo()
     with pytest.raises(LineBusy):

@@ -14,8 +14,8 @@ import pytest
 from object_counter import count_up
 from object_stores import Bucket
 
-from components.services.objects import FolderObjects, Objects
-from components.services.stores import open_objects, probe
+from components.services.store.objects import FolderObjects, Objects
+from components.services.store.open import open_objects, probe
 from l2dm.errors import BadKey, BadStore, Conflict, NoSuchObject, TooLarge
 
 WRITERS = 12
@@ -42,7 +42,7 @@ ODD = ("a b.txt", "a+b", "a%2Fb", "a&b=c?d#e", "größe", "日本/写真 1.png",
 WRITE_ON = """
 import sys
 from pathlib import Path
-from components.services.objects import FolderObjects
+from components.services.store.objects import FolderObjects
 objects = FolderObjects(Path(sys.argv[1]))
 number = 0
 while True:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from object_stores import Bucket
 
-from components.services.s3 import Upload
+from components.services.store.s3 import Upload
 from l2dm.errors import BadKey, BadStore, Corrupt, NoSuchObject
 
 MIB = 2**20

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from components.services.objects import FolderObjects
-from components.services.promotion import Repair, repair, settle
-from components.services.records import ConceptState, Records, standing
-from components.services.registry import Alias, Facts, FolderRegistry
+from components.services.line.promotion import Repair, repair, settle
+from components.services.line.records import ConceptState, Records, standing
+from components.services.store.objects import FolderObjects
+from components.services.tracking.registry import Alias, Facts, FolderRegistry
 from l2dm.errors import LostLease, StaleParent
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from components.services import projection
-from components.services.home import Home
-from components.services.objects import FolderObjects
-from components.services.records import ConceptState, Records
-from components.services.registry import Facts, FolderRegistry, Version
+from components.services.line import status_cache
+from components.services.line.records import ConceptState, Records
+from components.services.store.home import Home
+from components.services.store.objects import FolderObjects
+from components.services.tracking.registry import Facts, FolderRegistry, Version
 
 
 @pytest.fixture
@@ -78,9 +78,9 @@ def test_the_status_of_a_line_has_the_documented_keys(tmp_path: Path) -> None:
     registry.register("pets", release, facts(1, 0, "rex"))
     registry.set_alias("pets", "champion", 1)
     upload(home.inbox / "pets", "mimi", "cat")
-    index = projection.refresh(home, registry, "pets")
-    assert projection.read(home, "pets", lambda: registry) == index
-    assert projection.status(home, "pets", index) == {
+    index = status_cache.refresh(home, registry, "pets")
+    assert status_cache.read(home, "pets", lambda: registry) == index
+    assert status_cache.status(home, "pets", index) == {
         "name": "pets",
         "champion": 1,
         "challenger": None,
@@ -115,10 +115,10 @@ def test_a_kill_between_change_and_copy_leaves_no_wrong_copy(tmp_path: Path) -> 
     release.mkdir()
     registry = FolderRegistry(tmp_path / "registry")
     registry.register("pets", release, facts(1, 0, "rex"))
-    projection.refresh(home, registry, "pets")
-    projection.forget(home, "pets")
+    status_cache.refresh(home, registry, "pets")
+    status_cache.forget(home, "pets")
     registry.set_alias("pets", "champion", 1)  # killed here, before the copy is written
-    assert projection.read(home, "pets", lambda: registry).aliases == {"champion": 1}
+    assert status_cache.read(home, "pets", lambda: registry).aliases == {"champion": 1}
 
 
 def test_a_line_that_never_began_a_task_does_not_open_the_registry(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_line_that_never_began_a_task_does_not_open_the_registry(tmp_path: Pat
     def never() -> FolderRegistry:
         raise AssertionError("opened")
 
-    assert projection.read(home, "pets", never) == projection.Index()
+    assert status_cache.read(home, "pets", never) == status_cache.Index()
 
 
 def test_a_descent_follows_parents_whatever_was_champion_between() -> None:
@@ -137,9 +137,9 @@ def test_a_descent_follows_parents_whatever_was_champion_between() -> None:
 
     # 1, 2, 3 in a row; back to 1; 4 learned from it; back to 3
     versions = [made(1, 0), made(2, 1), made(3, 2), made(4, 1)]
-    assert [one.number for one in projection.descent(versions, 3)] == [3, 2, 1]
-    assert [one.number for one in projection.descent(versions, 4)] == [4, 1]
-    assert projection.descent(versions, 0) == ()
+    assert [one.number for one in status_cache.descent(versions, 3)] == [3, 2, 1]
+    assert [one.number for one in status_cache.descent(versions, 4)] == [4, 1]
+    assert status_cache.descent(versions, 0) == ()
 
 
 def test_names_of_the_champions_descent_are_taken_and_rolled_back_ones_are_free(
@@ -152,8 +152,8 @@ def test_names_of_the_champions_descent_are_taken_and_rolled_back_ones_are_free(
         registry.register("pets", release, facts(number, parent, concept))
     registry.set_alias("pets", "champion", 2)
     upload(home.inbox / "pets", "kim")
-    index = projection.refresh(home, registry, "pets")
-    assert projection.taken(home, "pets", index) == {
+    index = status_cache.refresh(home, registry, "pets")
+    assert status_cache.taken(home, "pets", index) == {
         "rex": "learned in version 1",
         "mimi": "learned in version 2",
         "kim": "its upload is waiting",

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 from pytest import MonkeyPatch
 
-from components.services.home import Home
-from components.services.mlflow_store import MlflowRegistry
-from components.services.objects import FolderObjects
-from components.services.promotion import roll_back, settle
-from components.services.records import Records
-from components.services.registry import Facts, FolderRegistry, Registry, Version, resolve
-from l2dm import doors, manifest
+from components.services.line.promotion import roll_back, settle
+from components.services.line.records import Records
+from components.services.store.home import Home
+from components.services.store.objects import FolderObjects
+from components.services.tracking.mlflow_registry import MlflowRegistry
+from components.services.tracking.registry import Facts, FolderRegistry, Registry, Version, resolve
+from l2dm import doors
 from l2dm.errors import BadDoor, L2dmError, StaleParent, TrackingFailed, UnknownLine
+from l2dm.files import manifest
 
 MODEL_CODE = Path(__file__).parent / "echo_model.py"
 OPEN = Facts("t0001", "rex", "dog", 0, "digest-1", True, ("identity 0.9 of 0.5",), {"drift": 0.1})

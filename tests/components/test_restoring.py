@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from components.services.objects import FolderObjects
-from components.services.promotion import repair, settle
-from components.services.records import ConceptState, Records
-from components.services.registry import Facts, FolderRegistry
-from components.services.restoring import restore
+from components.services.line.promotion import repair, settle
+from components.services.line.records import ConceptState, Records
+from components.services.line.restore import restore
+from components.services.store.objects import FolderObjects
+from components.services.tracking.registry import Facts, FolderRegistry
 from l2dm.errors import L2dmError
 
 

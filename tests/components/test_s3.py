@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from object_stores import Bucket, Meddler
 
-from components.services.s3 import ROUNDS, S3Objects
-from components.services.stores import probe
+from components.services.store.open import probe
+from components.services.store.s3 import ROUNDS, S3Objects
 from l2dm.errors import BadKey, BadStore, Conflict, Corrupt
 
 MIB = 2**20
@@ -142,7 +142,7 @@ def test_many_threads_wait_for_a_store_that_starts_again(
 def test_settings_say_how_often_a_request_is_sent(
     moto_bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from components.services.s3_client import ATTEMPTS, connect
+    from components.services.store.s3_client import ATTEMPTS, connect
 
     retries = connect().meta.config.retries
     assert retries == {"mode": "legacy", "total_max_attempts": ATTEMPTS}
@@ -202,9 +202,9 @@ def test_foreign_names_are_passed_over_and_told(
     for name in ("ok/a", "ok/../b", "ok/.hidden", "ok/\x01", "ok/folder/", "x\\y/z", "ok//c"):
         bucket.put(name, b"1")
     objects = bucket.objects()
-    with caplog.at_level(logging.WARNING, "components.services.s3"):
+    with caplog.at_level(logging.WARNING, "components.services.store.s3"):
         assert [entry.key for entry in objects.list("")] == ["ok/a"]
-    (record,) = [one for one in caplog.records if one.name == "components.services.s3"]
+    (record,) = [one for one in caplog.records if one.name == "components.services.store.s3"]
     assert "5 objects in s3://" in record.getMessage()
     assert objects.folders("") == ("ok",)
     assert objects.folders("ok/") == ("folder",)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from components.services import snapshots
-from components.services.ledger import Ledger, summed
-from components.services.objects import FolderObjects, Objects, Stored
-from components.services.records import COMPACT, ConceptState, Records
+from components.services.line import snapshots
+from components.services.line.ledger import Ledger, summed
+from components.services.line.records import COMPACT, ConceptState, Records
+from components.services.store.objects import FolderObjects, Objects, Stored
 
 
 class Counted(FolderObjects):

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from components.services.home import Home
-from components.services.mlflow_store import connect
-from components.services.tracking import MemoryTracking, MlflowTracking, Point, Tracking
+from components.services.store.home import Home
+from components.services.tracking.mlflow_registry import connect
+from components.services.tracking.runs import MemoryTracking, MlflowTracking, Point, Tracking
 
 
 @pytest.fixture(params=["memory", "mlflow"])

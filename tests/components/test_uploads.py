@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from components.services.objects import FolderObjects, Objects
-from components.services.records import ConceptState, Records
-from components.services.uploads import MAX_FILES, MAX_JSON, Uploads
+from components.services.line.records import ConceptState, Records
+from components.services.line.uploads import MAX_FILES, MAX_JSON, Uploads
+from components.services.store.objects import FolderObjects, Objects
 from l2dm.errors import BadUpload
 
 

@@ -28,8 +28,8 @@ from wakeup_sources import (
     told,
 )
 
-from components.services.events import Inbox
-from components.services.wakeups import (
+from components.services.wakeups.events import Inbox
+from components.services.wakeups.sources import (
     MAX_LINES,
     Bell,
     HttpWakeups,

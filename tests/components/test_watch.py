@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 
-from components.services import watch
+from l2dm.files import children
 
 
 def test_a_step_ends_when_its_learner_is_dead() -> None:
@@ -16,6 +16,6 @@ def test_a_step_ends_when_its_learner_is_dead() -> None:
     with subprocess.Popen([sys.executable, "-c", "pass"]) as learner:
         learner.wait()
     began = time.monotonic()
-    dead = {**os.environ, watch.VARIABLE: str(learner.pid)}
-    assert subprocess.run([sys.executable, "-c", code], env=dead).returncode == watch.EXIT_CODE
+    dead = {**os.environ, children.VARIABLE: str(learner.pid)}
+    assert subprocess.run([sys.executable, "-c", code], env=dead).returncode == children.EXIT_CODE
     assert time.monotonic() - began < 20

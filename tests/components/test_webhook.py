@@ -23,11 +23,9 @@ from wakeup_sources import (
     told,
 )
 
-from components.services import webhook as webhook_module
-from components.services.events import MAX_BODY, Inbox
-from components.services.wakeups import (
-    HttpWakeups,
-)
+from components.services.wakeups import webhook as webhook_module
+from components.services.wakeups.events import MAX_BODY, Inbox
+from components.services.wakeups.sources import HttpWakeups
 from l2dm.errors import BadInput
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")

@@ -11,8 +11,8 @@ import yaml
 from dispatch_world import World
 from prometheus_client.parser import text_string_to_metric_families
 
-from components.services.records import Records
-from pipelines.metrics import Measured
+from components.services.line.records import Records
+from pipelines.dispatcher.metrics import Measured
 
 ROOT = Path(__file__).parents[2]
 RULES = yaml.safe_load((ROOT / "infra/cluster/base/prometheusrule.yaml").read_text())["spec"]

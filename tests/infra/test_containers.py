@@ -18,18 +18,18 @@ from integration.servers import answers, free_port
 from uploads import pictures
 
 from components.image import IMAGE
-from components.services.home import Home
-from components.services.journal import read_costs
-from components.services.leases import Leases
+from components.services.line.leases import Leases
+from components.services.line.run_journal import read_costs
+from components.services.store.home import Home
 from l2dm import __version__
 from l2dm.doors import Concept
 from l2dm.spec import Spec, override, to_json
-from pipelines import operations
-from pipelines.compilation import STEPS
-from pipelines.containers import LABEL, DockerRuns
-from pipelines.runs import Look
-from pipelines.settings import parse
-from pipelines.submit import Job
+from pipelines.commands import operations
+from pipelines.places.compilation import STEPS
+from pipelines.places.containers import LABEL, DockerRuns
+from pipelines.places.run_here import Job
+from pipelines.places.runs import Look
+from pipelines.places.settings import parse
 
 pytestmark = [
     pytest.mark.slow,
@@ -101,7 +101,7 @@ def test_a_step_has_of_kfp_the_executor_and_nothing_of_its_pins() -> None:
 def test_the_service_has_what_it_needs() -> None:
     code = (
         "import kfp.kubernetes, kfp_server_api, psycopg2, flask_wtf, mlflow.server.auth; "
-        "import pipelines.cluster, prometheus_client"
+        "import pipelines.places.cluster, prometheus_client"
     )
     inside(SERVICE, "python3", "-c", code)
     assert "dispatch" in inside(SERVICE, "l2dm", "--help")

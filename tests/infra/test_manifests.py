@@ -16,10 +16,10 @@ import pytest
 import typer
 import yaml
 
-from components.services.events import Inbox, lines_of
-from pipelines.cli import app
-from pipelines.compilation import compile_pipelines
-from pipelines.settings import parse
+from components.services.wakeups.events import Inbox, lines_of
+from pipelines.commands.cli import app
+from pipelines.places.compilation import compile_pipelines
+from pipelines.places.settings import parse
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "infra/cluster"

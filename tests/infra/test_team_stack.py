@@ -23,7 +23,7 @@ import yaml
 from image_engine import BASE, VARIABLE, client, docker
 from integration.servers import free_port
 
-from l2dm.pocket.world import TUNING_SEEDS, identity, photos
+from l2dm.pocket.world.scenes import TUNING_SEEDS, identity, photos
 
 pytestmark = [
     pytest.mark.slow,

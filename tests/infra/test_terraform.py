@@ -18,13 +18,13 @@ from moto.server import ThreadedMotoServer
 from object_stores import AT_HOME
 from uploads import pictures
 
-from components.services.events import Inbox, lines_of
-from components.services.home import Home
-from components.services.stores import probe
+from components.services.store.home import Home
+from components.services.store.open import probe
+from components.services.wakeups.events import Inbox, lines_of
 from l2dm.doors import Concept
 from l2dm.spec import IntakeSpec
-from pipelines import operations
-from pipelines.presigning import presign
+from pipelines.commands import operations
+from pipelines.commands.presign import presign
 
 MODULE = Path(__file__).parents[2] / "infra/aws"
 PLUGINS = "L2DM_TERRAFORM_PLUGINS"  # environment: a folder with registry.terraform.io/...

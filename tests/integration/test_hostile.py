@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from paused import FAKETIME, Stage
 
-from components.services.home import Home
-from components.services.mlflow_store import MlflowRegistry
-from components.services.s3 import S3Objects
-from components.services.uploads import Uploads
+from components.services.line.uploads import Uploads
+from components.services.store.home import Home
+from components.services.store.s3 import S3Objects
+from components.services.tracking.mlflow_registry import MlflowRegistry
 from l2dm.errors import BadUpload
 from l2dm.spec import Spec
 

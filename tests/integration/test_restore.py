@@ -14,11 +14,11 @@ import pytest
 from fast_runs import FastRuns
 from integration import servers
 
-from components.services.home import Home
-from components.services.mlflow_store import MlflowRegistry
-from components.services.records import Records
-from pipelines import upkeep
-from pipelines.dispatch import Dispatcher, Policy, Settings
+from components.services.line.records import Records
+from components.services.store.home import Home
+from components.services.tracking.mlflow_registry import MlflowRegistry
+from pipelines.dispatcher import upkeep
+from pipelines.dispatcher.dispatcher import Dispatcher, Policy, Settings
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from l2dm.doors import Concept
 from l2dm.spec import Spec, override
-from pipelines import operations
+from pipelines.commands import operations
 
 pytestmark = pytest.mark.slow
 

@@ -10,9 +10,12 @@ import pytest
 from safetensors.torch import load_file, save_file
 from six_steps import REX, SPEC, TOM, Run, upload
 
-from l2dm import checking, doors, manifest, releases, steps
+from l2dm import doors, steps
 from l2dm import spec as specs
 from l2dm.errors import BadDoor
+from l2dm.files import manifest
+from l2dm.releases import folder as releases
+from l2dm.releases import recheck
 
 GATED = specs.override(SPEC, ["train.method=gated", "train.token_rate=1.0"])
 
@@ -152,4 +155,4 @@ def test_a_release_without_values_cannot_be_compared(run: Run, tmp_path: Path) -
         tmp_path / "scores", scores.record, lambda draft: (draft / "values.json").write_text("[]")
     )
     with pytest.raises(BadDoor, match="expected values of <rex> in row t0002"):
-        checking.check(None, bare, releases.memory_of(run.release.folder), 1)  # type: ignore[arg-type]
+        recheck.check(None, bare, releases.memory_of(run.release.folder), 1)  # type: ignore[arg-type]

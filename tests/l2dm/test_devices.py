@@ -17,10 +17,16 @@ from pretended import GPU, Mixed, gpu
 from safetensors.torch import load_file
 from six_steps import REX, SPEC, TOM, Run, upload
 
-from l2dm import devices, doors, export, manifest, painting, plain, prior, sampling, steps
+from l2dm import doors, steps
 from l2dm import spec as specs
-from l2dm.encoders import load_encoders
-from l2dm.models import load_base
+from l2dm.bases import devices, sampling
+from l2dm.bases.encoders import load_encoders
+from l2dm.bases.stable_diffusion import load_base
+from l2dm.export import verify
+from l2dm.export import write as export
+from l2dm.files import manifest
+from l2dm.releases import painter as painting
+from l2dm.replay import class_pictures
 
 DOORS = ("task", "prior", "memory", "adapter", "scores", "release")
 LINES = {
@@ -197,10 +203,10 @@ def test_any_sampler_draws_where_the_model_is(tiny_base: Path, tmp_path: Path, k
 
 def test_class_pictures_are_cached_for_any_device(tiny_base: Path, tmp_path: Path) -> None:
     with gpu():
-        first = prior.generate(
+        first = class_pictures.generate(
             load_base(str(tiny_base)), "dog", 3, SPEC.sampling, seed=1, cache=tmp_path
         )
-    again = prior.generate(
+    again = class_pictures.generate(
         load_base(str(tiny_base)), "dog", 3, SPEC.sampling, seed=1, cache=tmp_path,
         on_progress=lambda done, total: pytest.fail("drawn again"),
     )  # fmt: skip
@@ -233,7 +239,7 @@ def test_an_exported_pipeline_draws_on_a_gpu(tiny_base: Path, tmp_path: Path) ->
     record = manifest.read(release / "adapter", doors.Adapter).record
 
     def draw(device: str) -> torch.Tensor:
-        pipe = plain.open_export(tmp_path / "out", tiny_base, record, "b").to(device)
+        pipe = verify.open_export(tmp_path / "out", tiny_base, record, "b").to(device)
         pipe.set_progress_bar_config(disable=True)
         generator, prompt = torch.Generator().manual_seed(1), "a photo of a <toy> dog"
         images = pipe(prompt, num_inference_steps=2, generator=generator, output_type="pt").images

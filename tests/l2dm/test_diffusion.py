@@ -1,6 +1,6 @@
 import torch
 
-from l2dm.diffusion import NoiseSchedule, add_noise, derive_seed, training_target
+from l2dm.bases.diffusion import NoiseSchedule, add_noise, derive_seed, training_target
 
 # abar = 1, 0.64, 0.36: sqrt = 1, 0.8, 0.6 and sqrt(1 - abar) = 0, 0.6, 0.8
 ABAR = torch.tensor([1.0, 0.64, 0.36])

@@ -8,10 +8,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from l2dm import images, manifest, sheets
 from l2dm.doors import Concept, Drift, Memory, Prior, Remembered, Scores, Task
 from l2dm.errors import BadDoor, DoesNotFit
-from l2dm.evaluation import Subject, fresh_row, new_row, no_scores, read_values, save
+from l2dm.evaluation import sheets
+from l2dm.evaluation.matrix import Subject, fresh_row, new_row, no_scores, read_values, save
+from l2dm.files import images, manifest
 from l2dm.spec import EvaluateSpec, PriorSpec, Spec
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -363,8 +364,8 @@ def test_a_fresh_row_of_an_empty_line_is_empty(tmp_path):
 # diffusers 0.42 passes tensors to np.array, which numpy 2 deprecates
 @pytest.mark.filterwarnings("ignore:__array__ implementation")
 def test_a_row_of_a_real_model_is_complete_and_repeats(tmp_path, tiny_base):
-    from l2dm.encoders import load_encoders
-    from l2dm.models import load_base
+    from l2dm.bases.encoders import load_encoders
+    from l2dm.bases.stable_diffusion import load_base
 
     folder = str(tiny_base)
     subject = Subject(load_base(folder), load_encoders(folder), SPEC)

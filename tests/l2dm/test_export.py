@@ -17,11 +17,15 @@ from handmade import KINDS, LINE, make_release
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from l2dm import doors, export, manifest, plain, releases
+from l2dm import doors
+from l2dm.bases.sampling import Shot, draw
+from l2dm.bases.stable_diffusion import Model, load_base
 from l2dm.errors import BadInput, DoesNotFit
-from l2dm.images import load_png
-from l2dm.models import Model, load_base
-from l2dm.sampling import Shot, draw
+from l2dm.export import verify
+from l2dm.export import write as export
+from l2dm.files import manifest
+from l2dm.files.images import load_png
+from l2dm.releases import folder as releases
 from l2dm.spec import SamplingSpec
 from l2dm.steps import load_release
 
@@ -70,7 +74,7 @@ def drawn(
         folder = str(exported[kind].folder)
         base = folder if load == "merged" else str(tiny_base)
         start = {"name": name, "load": load, "base": base, "folder": folder, "readme": True}
-        return start | {"calls": calls, "file": plain.LORA} | options
+        return start | {"calls": calls, "file": verify.LORA} | options
 
     jobs = [
         job("base", "base", "lowrank", readme=False, calls={"none": calls["none"]}),
@@ -195,7 +199,7 @@ LORAS = {"lora/toy.kohya.safetensors", "lora/toy2.kohya.safetensors"}
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        ("lowrank", {plain.LORA, "b.kohya.safetensors"}),
+        ("lowrank", {verify.LORA, "b.kohya.safetensors"}),
         ("token", GATED),
         ("span", GATED),
         ("prompt", GATED | LORAS),
@@ -219,7 +223,7 @@ def test_no_file_names_a_path_of_this_machine(kind: str, exported: dict[str, Exp
 
 
 def test_alpha_is_the_rank_and_is_written(exported: dict[str, Exported]) -> None:
-    with safe_open(exported["lowrank"].folder / plain.LORA, "pt") as file:
+    with safe_open(exported["lowrank"].folder / verify.LORA, "pt") as file:
         config = json.loads(file.metadata()["lora_adapter_metadata"])
     assert (config["unet.r"], config["unet.lora_alpha"]) == (2, 2)
     stored = load_file(exported["lowrank"].folder / "b.kohya.safetensors")
@@ -307,7 +311,7 @@ def test_an_empty_folder_is_filled(
     export.export(exported["lowrank"].release, str(tiny_base), tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert plain.LORA in names
+    assert verify.LORA in names
 
 
 def test_a_line_that_learned_nothing_is_refused(tiny_base: Path, tmp_path: Path) -> None:
@@ -318,8 +322,8 @@ def test_a_line_that_learned_nothing_is_refused(tiny_base: Path, tmp_path: Path)
 
 
 def _double_lora(folder: Path) -> None:
-    tensors = load_file(folder / plain.LORA)
-    save_file({name: tensor * 2 for name, tensor in tensors.items()}, folder / plain.LORA)
+    tensors = load_file(folder / verify.LORA)
+    save_file({name: tensor * 2 for name, tensor in tensors.items()}, folder / verify.LORA)
 
 
 def _other_row(folder: Path) -> None:

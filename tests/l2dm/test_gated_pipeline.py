@@ -10,7 +10,8 @@ import torch
 from handmade import make_release
 from safetensors.torch import save_file
 
-from l2dm import export, prompts
+from l2dm.bases import prompts
+from l2dm.export import write as export
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def token_export(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def test_the_pipeline_file_stands_alone(token_export: Path) -> None:
-    from l2dm import gated_pipeline
+    from l2dm.export import gated_pipeline
 
     source = (token_export / "pipeline.py").read_text()
     imported = set()
@@ -39,7 +40,7 @@ def test_the_pipeline_file_stands_alone(token_export: Path) -> None:
 
 
 def test_the_pipeline_opens_the_rows_that_the_library_opens() -> None:
-    from l2dm.gated_pipeline import rows_of
+    from l2dm.export.gated_pipeline import rows_of
 
     placeholders, noun = {7, 8}, [3, 4]
     ids = torch.tensor(list(itertools.product([1, 3, 4, 7, 8], repeat=5)))
@@ -54,7 +55,7 @@ def test_the_pipeline_opens_the_rows_that_the_library_opens() -> None:
 
 @pytest.fixture
 def pipe(tiny_base: Path) -> object:
-    from l2dm.gated_pipeline import GatedStableDiffusionPipeline
+    from l2dm.export.gated_pipeline import GatedStableDiffusionPipeline
 
     return GatedStableDiffusionPipeline.from_pretrained(tiny_base)
 

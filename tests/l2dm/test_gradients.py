@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from l2dm.errors import NothingLearned
-from l2dm.gradients import FIRST_STEPS, GradientWatch
-from l2dm.pocket.loop import Plan, train
+from l2dm.pocket.train.loop import Plan, train
+from l2dm.training.gradients import FIRST_STEPS, GradientWatch
 
 
 def steps(watch: GradientWatch, parameter: nn.Parameter, gradients: list[float | None]) -> None:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from PIL import Image
 
-from l2dm import images
 from l2dm.errors import BadDoor, DoesNotFit, WrongShape
+from l2dm.files import images
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

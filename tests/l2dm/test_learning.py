@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from l2dm import concepts, doors, images, releases, sampling, steps
+from l2dm import doors, steps
 from l2dm import spec as specs
+from l2dm.bases import sampling
+from l2dm.files import images
 from l2dm.metrics.forgetting import relative_drop
-from l2dm.pocket.world import TUNING_SEEDS, identity, photos
+from l2dm.pocket.world.scenes import TUNING_SEEDS, identity, photos
+from l2dm.releases import folder as releases
+from l2dm.uploads import check as uploads
 
 DOGS = {"ada": TUNING_SEEDS[1], "dora": TUNING_SEEDS[2]}
 METRIC = "identity_similarity"
@@ -44,7 +48,7 @@ def learn_both(root: Path, method: str, cache: Path) -> list[Path]:
         source.mkdir(parents=True)
         for index, picture in enumerate(photos(identity(seed, "dog"), 5, seed=1)):
             picture.save(source / f"{index}.png")
-        concepts.submit(source, root / "inbox", "dogs", doors.Concept(name, "dog"), spec.intake, {})
+        uploads.submit(source, root / "inbox", "dogs", doors.Concept(name, "dog"), spec.intake, {})
         context = steps.Context("pocket", "dogs", f"t{number:04d}", number - 1, spec)
         home = root / context.task_id
         path: Mapping[str, Path] = {

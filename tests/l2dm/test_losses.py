@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from l2dm.errors import WrongShape
-from l2dm.losses import denoise_loss, distill_loss
+from l2dm.methods.losses import denoise_loss, distill_loss
 
 
 def latents(*values: float) -> torch.Tensor:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from l2dm import doors, manifest
+from l2dm import doors
 from l2dm.doors import Concept, Memory, Prior, Replayed, Task
 from l2dm.errors import BadDoor
+from l2dm.files import manifest
 
 RECORDS = [
     kind

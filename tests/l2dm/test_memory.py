@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from l2dm import memory
 from l2dm.doors import Concept, Remembered
-from l2dm.memory import choose, choose_at_random, score
+from l2dm.replay import rainbow_memory
+from l2dm.replay.rainbow_memory import choose, choose_at_random, score
 from l2dm.spec import MemorySpec, SamplingSpec
 
 NO = -math.inf
@@ -79,7 +79,7 @@ def test_budget_is_never_exceeded_and_no_concept_dropped_within_it(
         drawn.extend(shots)
         return torch.arange(len(shots) * 4.0).view(-1, 4, 1, 1)
 
-    monkeypatch.setattr(memory, "draw_latents", fake_draw)
+    monkeypatch.setattr(rainbow_memory, "draw_latents", fake_draw)
     generator = torch.Generator().manual_seed(0)
 
     def unit(count: int) -> torch.Tensor:
@@ -88,7 +88,7 @@ def test_budget_is_never_exceeded_and_no_concept_dropped_within_it(
     past = [Remembered(Concept(f"c{i}", "dog"), ("a", "b", "c")) for i in range(concepts)]
     model = SimpleNamespace(latent_shape=(4, 1, 1), decode=lambda latents: latents)
     encoders = SimpleNamespace(image=lambda pictures: unit(len(pictures)))
-    bank = memory.refresh(
+    bank = rainbow_memory.refresh(
         model,  # type: ignore[arg-type]
         encoders,  # type: ignore[arg-type]
         past,

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from l2dm import basefolder
-from l2dm.encoders import load_encoders
+from l2dm.bases import folder as base_folder
+from l2dm.bases.encoders import load_encoders
+from l2dm.bases.sampling import Shot, draw, draw_latents
+from l2dm.bases.stable_diffusion import load_base, resolution, vocabulary
 from l2dm.errors import BadBase, BadPrompt, DoesNotFit
-from l2dm.models import load_base, resolution, vocabulary
-from l2dm.sampling import Shot, draw, draw_latents
 from l2dm.spec import SamplingSpec
 
 
@@ -154,12 +154,12 @@ def test_torn_weights(copy: Path) -> None:
 
 
 def test_fingerprint_follows_weights_and_not_the_place(tiny_base: Path, copy: Path) -> None:
-    assert basefolder.fingerprint(tiny_base) == basefolder.fingerprint(copy)
+    assert base_folder.fingerprint(tiny_base) == base_folder.fingerprint(copy)
     weights = next((copy / "vae").glob("*.safetensors"))
     flipped = bytearray(weights.read_bytes())
     flipped[-1] ^= 1
     weights.write_bytes(bytes(flipped))
-    assert basefolder.fingerprint(tiny_base) != basefolder.fingerprint(copy)
+    assert base_folder.fingerprint(tiny_base) != base_folder.fingerprint(copy)
 
 
 def test_encoders_give_unit_features(tiny_base: Path) -> None:

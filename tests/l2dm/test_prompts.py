@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from l2dm.errors import BadPrompt
-from l2dm.prompts import (
+from l2dm.bases.prompts import (
     placeholders_in,
     prompt_gate,
     require_known,
@@ -10,6 +9,7 @@ from l2dm.prompts import (
     token_gate,
     without_placeholders,
 )
+from l2dm.errors import BadPrompt
 
 A, B, NOUN, END = 90, 91, 7, 1
 

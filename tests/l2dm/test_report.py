@@ -9,7 +9,7 @@ import torch
 
 from l2dm.doors import Concept
 from l2dm.errors import BadDoor
-from l2dm.report import StepCost, render, summary_markdown
+from l2dm.reporting.report import StepCost, render, summary_markdown
 
 VOID = {"meta", "img"}
 

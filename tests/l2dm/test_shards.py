@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from l2dm import doors, evaluation, manifest, models, sampling, steps
+from l2dm import doors, steps
 from l2dm import spec as specs
+from l2dm.bases import sampling, stable_diffusion
 from l2dm.errors import BadDoor, BadSpec
-from l2dm.manifest import Door
-from l2dm.shards import Shard, names
+from l2dm.evaluation import matrix
+from l2dm.evaluation.shards import Shard, names
+from l2dm.files import manifest
+from l2dm.files.manifest import Door
 
 TINY = (
     *("intake.min_side=8", "prior.count=3", "memory.candidates=2", "memory.budget=8"),
@@ -102,7 +105,7 @@ def test_scores_from_shards_are_the_scores(second: Second, tmp_path: Path, count
 def test_a_base_that_draws_again_for_the_drift_is_shared_out_too(
     second: Second, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation, "LAST_BITS", 255)  # any difference is one of last bits
+    monkeypatch.setattr(matrix, "LAST_BITS", 255)  # any difference is one of last bits
     whole = second.evaluate(tmp_path / "whole", ())
     assert {one.distance for one in whole.record.drift} != {0.0}
     part = second.draw_evaluation(tmp_path / "1", "1/1")
@@ -140,7 +143,7 @@ def test_a_shard_that_lacks_a_picture_is_noticed(second: Second, tmp_path: Path)
 
 
 def test_a_model_knows_when_it_is_the_bare_base(second: Second) -> None:
-    model = models.load_base(second.base)
+    model = stable_diffusion.load_base(second.base)
     assert not model.bare
     with model.plain():
         assert model.bare

@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from l2dm import images, sheets
 from l2dm.doors import Concept, Drift, Scores
 from l2dm.errors import WrongShape
+from l2dm.evaluation import sheets
+from l2dm.files import images
 
 
 def _scores(tasks):

@@ -5,10 +5,14 @@ from pathlib import Path
 import pytest
 from six_steps import REX, SPEC, TOM, Run, upload
 
-from l2dm import attaching, doors, manifest, prior, releases, sampling, steps
+from l2dm import doors, steps
 from l2dm import spec as specs
+from l2dm.bases import attach, sampling
 from l2dm.errors import BadDoor, BadUpload, DoesNotFit
-from l2dm.manifest import Door
+from l2dm.files import manifest
+from l2dm.files.manifest import Door
+from l2dm.releases import folder as releases
+from l2dm.replay import class_pictures
 
 
 @pytest.fixture(scope="module")
@@ -154,14 +158,14 @@ def test_another_base_is_refused_with_both_fingerprints(
 
 
 def test_rows_and_concepts_must_agree(runs: tuple[Run, Run], tiny_base: Path) -> None:
-    from l2dm.models import load_base
+    from l2dm.bases.stable_diffusion import load_base
 
     model = load_base(str(tiny_base))
     with pytest.raises(DoesNotFit, match=r"lists concepts \['rex'\] but holds token rows \[\]"):
-        attaching.add_rows(model, (REX,), {})
+        attach.add_rows(model, (REX,), {})
 
 
 def test_nouns_are_bounded_and_the_new_one_comes_first() -> None:
     past = [doors.Concept(f"c{i}", noun) for i, noun in enumerate(["dog", "cat", "dog", "car"])]
-    assert prior.nouns_for(TOM, past, 10) == ("cat", "car", "dog")
-    assert prior.nouns_for(TOM, past, 2) == ("cat", "car")
+    assert class_pictures.nouns_for(TOM, past, 10) == ("cat", "car", "dog")
+    assert class_pictures.nouns_for(TOM, past, 2) == ("cat", "car")

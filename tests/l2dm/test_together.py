@@ -17,14 +17,14 @@ from safetensors.torch import load_file
 
 from l2dm import doors, steps
 from l2dm import spec as specs
-from l2dm.diffusion import NoiseSchedule
+from l2dm.bases.diffusion import NoiseSchedule
 from l2dm.errors import BadSpec, DoesNotFit, StepFailed
-from l2dm.launch import Job, together, write_job
-from l2dm.learning import Sources
-from l2dm.lesson import Batch, Lesson, Pool, draw_batch
-from l2dm.manifest import Door
-from l2dm.team import Rank
-from l2dm.training import StepReport
+from l2dm.files.manifest import Door
+from l2dm.methods.lesson import Batch, Lesson, Pool, draw_batch
+from l2dm.training.fit import StepReport
+from l2dm.training.launch import Job, together, write_job
+from l2dm.training.learn import Sources
+from l2dm.training.ranks import Rank
 
 # Float sums in another order: the curve is stored with six digits, weights here are about 0.2.
 CURVE, WEIGHTS = 2e-6, 5e-5

@@ -9,17 +9,18 @@ import torch
 from pretended import gpu
 from torch import Tensor
 
-from l2dm import doors, manifest
-from l2dm.diffusion import NoiseSchedule
+from l2dm import doors
+from l2dm.bases.diffusion import NoiseSchedule
+from l2dm.bases.stable_diffusion import Model, load_base
 from l2dm.errors import DoesNotFit
-from l2dm.lesson import Batch, Lesson, Pool, draw_batch, join
-from l2dm.methods import Learned, Method, Trainable
+from l2dm.files import manifest
+from l2dm.methods.contract import Learned, Method, Trainable
 from l2dm.methods.gated import Gated
 from l2dm.methods.l2dm import L2DM
+from l2dm.methods.lesson import Batch, Lesson, Pool, draw_batch, join
 from l2dm.methods.sequential import Sequential
-from l2dm.models import Model, load_base
 from l2dm.spec import AdapterKind, TrainSpec
-from l2dm.training import CHECKPOINT, StepReport, fit
+from l2dm.training.fit import CHECKPOINT, StepReport, fit
 
 Device = Callable[[], AbstractContextManager[object]]
 REX = doors.Concept("rex", "dog")
@@ -248,11 +249,11 @@ def test_a_loss_that_is_not_finite_stops_training(tiny_base: Path, tmp_path: Pat
 def _door(
     folder: Path, learned: Learned, model: Model, spec: TrainSpec
 ) -> manifest.Door[doors.Adapter]:
-    from l2dm import attaching
+    from l2dm.bases import attach
 
     record = doors.Adapter(
         spec.method, learned.kind, (REX,), model.fingerprint, "", dict(learned.settings)
     )
     return manifest.write(
-        folder, record, lambda draft: attaching.save(draft, learned.weights, learned.rows)
+        folder, record, lambda draft: attach.save(draft, learned.weights, learned.rows)
     )

@@ -16,20 +16,22 @@ import components.intake
 import components.promote
 import components.score_memory
 import components.train
-from components import bases, runtime
-from components.runtime import Settings, Step, checks_of
-from components.services.home import Home
-from components.services.leases import Leases
-from components.services.records import Records
-from l2dm import basefolder, manifest
+from components.runtime import base_cache
+from components.runtime import step as runtime
+from components.runtime.step import Settings, Step, checks_of
+from components.services.line.leases import Leases
+from components.services.line.records import Records
+from components.services.store.home import Home
+from l2dm.bases import folder as base_folder
 from l2dm.doors import Concept, Prior
 from l2dm.errors import BadBase
+from l2dm.files import manifest
 from l2dm.pocket import WEIGHTS
 from l2dm.spec import Spec, override, to_json
-from pipelines import operations
-from pipelines.operations import Place, require_base
-from pipelines.placement import base_problems
-from pipelines.runners import sees
+from pipelines.commands import operations
+from pipelines.commands.operations import Place, require_base
+from pipelines.places.open import sees
+from pipelines.places.placement import base_problems
 
 TINY = (
     *("intake.min_side=8", "prior.count=1", "memory.candidates=1", "memory.budget=4"),
@@ -60,13 +62,13 @@ def put(bucket: Bucket, folder: Path, name: str) -> str:
 @pytest.fixture
 def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Bases that were fetched, each time."""
-    told, real = list[str](), bases._fetched
+    told, real = list[str](), base_cache._fetched
 
     def fetch(objects: Any, listed: Any, entry: Path) -> bool:
         told.append(listed.base)
         return real(objects, listed, entry)
 
-    monkeypatch.setattr(bases, "_fetched", fetch)
+    monkeypatch.setattr(base_cache, "_fetched", fetch)
     return told
 
 
@@ -93,7 +95,7 @@ def test_the_pocket_in_a_bucket_is_the_pocket(
     run(components.intake.intake, line, root, base, "task parent metrics", **given)
     run(components.generate_prior.generate_prior, line, root, base, "task parent prior metrics")
     prior = manifest.read(root / "prior", Prior).record
-    assert prior.base == basefolder.fingerprint(WEIGHTS)
+    assert prior.base == base_folder.fingerprint(WEIGHTS)
     assert prior.nouns == ("dog",)
     assert fetched == [base]
 
@@ -133,7 +135,7 @@ def test_a_line_lives_on_a_base_in_a_bucket(
     monkeypatch.setenv("L2DM_SCRATCH", str(tmp_path / "scratch"))  # a server has no state folder
     release = place.registry().fetch("pets", 1, tmp_path / "fetched")
     with warnings.catch_warnings(record=True):
-        from components.serving import PromptToPng
+        from components.runtime.pyfunc import PromptToPng
     server = PromptToPng()
     config = {"base": base}
     server.load_context(SimpleNamespace(artifacts={"release": release}, model_config=config))
@@ -160,7 +162,7 @@ def test_a_wrong_base_is_refused_before_a_step_is_started(moto_bucket: Bucket, l
 
 
 def test_pods_reach_a_base_in_a_bucket() -> None:
-    from pipelines.settings import Settings
+    from pipelines.places.settings import Settings
 
     assert list(base_problems(Settings(), "s3://bucket/sd15")) == []
     assert sees("cluster", "s3://bucket/sd15")  # it is listed where the dispatcher runs

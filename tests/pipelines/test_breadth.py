@@ -5,12 +5,12 @@ from typing import get_args
 
 import pytest
 
-from components.services.home import Home
-from components.services.records import ConceptState, Ending, Records
-from l2dm.learning import method_of
+from components.services.line.records import ConceptState, Ending, Records
+from components.services.store.home import Home
 from l2dm.spec import Method, Spec, TrainSpec, override, to_json
-from pipelines.breadth import REPLAYING, WHOLE, Breadth, breadth_of, known_concepts
-from pipelines.submit import Job
+from l2dm.training.learn import method_of
+from pipelines.places.breadth import REPLAYING, WHOLE, Breadth, breadth_of, known_concepts
+from pipelines.places.run_here import Job
 
 
 def learn(records: Records, version: int, parent: int, state: Ending = "promoted") -> None:

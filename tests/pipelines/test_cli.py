@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from components.services import projection
-from components.services.home import Home
-from components.services.records import ConceptState, Records
-from components.services.registry import Facts, FolderRegistry
-from components.services.uploads import Uploads
-from pipelines.cli import app
+from components.services.line import status_cache
+from components.services.line.records import ConceptState, Records
+from components.services.line.uploads import Uploads
+from components.services.store.home import Home
+from components.services.tracking.registry import Facts, FolderRegistry
+from pipelines.commands.cli import app
 
 COMMANDS = (
     *("demo", "submit", "learn", "status", "generate", "evaluate", "check", "schedule"),
@@ -50,7 +50,7 @@ def test_light_commands_load_nothing_heavy_and_answer_at_once(
     words: list[str], tmp_path: Path
 ) -> None:
     code = (
-        "import sys; from pipelines.cli import app\n"
+        "import sys; from pipelines.commands.cli import app\n"
         "try: app(sys.argv[1:])\n"
         "finally: print('heavy', {'torch', 'mlflow', 'kfp', 'numpy'} & set(sys.modules))"
     )
@@ -70,7 +70,7 @@ def processor_seconds(command: list[str], folder: Path) -> float:
 def test_submit_loads_nothing_heavy(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "in")
     code = (
-        "import sys; from pipelines.cli import app\n"
+        "import sys; from pipelines.commands.cli import app\n"
         "try: app(sys.argv[1:])\n"
         "finally: print('heavy', {'torch', 'mlflow', 'kfp'} & set(sys.modules))"
     )
@@ -175,7 +175,7 @@ def test_status_shows_versions_aliases_and_reasons(tmp_path: Path) -> None:
     Records(home.store, "pets").end(
         ConceptState("rex", "dog", "held", version=1, reasons=reasons, task="t0001")
     )
-    projection.refresh(home, registry, "pets")
+    status_cache.refresh(home, registry, "pets")
     (line,) = json.loads(run(home.folder, "status", "--line", "pets", "--json").stdout)["lines"]
     assert (line["champion"], line["challenger"]) == (None, 1)
     assert line["versions"] == [

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from dispatch_world import World, expire
 
-from components.services.records import Records
-from pipelines import checking, operations
-from pipelines.dispatch import Policy
-from pipelines.submit import Job
+from components.services.line.records import Records
+from pipelines.commands import checks, operations
+from pipelines.dispatcher.dispatcher import Policy
+from pipelines.places.run_here import Job
 
 NIGHTLY = "0 3 * * *"
 
@@ -25,7 +25,7 @@ def world(tmp_path: Path) -> World:
     world.finish()
     world.dispatcher.look()
     settings = ("check.policy=roll_back",)
-    checking.set_clock(place(world, settings), NIGHTLY, checking.Timekeeper())
+    checks.set_clock(place(world, settings), NIGHTLY, checks.Timekeeper())
     tomorrow = time.time() + 24 * 3600
     noon = datetime.fromtimestamp(tomorrow, UTC).replace(hour=12)
     world.now = noon.timestamp()
@@ -64,7 +64,7 @@ def test_a_check_goes_before_an_upload_and_the_upload_follows(world: World) -> N
 
 
 def test_a_check_that_is_always_due_does_not_keep_uploads_waiting(world: World) -> None:
-    checking.set_clock(place(world), "* * * * *", checking.Timekeeper())
+    checks.set_clock(place(world), "* * * * *", checks.Timekeeper())
     for name in ("mimi", "bo"):
         world.upload("pets", name)
     seen = []
@@ -109,14 +109,14 @@ def test_a_regression_is_told(world: World, caplog: pytest.LogCaptureFixture) ->
     with caplog.at_level(logging.WARNING):
         world.dispatcher.look()
     assert "line pets: version 1 is regressed (cause: model): made up" in caplog.text
-    assert checking.last_checks(world.home.folder)["pets"].endswith(": regressed")
+    assert checks.last_checks(world.home.folder)["pets"].endswith(": regressed")
 
 
 def test_a_clock_can_be_read_and_ended(world: World) -> None:
-    now = checking.set_clock(place(world), None, checking.Timekeeper())
+    now = checks.set_clock(place(world), None, checks.Timekeeper())
     assert (now["cron"], now["settings"]) == (NIGHTLY, ["check.policy=roll_back"])
     assert (now["keeper"], now["next"][10:19]) == ("dispatcher", "T03:00:00")
-    checking.set_clock(place(world), "", checking.Timekeeper())
+    checks.set_clock(place(world), "", checks.Timekeeper())
     assert world.dispatcher.look() == {"pets": "idle"}
     kinds = [event.kind for event in Records(world.home.store, "pets").events()]
     assert kinds.count("scheduled") == 2

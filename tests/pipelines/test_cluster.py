@@ -8,16 +8,16 @@ import pytest
 from cluster_world import EXAMPLE, NAME, Pauses, job_of, runs_on
 from fake_kfp import FakeKfp, served
 
-from components.services import journal
-from components.services.home import Home
-from components.services.journal import Cost, Failure
+from components.services.line import run_journal
+from components.services.line.run_journal import Cost, Failure
+from components.services.store.home import Home
 from l2dm.errors import BadDoor, PlatformError
-from pipelines.cluster import ClusterRuns
-from pipelines.compilation import PIPELINES, compile_pipeline
-from pipelines.kfp_api import KfpApi
-from pipelines.kfp_client import Connection
-from pipelines.runs import Look
-from pipelines.settings import Cluster, load, parse
+from pipelines.places.cluster import ClusterRuns
+from pipelines.places.compilation import PIPELINES, compile_pipeline
+from pipelines.places.kfp_api import KfpApi
+from pipelines.places.kfp_client import Connection
+from pipelines.places.runs import Look
+from pipelines.places.settings import Cluster, load, parse
 
 pytestmark = pytest.mark.usefixtures("nobody")
 
@@ -77,7 +77,9 @@ def test_a_check_is_a_run_of_its_own_pipeline(kfp: FakeKfp, home: Home) -> None:
     assert "upload" not in run["runtime_config"]["parameters"]
     (pipeline,) = kfp.pipelines
     assert pipeline["display_name"] == "l2dm-check-forgetting"
-    journal.write_failure(home.store, home.run_key("pets", "_check"), "examine", BadDoor("torn"))
+    run_journal.write_failure(
+        home.store, home.run_key("pets", "_check"), "examine", BadDoor("torn")
+    )
     run["state"] = "FAILED"
     failure = runs.look("pets-check-7-1").failure
     assert failure is not None
@@ -156,7 +158,7 @@ def test_a_server_that_is_silent_for_good_is_told_after_three_tries(
 def test_a_server_that_does_not_answer_is_not_waited_for_for_ever(
     kfp: FakeKfp, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.kfp_client.TIMEOUT", (0.2, 0.2))
+    monkeypatch.setattr("pipelines.places.kfp_client.TIMEOUT", (0.2, 0.2))
     runs = runs_on(kfp, home)
     kfp.fail("GET", "/runs$", "silent", times=100)
     with pytest.raises(PlatformError, match="expected an answer"):
@@ -213,16 +215,16 @@ def test_every_state_of_a_run_is_told_as_one_of_ours(
 
 def test_why_a_run_failed_is_what_its_step_said(kfp: FakeKfp, home: Home) -> None:
     runs, job = runs_on(kfp, home), job_of(home)
-    journal.write_failure(home.store, job.key, "train", ValueError("of an earlier run"))
-    journal.write_cost(home.store, job.key, "intake", Cost(1.0, 1.0))
+    run_journal.write_failure(home.store, job.key, "train", ValueError("of an earlier run"))
+    run_journal.write_cost(home.store, job.key, "intake", Cost(1.0, 1.0))
     runs.start(NAME, job)
     kfp.run(NAME).update(state="FAILED", error={"code": 13, "message": "pod was evicted"})
     look = runs.look(NAME)
     assert look.failure is None and "pod was evicted" in look.text
-    journal.write_failure(home.store, job.key, "train", ValueError("out of memory"))
+    run_journal.write_failure(home.store, job.key, "train", ValueError("out of memory"))
     told = Failure("train", "ValueError", ("out of memory",))
     assert runs_on(kfp, home).look(NAME).failure == told
-    assert journal.read_costs(home.store, job.key) == {}  # an earlier run's are forgotten
+    assert run_journal.read_costs(home.store, job.key) == {}  # an earlier run's are forgotten
 
 
 def test_a_stopped_run_ends_and_may_be_stopped_again(kfp: FakeKfp, home: Home) -> None:

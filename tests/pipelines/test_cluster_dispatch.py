@@ -11,14 +11,14 @@ from fake_kfp import FakeKfp, served
 from object_stores import Bucket
 from typer.testing import CliRunner
 
-from components.services.home import Home
-from components.services.leases import Leases
-from components.services.records import Records
+from components.services.line.leases import Leases
+from components.services.line.records import Records
+from components.services.store.home import Home
 from l2dm.errors import LineBusy, LostLease, PlatformError
-from pipelines import checking
-from pipelines.cli import app
-from pipelines.operations import Place
-from pipelines.settings import load
+from pipelines.commands import checks as checking
+from pipelines.commands.cli import app
+from pipelines.commands.operations import Place
+from pipelines.places.settings import load
 
 pytestmark = pytest.mark.usefixtures("nobody")
 
@@ -39,7 +39,7 @@ host = "{kfp.url}"
 """
     (tmp_path / "l2dm.toml").write_text(text)
     Records(home.store, "pets").append("submitted", concept="rex", class_noun="dog")
-    monkeypatch.setattr("pipelines.cluster.require_cluster", lambda *given: None)
+    monkeypatch.setattr("pipelines.places.cluster.require_cluster", lambda *given: None)
     return Place(home.folder, "pets", "pocket", ("check.policy=roll_back",))
 
 

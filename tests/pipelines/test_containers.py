@@ -15,9 +15,9 @@ import docker
 import pytest
 from container_engine import shell_image
 
-from components.services.home import Home
+from components.services.store.home import Home
 from l2dm.errors import BadSettings, PlatformError
-from pipelines.containers import (
+from pipelines.places.containers import (
     LABEL,
     DockerRuns,
     container_arguments,
@@ -25,9 +25,9 @@ from pipelines.containers import (
     require_docker,
     run_container,
 )
-from pipelines.runs import Look
-from pipelines.settings import Settings, parse
-from pipelines.submit import Job
+from pipelines.places.run_here import Job
+from pipelines.places.runs import Look
+from pipelines.places.settings import Settings, parse
 
 # docker leaves sockets to the garbage collector: of streams, and of engines that do not answer
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -306,10 +306,10 @@ def test_containers_end_with_the_dispatcher_that_started_them(
     code = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from components.services.home import Home\n"
-        "from pipelines.containers import DockerRuns\n"
-        "from pipelines.settings import parse\n"
-        "from pipelines.submit import Job\n"
+        "from components.services.store.home import Home\n"
+        "from pipelines.places.containers import DockerRuns\n"
+        "from pipelines.places.settings import parse\n"
+        "from pipelines.places.run_here import Job\n"
         "home, image, user, name = sys.argv[1:]\n"
         "where = Home.at(home)\n"
         "chosen = {'image': image, 'user': user, 'network': 'none'}\n"

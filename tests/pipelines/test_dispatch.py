@@ -8,15 +8,15 @@ from dispatch_world import World, expire
 from object_stores import Bucket
 from PIL import Image
 
-from components.services.journal import Failure
-from components.services.leases import Leases
-from components.services.promotion import roll_back
-from components.services.records import Records
+from components.services.line.leases import Leases
+from components.services.line.promotion import roll_back
+from components.services.line.records import Records
+from components.services.line.run_journal import Failure
 from l2dm.doors import Concept
 from l2dm.spec import IntakeSpec
-from pipelines import operations
-from pipelines.dispatch import Policy
-from pipelines.follow import follow
+from pipelines.commands import operations
+from pipelines.dispatcher.dispatcher import Policy
+from pipelines.dispatcher.loop import follow
 
 
 @pytest.fixture

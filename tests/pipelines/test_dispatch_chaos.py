@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from dispatch_world import World, expire
 
-from components.services.home import Home
-from components.services.objects import FolderObjects
-from components.services.records import Records
-from pipelines.dispatch import Dispatcher, Policy
+from components.services.line.records import Records
+from components.services.store.home import Home
+from components.services.store.objects import FolderObjects
+from pipelines.dispatcher.dispatcher import Dispatcher, Policy
 
 
 class Death(BaseException):
@@ -47,7 +47,7 @@ def test_whatever_dies_every_upload_ends_once_and_the_chain_is_linear(
         return Mortal(home.folder, dice, chance[0])
 
     monkeypatch.setattr(Home, "store", property(store))
-    monkeypatch.setattr("components.services.leases._died_here", lambda facts: False)
+    monkeypatch.setattr("components.services.line.leases._died_here", lambda facts: False)
     world.runs.verdict = lambda concept: not concept.endswith("3")
 
     def cut() -> None:

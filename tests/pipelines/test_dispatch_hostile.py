@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from dispatch_world import World, expire
 
-from components.services.journal import Failure
-from components.services.leases import Leases
-from components.services.objects import FolderObjects
-from components.services.records import Records
-from components.services.uploads import Uploads
+from components.services.line.leases import Leases
+from components.services.line.records import Records
+from components.services.line.run_journal import Failure
+from components.services.line.uploads import Uploads
+from components.services.store.objects import FolderObjects
 from l2dm.errors import BadStore, L2dmError, TrackingFailed, UnknownLine
-from pipelines import mending, upkeep
-from pipelines.dispatch import Policy
-from pipelines.follow import follow
+from pipelines.dispatcher import repair, upkeep
+from pipelines.dispatcher.dispatcher import Policy
+from pipelines.dispatcher.loop import follow
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def test_a_registry_that_is_away_is_told_and_asked_again_later(
         assert world.dispatcher.reconcile("pets") == "waits"  # and keeps nobody waiting
         assert len(asked) == 1
     assert "MLflow does not answer" in caplog.text
-    monkeypatch.setattr("pipelines.dispatch.DEAF", 0.0)
+    monkeypatch.setattr("pipelines.dispatcher.dispatcher.DEAF", 0.0)
     world.dispatcher._deaf = 0.0
     assert world.dispatcher.reconcile("pets") == "started"
 
@@ -338,7 +338,7 @@ def test_a_full_disk_is_told_and_nothing_is_half_written(
         def fsync(file: int) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        full.setattr("components.services.objects.os.fsync", fsync)
+        full.setattr("components.services.store.objects.os.fsync", fsync)
         assert world.dispatcher.look() == {"pets": "broken"}
     assert "No space left on device" in caplog.text
     assert world.kinds() == []
@@ -385,5 +385,5 @@ def test_an_uploader_that_commits_while_it_is_swept_loses_nothing(
 
     monkeypatch.setattr(Uploads, "halves", late)
     records = Records(world.home.store, "pets")
-    assert mending.sweep_halves(world.home, records, "pets") == ()
+    assert repair.sweep_halves(world.home, records, "pets") == ()
     assert len(list(folder.iterdir())) == 4

@@ -10,20 +10,21 @@ from dispatch_world import World, expire
 from fake_kfp import FakeKfp
 from uploads import pictures
 
-from components.services import projection
-from components.services.home import Home
-from components.services.journal import Failure
-from components.services.ledger import Event, summed
-from components.services.records import ConceptState, Records
-from components.services.uploads import Uploads
+from components.services.line import status_cache
+from components.services.line.ledger import Event, summed
+from components.services.line.records import ConceptState, Records
+from components.services.line.run_journal import Failure
+from components.services.line.uploads import Uploads
+from components.services.store.home import Home
 from l2dm.doors import Concept
 from l2dm.errors import BadUpload, PlatformError
 from l2dm.spec import IntakeSpec
-from pipelines import operations, upkeep
-from pipelines.dispatch import Dispatcher, Policy, Settings
-from pipelines.endings import end_badly
-from pipelines.runs import LocalRuns
-from pipelines.submit import Job
+from pipelines.commands import operations
+from pipelines.dispatcher import upkeep
+from pipelines.dispatcher.dispatcher import Dispatcher, Policy, Settings
+from pipelines.dispatcher.end_upload import end_badly
+from pipelines.places.run_here import Job
+from pipelines.places.runs import LocalRuns
 
 REX = Concept("rex", "dog")
 
@@ -272,7 +273,7 @@ def test_a_restore_that_the_dispatcher_settled_is_seen_by_status_and_submit(worl
         world.upload("pets", name)
         world.dispatcher.reconcile("pets")
         world.finish()
-    projection.refresh(world.home, world.registry, "pets")  # as promote leaves it
+    status_cache.refresh(world.home, world.registry, "pets")  # as promote leaves it
     world.dispatcher.look()
     shutil.rmtree(world.registry.folder / "pets" / "2")
     world.registry._write("pets", {"champion": 1})
@@ -280,5 +281,5 @@ def test_a_restore_that_the_dispatcher_settled_is_seen_by_status_and_submit(worl
     for _ in range(3):
         world.dispatcher.look()
     assert "restored" in world.kinds()
-    index = projection.read(world.home, "pets", lambda: world.registry)
+    index = status_cache.read(world.home, "pets", lambda: world.registry)
     assert index.aliases["champion"] == 1

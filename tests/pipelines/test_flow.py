@@ -15,24 +15,26 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from components.milestones import MODEL_CODE
 from components.promote import promote
-from components.services import projection
-from components.services.home import Home
-from components.services.journal import Progress
-from components.services.leases import Leases
-from components.services.mlflow_store import MlflowRegistry
-from components.services.promotion import repair
-from components.services.records import Records
-from l2dm import concepts, doors, manifest
+from components.runtime.outcomes import MODEL_CODE
+from components.services.line import status_cache
+from components.services.line.leases import Leases
+from components.services.line.promotion import repair
+from components.services.line.records import Records
+from components.services.line.run_journal import Progress
+from components.services.store.home import Home
+from components.services.tracking.mlflow_registry import MlflowRegistry
+from l2dm import doors
 from l2dm.doors import Concept
 from l2dm.errors import BadPrompt, L2dmError, LostLease, StaleParent
+from l2dm.files import manifest
 from l2dm.spec import Spec, override, to_json
-from pipelines import checking, operations
-from pipelines.compilation import STEPS
-from pipelines.learn import Learned, Learner
-from pipelines.operations import Place
-from pipelines.submit import Job, Listener, run_local
+from l2dm.uploads import check as uploads
+from pipelines.commands import checks, operations
+from pipelines.commands.operations import Place
+from pipelines.dispatcher.learn_line import Learned, Learner
+from pipelines.places.compilation import STEPS
+from pipelines.places.run_here import Job, Listener, run_local
 
 pytestmark = pytest.mark.slow
 
@@ -55,7 +57,7 @@ def upload(home: Home, name: str, noun: str, scratch: Path) -> Path:
         small = Image.frombytes("RGB", (8, 8), rng.randbytes(192))
         small.resize((32, 32), Image.Resampling.NEAREST).save(folder / f"{number}.png")
     spec = override(Spec(), TINY).intake
-    concepts.submit(folder, home.inbox, "pets", Concept(name, noun), spec, {})
+    uploads.submit(folder, home.inbox, "pets", Concept(name, noun), spec, {})
     return home.upload("pets", name)
 
 
@@ -146,8 +148,8 @@ def check_tracking(line: Line) -> None:
 
 
 def check_status(line: Line) -> None:
-    index = projection.read(line.home, "pets", line.registry)
-    shown = projection.status(line.home, "pets", index)
+    index = status_cache.read(line.home, "pets", line.registry)
+    shown = status_cache.status(line.home, "pets", index)
     assert (shown["champion"], shown["challenger"], shown["previous"]) == (1, 2, None)
     assert [version["verdict"] for version in shown["versions"]] == ["open", "closed"]
     assert [concept["state"] for concept in shown["concepts"]] == ["promoted", "held"]
@@ -199,7 +201,7 @@ def check_operations(line: Line, tmp_path: Path) -> None:
 def check_health(line: Line) -> None:
     """The champion is examined; then another one, whose files rot in the registry, is replaced."""
     place = Place(line.home.folder, "pets", line.base, (*TINY, "check.policy=roll_back"))
-    found = checking.check_now(place, 5, lambda progress: None)
+    found = checks.check_now(place, 5, lambda progress: None)
     assert (found["version"], found["health"], found["reasons"]) == (
         1,
         "healthy",
@@ -214,7 +216,7 @@ def check_health(line: Line) -> None:
         if b"mimi" in path.read_bytes()
     ]
     rotten.write_bytes(b"rotten")
-    found = checking.check_now(place, 6, lambda progress: None)
+    found = checks.check_now(place, 6, lambda progress: None)
     assert (found["version"], found["health"], found["cause"]) == (2, "regressed", "release")
     assert found["champion"] == 1
     assert line.registry().aliases("pets")["champion"] == 1
@@ -222,7 +224,7 @@ def check_health(line: Line) -> None:
     assert (last.kind, last.facts["source"], last.facts["target"]) == ("rollback", 2, 1)
     assert (recorded.kind, recorded.facts["version"]) == ("checked", 2)
     assert "is not what was written" in last.facts["reasons"][0]
-    assert checking.last_checks(line.home.folder)["pets"].endswith(": healthy")
+    assert checks.last_checks(line.home.folder)["pets"].endswith(": healthy")
     page = line.home.store.read(line.home.report("pets")).data.decode()
     assert "✕ regressed" in page and "✓ healthy" in page
     check_timeline(line)
@@ -319,7 +321,7 @@ def test_a_killed_step_ends_in_the_same_digest_without_doubles(
 
 def points(line: Line) -> dict[str, list[int]]:
     """Steps at which each metric of the line's first task has a point."""
-    from components.services.mlflow_store import connect
+    from components.services.tracking.mlflow_registry import connect
 
     client = connect(line.home).MlflowClient()
     (run,) = client.search_runs([client.get_experiment_by_name("l2dm/pets").experiment_id])

@@ -12,12 +12,12 @@ import pytest
 from cluster_world import NAME, job_of, runs_on
 from fake_kfp import FakeKfp, served
 
-from components.services.home import Home
+from components.services.store.home import Home
 from l2dm.errors import BadSettings, PlatformError
-from pipelines.cluster import require_cluster
-from pipelines.kfp_client import audiences
-from pipelines.runs import Look
-from pipelines.settings import parse
+from pipelines.places.cluster import require_cluster
+from pipelines.places.kfp_client import audiences
+from pipelines.places.runs import Look
+from pipelines.places.settings import parse
 
 pytestmark = pytest.mark.usefixtures("nobody")
 

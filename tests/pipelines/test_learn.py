@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from components.services.home import Home
-from components.services.journal import Cost, Failure, Progress
-from components.services.leases import Leases
-from components.services.records import ConceptState, Records
-from components.services.registry import FolderRegistry, Registry
-from components.services.uploads import Uploads
+from components.services.line.leases import Leases
+from components.services.line.records import ConceptState, Records
+from components.services.line.run_journal import Cost, Failure, Progress
+from components.services.line.uploads import Uploads
+from components.services.store.home import Home
+from components.services.tracking.registry import FolderRegistry, Registry
 from l2dm.errors import L2dmError, LineBusy
-from pipelines.compilation import STEPS
-from pipelines.learn import Learned, Learner
-from pipelines.submit import Job, Listener, Outcome, RunFailed
+from pipelines.dispatcher.learn_line import Learned, Learner
+from pipelines.places.compilation import STEPS
+from pipelines.places.run_here import Job, Listener, Outcome, RunFailed
 
 Run = Callable[[Job, Listener], Outcome]
 

@@ -12,7 +12,7 @@ from components.generate_prior import generate_prior
 from components.intake import intake
 from components.score_memory import score_memory
 from components.train import train
-from pipelines.compilation import PIPELINES, STEPS, compile_pipelines
+from pipelines.places.compilation import PIPELINES, STEPS, compile_pipelines
 
 GOLDEN = Path(__file__).parent / "golden" / "learn_concept.yaml"
 

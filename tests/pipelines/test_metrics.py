@@ -10,13 +10,13 @@ import pytest
 from dispatch_world import World
 from prometheus_client.parser import text_string_to_metric_families
 
-from components.services.events import Inbox
-from components.services.objects import FolderObjects
-from components.services.records import Records
-from components.services.uploads import Uploads
-from components.services.wakeups import HttpWakeups
-from pipelines.dispatch import Policy
-from pipelines.metrics import PATH, RECOUNT, Measured
+from components.services.line.records import Records
+from components.services.line.uploads import Uploads
+from components.services.store.objects import FolderObjects
+from components.services.wakeups.events import Inbox
+from components.services.wakeups.sources import HttpWakeups
+from pipelines.dispatcher.dispatcher import Policy
+from pipelines.dispatcher.metrics import PATH, RECOUNT, Measured
 
 ENDED = {"class_noun": "dog", "task": "", "version": None, "reasons": ["made up"], "upload": "u"}
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from paused import Stage
 
-from components.services.home import Home
-from components.services.registry import FolderRegistry
+from components.services.store.home import Home
+from components.services.tracking.registry import FolderRegistry
 
 pytestmark = pytest.mark.slow
 

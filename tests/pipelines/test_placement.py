@@ -9,10 +9,10 @@ from kfp import dsl
 
 from components.image import IMAGE
 from l2dm.errors import BadSettings
-from pipelines import compilation
-from pipelines.compilation import compile_pipeline, compile_pipelines
-from pipelines.placement import base_problems, placed
-from pipelines.settings import Settings, load, parse
+from pipelines.places import compilation
+from pipelines.places.compilation import compile_pipeline, compile_pipelines
+from pipelines.places.placement import base_problems, placed
+from pipelines.places.settings import Settings, load, parse
 
 GOLDEN = Path(__file__).parent / "golden"
 EXAMPLE = Path(__file__).parents[2] / "docs" / "l2dm.toml"

@@ -13,10 +13,10 @@ from object_stores import Bucket
 from typer.testing import CliRunner, Result
 from uploads import pictures
 
-from components.services.uploads import Uploads, fetched
-from l2dm.concepts import read_upload
-from pipelines.cli import app
-from pipelines.dispatch import Policy
+from components.services.line.uploads import Uploads, fetched
+from l2dm.uploads.check import read_upload
+from pipelines.commands.cli import app
+from pipelines.dispatcher.dispatcher import Policy
 
 WORDS = ("--line", "pets", "--concept", "rex", "--class-noun", "dog", "--set", "intake.min_side=8")
 

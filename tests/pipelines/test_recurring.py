@@ -11,15 +11,15 @@ from fake_kfp import FakeKfp
 from object_stores import Bucket
 from typer.testing import CliRunner
 
-from components.services.home import Home
-from components.services.records import Records
-from pipelines.cli import app
-from pipelines.cluster import ClusterRuns
-from pipelines.kfp_api import KfpApi
-from pipelines.kfp_client import Connection
-from pipelines.operations import Place
-from pipelines.recurring import check_of, renew
-from pipelines.settings import Settings, parse
+from components.services.line.records import Records
+from components.services.store.home import Home
+from pipelines.commands.cli import app
+from pipelines.commands.operations import Place
+from pipelines.dispatcher.recurring_checks import check_of, renew
+from pipelines.places.cluster import ClusterRuns
+from pipelines.places.kfp_api import KfpApi
+from pipelines.places.kfp_client import Connection
+from pipelines.places.settings import Settings, parse
 
 pytestmark = pytest.mark.usefixtures("nobody")
 

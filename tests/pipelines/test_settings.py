@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from l2dm.errors import BadSettings
-from pipelines.settings import (
+from pipelines.places.settings import (
     Cluster,
     Docker,
     Gpu,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipelines.submit import RunFailed
+from pipelines.places.run_here import RunFailed
 
 LOG = """17:07:03.767 - INFO - Running pipeline: 'learn-concept'
 --------------------------------------------------------------------------------

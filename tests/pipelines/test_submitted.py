@@ -8,12 +8,12 @@ import pytest
 from dispatch_world import World
 from uploads import pictures
 
-from components.services.objects import FolderObjects
+from components.services.store.objects import FolderObjects
 from l2dm.doors import Concept
 from l2dm.errors import ClosedStore
 from l2dm.spec import IntakeSpec
-from pipelines import operations
-from pipelines.dispatch import Policy
+from pipelines.commands import operations
+from pipelines.dispatcher.dispatcher import Policy
 
 SPEC = IntakeSpec(min_side=8)
 REX = Concept("rex", "dog")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from components.milestones import _clear
-from components.services.home import Home
-from components.services.records import ConceptState, Records
-from pipelines.runs import KEPT, LocalRuns
+from components.runtime.outcomes import _clear
+from components.services.line.records import ConceptState, Records
+from components.services.store.home import Home
+from pipelines.places.runs import KEPT, LocalRuns
 
 
 @pytest.fixture

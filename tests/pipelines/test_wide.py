@@ -8,17 +8,18 @@ from pathlib import Path
 import pytest
 import tiny
 
-from components.milestones import MODEL_CODE
-from components.services.home import Home
-from components.services.leases import Leases
-from components.services.mlflow_store import MlflowRegistry
-from components.services.promotion import settle
-from components.services.records import ConceptState, Records
-from components.services.registry import Facts
-from l2dm import doors, manifest, steps
+from components.runtime.outcomes import MODEL_CODE
+from components.services.line.leases import Leases
+from components.services.line.promotion import settle
+from components.services.line.records import ConceptState, Records
+from components.services.store.home import Home
+from components.services.tracking.mlflow_registry import MlflowRegistry
+from components.services.tracking.registry import Facts
+from l2dm import doors, steps
+from l2dm.files import manifest
 from l2dm.spec import Spec, override, to_json
-from pipelines.compilation import STEPS
-from pipelines.submit import Job, run_local
+from pipelines.places.compilation import STEPS
+from pipelines.places.run_here import Job, run_local
 
 pytestmark = pytest.mark.slow
 

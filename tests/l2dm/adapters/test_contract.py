@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from l2dm import attaching
 from l2dm.adapters import gated, lowrank, spectral
 from l2dm.adapters.contract import Adapter, NoAdapter, compare, holding
+from l2dm.bases import attach as attaching
+from l2dm.bases.stable_diffusion import Model, load_base
 from l2dm.errors import DoesNotFit, NothingAttached
-from l2dm.models import Model, load_base
 
 PROMPT = "a photo of a <rex> dog"
 Attach = Callable[[Model], Adapter]

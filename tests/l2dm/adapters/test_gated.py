@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from l2dm import attaching
-from l2dm.models import Model, load_base
-from l2dm.sampling import Shot, draw
+from l2dm.bases import attach
+from l2dm.bases.sampling import Shot, draw
+from l2dm.bases.stable_diffusion import Model, load_base
 from l2dm.spec import SamplingSpec
 
 NOUNS = {"rex": "dog", "tom": "cat", "keys": "cup"}  # "keys" is a method of dictionaries
@@ -19,7 +19,7 @@ def line(tiny_base: Path, *names: str, gate: str = "token") -> Model:
     for name in names:
         row = torch.randn(24, generator=torch.Generator().manual_seed(len(name)))
         model.add_placeholder(name, row)
-    adapter = attaching.attach_gated(model, gate)
+    adapter = attach.attach_gated(model, gate)
     for name in names:
         generator = torch.Generator().manual_seed(sum(map(ord, name)))
         adapter.add(name, rank=2, generator=generator, noun=NOUNS[name])

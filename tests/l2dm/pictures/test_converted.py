@@ -7,7 +7,7 @@ from picture_files import SPEC, chunk, flat, opened, saved
 from PIL import Image
 
 from l2dm.errors import BadUpload
-from l2dm.pictures import open_picture
+from l2dm.uploads.pictures import open_picture
 
 
 def test_grey_becomes_three_equal_channels(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 from picture_files import SPEC, saved
 from PIL import Image
 
-from l2dm.pictures import look, repeats
+from l2dm.uploads.pictures import look, repeats
 
 NEAR = SPEC.near_duplicate_bits
 
@@ -26,6 +26,6 @@ def test_twenty_phone_pictures_are_checked_in_three_seconds(tmp_path):
 
 
 def test_checking_needs_neither_torch_nor_numpy():
-    code = "import sys, l2dm.concepts; print(sorted({'torch', 'numpy'} & set(sys.modules)))"
+    code = "import sys, l2dm.uploads.check; print(sorted({'torch', 'numpy'} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

@@ -9,7 +9,7 @@ from picture_files import SPEC, chunk, saved, scene
 from PIL import Image
 
 from l2dm.errors import BadUpload
-from l2dm.pictures import FORMATS, look, open_picture
+from l2dm.uploads.pictures import FORMATS, look, open_picture
 
 
 @pytest.mark.parametrize(

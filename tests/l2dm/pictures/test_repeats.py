@@ -7,8 +7,8 @@ import pytest
 from picture_files import SPEC, flat, saved, scene
 from PIL import Image
 
-from l2dm.pictures import Look, look, open_picture, repeats, same
-from l2dm.pocket import world
+from l2dm.pocket.world import scenes
+from l2dm.uploads.pictures import Look, look, open_picture, repeats, same
 
 NEAR = SPEC.near_duplicate_bits
 PHOTOS = Path(os.environ.get("L2DM_PHOTOS", Path(__file__).parents[4] / "shared" / "photos"))
@@ -38,9 +38,9 @@ def variants(picture: Image.Image, folder: Path):
 
 
 def pocket_photos(n: int) -> list[Image.Image]:
-    nouns = itertools.cycle(world.NOUNS)
-    numbers = zip(world.TEST_SEEDS[:n], nouns, strict=False)
-    return [world.photos(world.identity(seed, noun), 1, 0)[0] for seed, noun in numbers]
+    nouns = itertools.cycle(scenes.NOUNS)
+    numbers = zip(scenes.TEST_SEEDS[:n], nouns, strict=False)
+    return [scenes.photos(scenes.identity(seed, noun), 1, 0)[0] for seed, noun in numbers]
 
 
 def test_a_scene_is_found_again_whatever_was_done_to_its_file(tmp_path):
@@ -62,8 +62,8 @@ def test_pocket_photos_are_found_again(tmp_path):
 
 def test_different_pocket_photos_of_one_identity_are_different(tmp_path):
     """Twenty photographs in eight places: the same thing, the same grass, another moment."""
-    for seed, noun in zip(world.TEST_SEEDS[:30], itertools.cycle(world.NOUNS), strict=False):
-        photos = world.photos(world.identity(seed, noun), 20, 0)
+    for seed, noun in zip(scenes.TEST_SEEDS[:30], itertools.cycle(scenes.NOUNS), strict=False):
+        photos = scenes.photos(scenes.identity(seed, noun), 20, 0)
         looks = {
             str(i): look(saved(photo, tmp_path / "a.png"), SPEC) for i, photo in enumerate(photos)
         }

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from l2dm.pocket.grounding import CrossAttentionMaps, grounding_loss, token_loss
-from l2dm.pocket.train_unet import build, masks_of_nouns, standing
+from l2dm.pocket.train.grounding import CrossAttentionMaps, grounding_loss, token_loss
+from l2dm.pocket.train.unet import build, masks_of_nouns, standing
 
 
 def test_the_token_loss_is_the_squared_share_outside() -> None:

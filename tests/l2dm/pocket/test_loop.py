@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from l2dm.pocket.loop import Plan, rate_at, train
+from l2dm.pocket.train.loop import Plan, rate_at, train
 
 PLAN = Plan(steps=12, rate=1e-2, warm=4, cool=0.5, ema=0.9, save_every=0.0)
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from l2dm.pocket.data import NOTHING
-from l2dm.pocket.train_unet import pair_shares
+from l2dm.pocket.train.unet import pair_shares
+from l2dm.pocket.world.renders import NOTHING
 
 
 def test_scenes_of_two_things_come_up_as_often_as_asked() -> None:

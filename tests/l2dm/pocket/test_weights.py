@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from l2dm.pocket import WEIGHTS
-from l2dm.pocket import measure as m
-from l2dm.pocket.batches import to_unit
-from l2dm.pocket.data import render
-from l2dm.pocket.judge import judge, load_judge
-from l2dm.pocket.world import NOUNS, TEST_SEEDS, identity, photos, pixels
+from l2dm.pocket.judge import measure as m
+from l2dm.pocket.judge.judge import judge, load_judge
+from l2dm.pocket.world.batches import to_unit
+from l2dm.pocket.world.renders import render
+from l2dm.pocket.world.scenes import NOUNS, TEST_SEEDS, identity, photos, pixels
 
 MEGABYTES = 30
 
@@ -76,7 +76,7 @@ def test_the_judge_is_right_on_renders_it_has_not_seen() -> None:
 
 
 def test_the_judge_sees_nothing_in_an_empty_place() -> None:
-    from l2dm.pocket.train_judge import empty_pictures
+    from l2dm.pocket.train.judge import empty_pictures
 
     verdicts = judge(load_judge(WEIGHTS / "judge"), empty_pictures(16))
     assert [verdict.things for verdict in verdicts] == [()] * 16

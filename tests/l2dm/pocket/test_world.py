@@ -8,9 +8,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from l2dm.pocket import world
-from l2dm.pocket.data import LABELS, NOTHING, render, rendered
-from l2dm.pocket.world import (
+from l2dm.pocket.world import scenes
+from l2dm.pocket.world.renders import LABELS, NOTHING, render, rendered
+from l2dm.pocket.world.scenes import (
     COLOURS,
     NAMELESS,
     NOUNS,
@@ -29,8 +29,8 @@ from l2dm.pocket.world import (
 
 DIGEST = """
 import hashlib
-from l2dm.pocket.data import render
-from l2dm.pocket.world import identity, photos, pixels
+from l2dm.pocket.world.renders import render
+from l2dm.pocket.world.scenes import identity, photos, pixels
 r = render("test", range(8))
 p = pixels(photos(identity(110_003, "dog"), 5, 7))
 print(hashlib.sha256(r.pictures.tobytes() + repr(r.captions).encode() + p.tobytes()).hexdigest())
@@ -54,7 +54,9 @@ def test_same_seed_gives_same_bytes_in_every_process() -> None:
 
 
 def test_the_world_imports_no_network_library() -> None:
-    probe = "import sys, l2dm.pocket.data; print({'torch', 'transformers'} & set(sys.modules))"
+    probe = (
+        "import sys, l2dm.pocket.world.renders; print({'torch', 'transformers'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
@@ -65,10 +67,10 @@ def test_a_scene_does_not_depend_on_the_others() -> None:
 
 def test_streams_of_identities_never_meet() -> None:
     streams = [
-        world.TRAINING_SEEDS,
-        world.TUNING_SEEDS,
-        world.TEST_SEEDS,
-        world.DISTRACTOR_SEEDS,
+        scenes.TRAINING_SEEDS,
+        scenes.TUNING_SEEDS,
+        scenes.TEST_SEEDS,
+        scenes.DISTRACTOR_SEEDS,
     ]
     for one, other in combinations(streams, 2):
         assert not set(one) & set(other)
@@ -97,7 +99,7 @@ def test_photos_vary_and_more_may_be_taken() -> None:
 def test_distractors_are_known_strangers() -> None:
     strangers = distractors(100)
     assert strangers[:10] == distractors(10)
-    assert {stranger.seed for stranger in strangers} <= set(world.DISTRACTOR_SEEDS)
+    assert {stranger.seed for stranger in strangers} <= set(scenes.DISTRACTOR_SEEDS)
     assert {stranger.noun for stranger in strangers} == set(NOUNS)
 
 

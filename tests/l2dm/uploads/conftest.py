@@ -1,7 +1,7 @@
 import pytest
 from uploads import MILO, SPEC, pictures
 
-from l2dm.concepts import submit
+from l2dm.uploads.check import submit
 
 
 @pytest.fixture

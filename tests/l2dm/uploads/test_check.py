@@ -4,9 +4,9 @@ import pytest
 from PIL import Image
 from uploads import MILO, SPEC, pictures, problems, scene
 
-from l2dm.concepts import submit
 from l2dm.doors import Concept
 from l2dm.errors import BadUpload
+from l2dm.uploads.check import submit
 
 
 def test_a_good_upload_has_no_problems(folder):

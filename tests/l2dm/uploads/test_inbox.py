@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from uploads import MILO, SPEC, everything, pictures
 
-from l2dm import concepts, inbox
-from l2dm.concepts import read_upload, submit, waiting
 from l2dm.doors import Concept
 from l2dm.errors import BadUpload
+from l2dm.uploads import check as uploads
+from l2dm.uploads import inbox
+from l2dm.uploads.check import read_upload, submit, waiting
 
 
 def test_submit_keeps_bytes_and_lists_them(folder, box):
@@ -173,7 +174,7 @@ def test_a_writer_that_takes_no_lock_is_not_overwritten(folder, box, monkeypatch
 
 
 def test_the_inbox_is_in_order_of_commit(tmp_path, box):
-    assert concepts.lines(box) == ()
+    assert uploads.lines(box) == ()
     assert waiting(box, "pets") == []
     for i, name in enumerate(("zoe", "milo", "anton")):
         folder = pictures(tmp_path / name, 3, first=10 * i)
@@ -184,7 +185,7 @@ def test_the_inbox_is_in_order_of_commit(tmp_path, box):
     (box / "pets" / "file").write_text("x")
     (box / "cars").mkdir()
     (box / ".hidden").mkdir()
-    assert concepts.lines(box) == ("cars", "pets")
+    assert uploads.lines(box) == ("cars", "pets")
     # zoe and milo in the same second: by name
     assert [path.name for path in waiting(box, "pets")] == ["milo", "zoe", "anton"]
     assert waiting(box, "cars") == []

@@ -3,9 +3,9 @@ import random
 import pytest
 from uploads import problems
 
-from l2dm import concepts
-from l2dm.concepts import suggest_slug
 from l2dm.doors import Concept
+from l2dm.uploads import check as uploads
+from l2dm.uploads.check import suggest_slug
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_every_suggestion_is_a_slug():
     letters = "aZ0-_ .é猫<\n/ſﬁİ"
     for _ in range(2000):
         name = "".join(rng.choices(letters, k=rng.randrange(60)))
-        assert concepts.slug_problem("name", suggest_slug(name)) is None
+        assert uploads.slug_problem("name", suggest_slug(name)) is None
 
 
 def test_a_name_for_class_sheets_is_refused(folder):

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from uploads import problems, scene
 
-from l2dm import inbox
-from l2dm.concepts import read_upload
 from l2dm.errors import BadUpload
+from l2dm.uploads import inbox
+from l2dm.uploads.check import read_upload
 
 
 def edited(place: Path, **changes) -> None:

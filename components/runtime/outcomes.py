@@ -1,0 +1,303 @@
+"""What a task's run, the records and the registry learn from a step: begun, scored, published."""
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from components.runtime.step import Step
+from components.services.line import status_cache
+from components.services.line.promotion import require_parent, settle
+from components.services.line.records import ENDINGS, ConceptState, Ending, Event, Records
+from components.services.line.uploads import Commitment
+from components.services.store.home import Home
+from components.services.tracking.mlflow_registry import MlflowRegistry
+from components.services.tracking.registry import Facts, Registry, require_version
+from l2dm import doors
+from l2dm.errors import BadDoor, TrackingFailed
+from l2dm.files import manifest
+from l2dm.files.manifest import Door
+from l2dm.spec import to_dict
+
+log = logging.getLogger(__name__)
+LOOKED_BACK = 300  # events among which the report looks: each is a request
+REPORTED = 12  # latest versions in the report: its cost stays flat however long the line is
+MODEL_CODE = Path(__file__).parent / "serving.py"
+
+
+def begin(step: Step, parent: str, empty_release: Callable[..., Any]) -> Any:
+    """Fix task id and parent release; returns the `l2dm.steps.Context` of the task.
+
+    The upload is fetched. The parent is the champion, fetched to `parent`, or an empty release. A
+    task that was begun before a kill keeps its id and its parent, even when the champion moved
+    meanwhile.
+    """
+    line, concept = step.subject.line, step.subject.concept
+    records = Records(step.home.store, line)
+    known, registry = records.concept(concept), _registry(step)
+    if _begun(known, step.looked.digest):
+        task, version = known.task, known.parent_version
+    else:
+        task, version = records.next_task(), records.state().standing.champion
+    if version:
+        registry.fetch(line, version, Path(parent))
+    else:
+        empty_release(Path(parent), line, step.base)
+    return step.context_for(task, version)
+
+
+def accept(step: Step, door: Door[doors.Task]) -> None:
+    """Record that a task has begun, once, and log its settings."""
+    task, digest = door.record, step.looked.digest
+    records = Records(step.home.store, task.line)
+    known = records.concept(task.concept.name)
+    if not _begun(known, digest):
+        records.append(
+            "begun",
+            concept=task.concept.name,
+            class_noun=task.concept.class_noun,
+            task=task.id,
+            parent_version=task.parent_version,
+            upload=digest,
+            mark=step.looked.mark,
+        )
+    step.subject = replace(step.subject, task=task)
+    step.tell({"pictures": len(task.pictures), "parent_version": task.parent_version})
+    step.tracking.params({"base": step.settings.base, **dict(_flat(to_dict(step.spec)))})
+    step.tracking.tags(
+        {
+            "l2dm.task_index": task.id,
+            "l2dm.concept": task.concept.name,
+            "l2dm.concept_sha256": digest,
+            "l2dm.parent_version": str(task.parent_version),
+            "mlflow.note.content": f"{task.concept.phrase}, from version {task.parent_version}",
+        }
+    )
+
+
+def record_scores(step: Step, door: Door[doors.Scores], summary: str) -> None:
+    """Log the new row and its pictures; write the row as a table in Markdown."""
+    scores, at = door.record, len(door.record.rows) - 1
+    row = scores.rows[-1]
+    step.tell(new_row(scores))
+    step.measure(dict(_points(scores)), at)
+    for sheet in sorted(door.path(f"sheets/{row}").glob("*.png")):
+        step.tracking.file(sheet, f"sheets/{row}")
+    Path(summary).write_text(table(scores))
+
+
+def publish(step: Step, door: Door[doors.Release], scores: str, report: str, summary: str) -> None:
+    """Register the release, move the aliases as its verdict says, and record how the task ended."""
+    release, line = door.record, door.record.line
+    assert release.concept is not None
+    row = manifest.read(Path(scores), doors.Scores).record
+    registry, records = _registry(step), Records(step.home.store, line)
+    facts = Facts(
+        task=release.task,
+        concept=release.concept.name,
+        class_noun=release.concept.class_noun,
+        parent_version=release.parent_version,
+        digest=door.digest,
+        open=release.verdict.open,
+        reasons=release.verdict.reasons,
+        scores=new_row(row),
+    )
+    require_parent(registry, records, line, facts)
+    status_cache.forget(step.home, line)
+    version = registry.register(line, door.folder, facts)
+    facts = require_version(registry, line, version).facts  # perhaps of this task's other run
+    crowned = settle(registry, records, line, version, step.hold_lease)
+    Path(summary).write_text(verdict_text(facts, version, crowned))
+    step.tell({"version": version, "champion": float(crowned)})
+    write_report(step, registry, Path(report), facts.task)
+    step.close()
+    # Last: once the records say that the task has ended, nothing before this line runs again.
+    _end(step, records, facts, version, "promoted" if crowned else "held")
+    _clear(step.home, records, line)
+    status_cache.refresh(step.home, registry, line)
+
+
+def new_row(scores: doors.Scores) -> dict[str, float]:
+    """The new concept's scores, mean prior drift and the worst drop of a past concept."""
+    found = {name: matrix[-1][-1] for name, matrix in scores.matrices.items()}
+    drift = [one.distance for one in scores.drift if one.row == scores.rows[-1]]
+    found["prior_drift"] = sum(drift) / len(drift) if drift else None
+    drops = [drop for _, drop in _drops(scores)]
+    found["forgetting"] = max(drops) if drops else None
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def table(scores: doors.Scores) -> str:
+    """The new row of every matrix, one concept per line, in Markdown."""
+    names = list(scores.matrices)
+    lines = [f"| concept | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for column, concept in enumerate(scores.concepts):
+        cells = [_cell(scores.matrices[name][-1][column]) for name in names]
+        lines.append(f"| {concept.phrase} | {' | '.join(cells)} |".replace("<", "&lt;"))
+    return "\n".join(lines) + "\n"
+
+
+def verdict_text(facts: Facts, version: int, crowned: bool) -> str:
+    """The verdict in Markdown."""
+    outcome = "is the champion now" if crowned else "is held as challenger"
+    reasons = "".join(f"* {reason}\n" for reason in facts.reasons)
+    return f"**Version {version}** ({facts.concept}, {facts.task}) {outcome}.\n\n{reasons}"
+
+
+def _begun(known: ConceptState | None, upload: str) -> TypeGuard[ConceptState]:
+    """Whether this upload has a task already that did not end: a run that died goes on with it."""
+    return (
+        known is not None
+        and known.task != ""
+        and known.upload == upload
+        and known.state not in ENDINGS
+    )
+
+
+def _registry(step: Step) -> MlflowRegistry:
+    return MlflowRegistry(step.home, step.settings.base, MODEL_CODE)
+
+
+def _end(step: Step, records: Records, facts: Facts, version: int, state: Ending) -> None:
+    found, known = step.uploads.commitment(facts.concept), records.concept(facts.concept)
+    if known is not None and known.task == facts.task:
+        found = Commitment(known.upload, known.mark)
+    ended = ConceptState(
+        facts.concept,
+        facts.class_noun,
+        state,
+        version=version,
+        reasons=facts.reasons,
+        task=facts.task,
+        upload=found.digest,
+        mark=found.mark,
+    )
+    costs = {name: asdict(cost) for name, cost in step.costs().items()}
+    records.end(ended, scores=dict(facts.scores), costs=costs)
+
+
+def _clear(home: Home, records: Records, line: str) -> None:
+    """Remove checkpoints of uploads that have ended: of what pods share, nobody else can."""
+    for state in records.concepts():
+        if state.state in ENDINGS:
+            shutil.rmtree(home.work(line, state.name), ignore_errors=True)
+
+
+def write_report(step: Step, registry: Registry, html: Path, task: str) -> None:
+    """The report of the line: for the pipeline's page, for the run, and in the state folder.
+
+    task: the one whose costs are still to be recorded, "" when there is none.
+    """
+    from l2dm.reporting.report import render
+
+    line = step.subject.line
+    recent = tuple(islice(Records(step.home.store, line).latest(), LOOKED_BACK))
+    with tempfile.TemporaryDirectory() as scratch:
+        history = list(_history(registry, line, Path(scratch)))
+        text = render(line, history, _step_costs(step, recent, task), _checks(recent))
+        named = Path(scratch) / f"{line}.html"  # the tracking server shows it under this name
+        named.write_text(text)
+        step.tracking.file(named, "")
+    html.write_text(text)
+    step.home.store.write(step.home.report(line), text.encode())
+
+
+def _history(registry: Registry, line: str, scratch: Path) -> Iterator[Any]:
+    """The latest versions and those with an alias, as the report takes them, oldest first.
+
+    One whose files were changed or are gone is left out: a check tells of it, the others are worth
+    a page. Raises TrackingFailed when the registry does not answer.
+    """
+    from l2dm.reporting.report import ReportEntry
+
+    aliases, versions = registry.aliases(line), registry.versions(line)
+    latest = {version.number for version in versions[-REPORTED:]}
+    for number in sorted(latest | set(aliases.values())):
+        named = tuple(alias for alias, target in aliases.items() if target == number)
+        try:
+            release = registry.fetch(line, number, scratch / str(number))
+            door = manifest.read(release, doors.Release)
+        except (BadDoor, TrackingFailed) as error:
+            registry.versions(line)  # raises where it is the server that does not answer
+            log.warning("version %d is left out of the report: %s", number, error)
+            continue
+        yield ReportEntry(number, door, named)
+
+
+def _step_costs(step: Step, recent: Sequence[Event], task: str) -> list[Any]:
+    """What the steps of the latest tasks took: past ones from the records, then this task's.
+
+    recent: the latest events, newest first.
+    """
+    from l2dm.reporting.report import StepCost
+
+    past = [e.facts for e in recent if "costs" in e.facts and e.facts["task"] != task]
+    ended = past[: REPORTED - 1][::-1]
+    if task:
+        now = {"task": task, "costs": {name: asdict(cost) for name, cost in step.costs().items()}}
+        ended.append(now)
+    return [
+        StepCost(facts["task"], name, cost["seconds"], int(cost["peak_mb"] * 1e6))
+        for facts in ended
+        for name, cost in facts["costs"].items()
+    ]
+
+
+def _checks(recent: Sequence[Event]) -> list[Any]:
+    """What the latest checks found, oldest first. recent: the latest events, newest first."""
+    from l2dm.reporting.report import PastCheck
+
+    return [
+        PastCheck(
+            at=event.facts["at"],
+            version=event.facts["version"],
+            health=event.facts["health"],
+            cause=event.facts["cause"],
+            scores=event.facts["scores"],
+            reasons=tuple(event.facts["reasons"]),
+        )
+        for event in reversed(recent)
+        if event.kind == "checked"
+    ]
+
+
+def _drops(scores: doors.Scores) -> Iterator[tuple[str, float]]:
+    """How far each past concept fell below its best row, by identity similarity."""
+    from l2dm.metrics.forgetting import drop
+
+    matrix = scores.matrices["identity_similarity"]
+    for column, concept in enumerate(scores.concepts):
+        found = drop(matrix, column)
+        if found is not None:
+            yield concept.name, found.amount
+
+
+def _points(scores: doors.Scores) -> Iterator[tuple[str, float]]:
+    for metric, matrix in scores.matrices.items():
+        for column, concept in enumerate(scores.concepts):
+            value = matrix[-1][column]
+            if value is not None:
+                yield f"eval/{concept.name}/{metric}", value
+    for name, value in new_row(scores).items():
+        yield f"eval/{name}", value
+    for name, amount in _drops(scores):
+        yield f"forget/{name}/identity_similarity", amount
+    for one in scores.drift:
+        if one.row == scores.rows[-1]:
+            yield f"drift/{one.noun.replace(' ', '_')}/distance", one.distance
+
+
+def _flat(values: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{at}{name}.")
+        else:
+            yield f"{at}{name}", value
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

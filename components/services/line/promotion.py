@@ -1,0 +1,173 @@
+"""How the champion moves: by a verdict after a task, or back by hand. Nothing else moves it.
+
+The records decide. A promotion is the event that is created right after the last one that was
+read, so of two promoters, or of one that was paused and one that took over, the later creation
+fails and looks again. Aliases are a projection of the records: whoever finds another alias there
+(a kill in between, a hand in the registry) sets it again with `repair`.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.services.line.ledger import ENDINGS, ConceptState
+from components.services.line.records import Records
+from components.services.tracking.registry import (
+    ALIASES,
+    Alias,
+    Facts,
+    Registry,
+    require_version,
+    version_of,
+)
+from l2dm.errors import Conflict, L2dmError, LostLease, StaleParent
+
+
+@dataclass(frozen=True)
+class Repair:
+    """An alias that named another version than the records say; 0 = none."""
+
+    alias: Alias
+    found: int
+    expected: int
+
+
+def require_parent(registry: Registry, records: Records, line: str, facts: Facts) -> None:
+    """Before a release is registered: a stale one makes no version. Raises StaleParent."""
+    champion = records.state().standing.champion
+    if champion == facts.parent_version or version_of(registry.versions(line), facts.task):
+        return
+    raise StaleParent(_stale(line, facts, champion))
+
+
+def settle(
+    registry: Registry,
+    records: Records,
+    line: str,
+    version: int,
+    allowed: Callable[[], None] = lambda: None,
+) -> bool:
+    """Promote the version if its gate is open, else make it challenger; True when it is champion.
+
+    allowed: raises when this process may not act any more. It is asked between the reading of the
+    records and the writing of the promotion: whoever took the line over before has recorded it, or
+    records it after the promotion that it then reads.
+
+    Raises StaleParent when the champion is neither the version's parent nor the version itself. A
+    second call with the same arguments changes nothing, so a kill between any two statements is
+    repaired by running the step again.
+    """
+    facts = require_version(registry, line, version).facts
+    while True:
+        now = records.state()
+        last, champion = now.last, now.standing.champion
+        if champion not in (facts.parent_version, version):
+            raise StaleParent(_stale(line, facts, champion))
+        if champion == version:
+            break
+        allowed()
+        if not facts.open:
+            break
+        _require_open(now.concepts.values(), facts)
+        names = {"line": line, "task": facts.task, "source": champion, "target": version}
+        try:
+            records.append_next(last, "promotion", **names)
+        except Conflict:  # something was recorded since: perhaps another champion
+            continue
+    repair(registry, records, line, held=0 if facts.open else version)
+    return facts.open
+
+
+def roll_back(
+    registry: Registry,
+    records: Records,
+    line: str,
+    version: int,
+    check: Callable[[int, Path], None],
+    scratch: Path,
+    *,
+    expected: int | None = None,
+    reasons: Sequence[str] = (),
+) -> int:
+    """Make an older version the champion again; returns the version it replaced.
+
+    The target is fetched to `scratch` and `check(version, folder)` must accept it before anything
+    is recorded; whatever it raises is passed on and the champion stays. expected: the champion that
+    is to be replaced, if it matters; another one raises StaleParent. reasons: why, for the record.
+    """
+    require_version(registry, line, version)
+    checked = False
+    while True:
+        now = records.state()
+        last, champion = now.last, now.standing.champion
+        if expected not in (None, champion):
+            raise StaleParent(
+                f"expected the champion of line {line!r} to be version {expected}, which is to be "
+                f"replaced by version {version}, found version {champion}; nothing was rolled back"
+            )
+        if champion == version:
+            raise L2dmError(
+                f"version {version} is already the champion of line {line!r}; "
+                "name another one with --to, see `l2dm status`"
+            )
+        if not checked:
+            check(version, registry.fetch(line, version, scratch))
+            checked = True
+        try:
+            records.append_next(
+                last, "rollback", line=line, source=champion, target=version, reasons=list(reasons)
+            )
+        except Conflict:
+            continue
+        repair(registry, records, line)
+        return champion
+
+
+def _require_open(states: Iterable[ConceptState], facts: Facts) -> None:
+    """A task that was ended as failed, or cancelled, while its run slept promotes nothing."""
+    for state in states:
+        if state.task == facts.task and state.state in ENDINGS:
+            raise LostLease(
+                f"expected task {facts.task} to be open, found that {state.name!r} has ended as "
+                f"{state.state}: {'; '.join(state.reasons)}; submit it again"
+            )
+
+
+def _stale(line: str, facts: Facts, champion: int) -> str:
+    return (
+        f"expected the champion of line {line!r} to be version {facts.parent_version}, from which "
+        f"task {facts.task} was learned, found version {champion}; the task's release gets no "
+        f"alias, submit {facts.concept!r} again to learn it from the new one"
+    )
+
+
+def repair(registry: Registry, records: Records, line: str, *, held: int = 0) -> tuple[Repair, ...]:
+    """Make the aliases say what the records say; returns what they said instead.
+
+    held: a version whose gate closed just now, before its task's end is recorded. `previous` is
+    set before `champion`. Records are read again at the end: they may have moved meanwhile, and
+    then the aliases follow, so that a promoter that was paused never leaves its own there.
+    """
+    found: list[Repair] = []
+    while True:
+        ledger = records.state()
+        last, now = ledger.last, ledger.standing
+        wanted: dict[Alias, int] = {
+            "previous": now.previous,
+            "champion": now.champion,
+            "challenger": held or now.challenger,
+        }
+        aliases = registry.aliases(line)
+        wrong = [
+            Repair(alias, aliases.get(alias, 0), version)
+            for alias, version in wanted.items()
+            if aliases.get(alias, 0) != version
+        ]
+        for one in wrong:
+            if one.expected:
+                registry.set_alias(line, one.alias, one.expected)
+            else:
+                registry.drop_alias(line, one.alias)
+        found += wrong
+        if not wrong and records.state().last == last:
+            return tuple(sorted(found, key=lambda one: ALIASES.index(one.alias)))

@@ -1,0 +1,224 @@
+"""What happened to a line, append-only: one JSON object per event, numbered, never rewritten.
+
+What the events mean is in `ledger.py`; here they are written on condition and read once.
+"""
+
+import getpass
+import json
+import os
+import re
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from components.services.line import snapshots
+from components.services.line.ledger import (
+    ENDINGS,
+    ConceptState,
+    Ending,
+    Event,
+    Kind,
+    Ledger,
+    Standing,
+    Started,
+    State,
+    summed,
+)
+from components.services.store.objects import Entry, Objects
+from l2dm.errors import Conflict, Corrupt
+
+__all__ = [
+    "ENDINGS",
+    "ConceptState",
+    "Ending",
+    "Event",
+    "Kind",
+    "Ledger",
+    "Records",
+    "Standing",
+    "Started",
+    "State",
+    "active",
+    "standing",
+]
+
+EVENT = re.compile(r"\d{6,}\.json")
+COMPACT = 50  # events that a new process may have to read one by one
+
+
+class Records:
+    """The events of one line in an object store, `records/<line>/000001.json` and so on.
+
+    Keeps the sum of what it has read: a second look reads what came since, with one request.
+    """
+
+    def __init__(self, store: Objects, line: str) -> None:
+        self._store, self._line, self._folder = store, line, f"records/{line}/"
+        self._ledger: Ledger | None = None
+        self._saved = 0  # number of the last event that a snapshot sums
+
+    def append(self, kind: Kind, **facts: Any) -> Event:
+        """Write the next event. Two writers never share a number: creation is conditional."""
+        while True:
+            try:
+                return self.append_next(self._last(), kind, **facts)
+            except Conflict:  # another writer took the number
+                continue
+
+    def append_next(self, last: int, kind: Kind, **facts: Any) -> Event:
+        """Write the event after number `last`. Raises Conflict when that one is not the last."""
+        facts = {
+            "kind": kind,
+            "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "by": user(),
+            "id": uuid.uuid4().hex,  # tells a retry of this write from another's
+            **facts,
+        }
+        self._store.create(self._key(last + 1), json.dumps(facts, indent=1).encode())
+        return Event(last + 1, kind, facts)
+
+    def state(self) -> Ledger:
+        """The sum of every event until now. It is the reader's: a later call may change it."""
+        ledger = self._ledger
+        if ledger is None:
+            ledger = snapshots.read(self._store, self._line)
+            self._saved = ledger.last
+        fresh = self._entries(ledger.last)
+        if ledger.last and (not fresh or not _same(fresh.pop(0), ledger)):
+            ledger, self._saved = Ledger(), 0  # restored from a backup, or removed
+            fresh = self._entries(0)
+        self._ledger = None  # an event that cannot be read leaves no half sum
+        for entry in fresh:
+            self._add(ledger, entry)
+        self._ledger = ledger
+        return ledger
+
+    @property
+    def known(self) -> Ledger:
+        """The sum of the events that were read so far, without a request."""
+        return self._ledger or Ledger()
+
+    def compact(self) -> None:
+        """Leave a snapshot for the next process when it would have much to read."""
+        if self._ledger is not None and self._ledger.last - self._saved >= COMPACT:
+            snapshots.write(self._store, self._line, self._ledger)
+            self._saved = self._ledger.last
+
+    def age(self, number: int) -> float:
+        """Seconds since an event was written, by the store's clock. Raises NoSuchObject."""
+        return self._store.age(self._key(number))
+
+    def events(self) -> tuple[Event, ...]:
+        """Every event, oldest first: one request each, for people and backups."""
+        return tuple(self._event(entry.key) for entry in self._entries(0))
+
+    def latest(self) -> Iterator[Event]:
+        """The same, newest first, each read when it is asked for."""
+        for entry in reversed(self._entries(0)):
+            yield self._event(entry.key)
+
+    def concepts(self) -> tuple[ConceptState, ...]:
+        """The state of every concept that has an event, in order of first appearance."""
+        return tuple(self.state().concepts.values())
+
+    def concept(self, name: str) -> ConceptState | None:
+        """The state of one concept; None when nothing is recorded of it."""
+        return self.state().concepts.get(name)
+
+    def next_task(self) -> str:
+        """The id of the next accepted upload: t0001, t0002, ..."""
+        return f"t{self.state().tasks + 1:04d}"
+
+    def end(self, ended: ConceptState, **facts: Any) -> None:
+        """Record a terminal state once: a second, equal ending is the same event."""
+        if ended.state not in ENDINGS:
+            raise ValueError(f"expected one of {ENDINGS}, found {ended.state!r}")
+        while True:
+            ledger = self.state()
+            now = ledger.concepts.get(ended.name)
+            if now is not None and now.state in ENDINGS and now.task == ended.task != "":
+                return
+            try:
+                self.end_next(ledger.last, ended, **facts)
+            except Conflict:  # something was recorded since: perhaps this end
+                continue
+            return
+
+    def end_next(self, last: int, ended: ConceptState, **facts: Any) -> None:
+        """Record a terminal state right after event `last`. Raises Conflict."""
+        self.append_next(
+            last,
+            "ended",
+            concept=ended.name,
+            class_noun=ended.class_noun,
+            task=ended.task,
+            state=ended.state,
+            version=ended.version,
+            reasons=list(ended.reasons),
+            upload=ended.upload,
+            mark=ended.mark,
+            **facts,
+        )
+
+    def _add(self, ledger: Ledger, entry: Entry) -> None:
+        event = self._event(entry.key)
+        try:
+            ledger.add(event, entry.mark)
+        except (ValueError, KeyError, TypeError) as error:
+            raise _damaged(entry.key, error) from error
+
+    def _event(self, key: str) -> Event:
+        try:
+            facts = json.loads(self._store.read(key).data)
+            return Event(_number(key), facts["kind"], facts)
+        except (ValueError, KeyError, TypeError) as error:
+            raise _damaged(key, error) from error
+
+    def _last(self) -> int:
+        """Number of the last event; what is known of it saves the way from the first."""
+        known = self._ledger.last if self._ledger else 0
+        entries = self._entries(known) or self._entries(0)
+        return _number(entries[-1].key) if entries else 0
+
+    def _entries(self, since: int) -> list[Entry]:
+        """Events from number `since` on, in order; what others have put there is none."""
+        after = self._key(since - 1) if since > 0 else ""
+        found = self._store.list(self._folder, after)
+        return [one for one in found if EVENT.fullmatch(one.key.removeprefix(self._folder))]
+
+    def _key(self, number: int) -> str:
+        return f"{self._folder}{number:06d}.json"
+
+
+def standing(events: Sequence[Event]) -> Standing:
+    """Champion, previous and challenger of a line, read off its events."""
+    return summed(events).standing
+
+
+def active(events: Sequence[Event]) -> Started | None:
+    """The run that learns now; None when nothing was started since the last one ended."""
+    return summed(events).active
+
+
+def user() -> str:
+    """Who writes a record."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a user id without a name
+        return f"uid {os.getuid()}"
+
+
+def _same(entry: Entry, ledger: Ledger) -> bool:
+    return (_number(entry.key), entry.mark) == (ledger.last, ledger.mark)
+
+
+def _number(key: str) -> int:
+    return int(key.rpartition("/")[2].removesuffix(".json"))
+
+
+def _damaged(key: str, error: Exception) -> Corrupt:
+    return Corrupt(
+        f"expected an event as JSON in {key!r}, found something else ({error}); "
+        "restore that object from a backup, it is never rewritten"
+    )

@@ -1,0 +1,117 @@
+"""What a step leaves behind for whoever started it: progress lines, costs, and its error.
+
+Progress goes to standard output as one JSON object per line behind a mark, because the runner
+passes a step's output on line by line. Costs and errors are objects, because the runner tells only
+that a step failed, not why.
+"""
+
+import json
+import resource
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from components.services.store.objects import Objects
+from l2dm.errors import BadInput, NoSuchObject
+
+MARK = "l2dm|"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One line of a step: `done` of `total` units (0 of 0 where a step has none), and a text."""
+
+    step: str
+    text: str
+    done: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of the step's own work, without imports and process start; peak memory in MB."""
+
+    seconds: float
+    peak_mb: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a step ended without its outputs. `kind` is the exception's class name."""
+
+    step: str
+    kind: str
+    problems: tuple[str, ...]
+
+
+def say(progress: Progress) -> None:
+    """Pass one progress line to whoever started this step."""
+    sys.stdout.write(f"{MARK}{json.dumps(asdict(progress))}\n")
+    sys.stdout.flush()
+
+
+def heard(line: str) -> Progress | None:
+    """The progress that a line of output holds; None for any other line."""
+    _, mark, text = line.partition(MARK)
+    if not mark:
+        return None
+    try:
+        return Progress(**json.loads(text))
+    except (json.JSONDecodeError, TypeError):
+        return None
+
+
+def peak_mb() -> float:
+    """Peak resident memory so far, MB, of this process or of the largest that it started.
+
+    ru_maxrss is in KiB on Linux.
+    """
+    scale = 1 if sys.platform == "darwin" else 1024
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return max(resource.getrusage(one).ru_maxrss for one in who) * scale / 1e6
+
+
+def write_cost(store: Objects, run: str, step: str, cost: Cost) -> None:
+    """Leave the cost of one step. run: key of the run's folder, ends with a slash."""
+    _write(store, f"{run}cost-{step}.json", asdict(cost))
+
+
+def read_costs(store: Objects, run: str) -> dict[str, Cost]:
+    """Costs of the steps that ended well, by step, in the order in which they ended."""
+    entries = sorted(store.list(f"{run}cost-"), key=lambda entry: (entry.modified, entry.key))
+    names = [entry.key.removeprefix(f"{run}cost-").removesuffix(".json") for entry in entries]
+    found = [json.loads(store.read(entry.key).data) for entry in entries]
+    return {name: Cost(**cost) for name, cost in zip(names, found, strict=True)}
+
+
+def write_failure(store: Objects, run: str, step: str, error: BaseException) -> None:
+    """Leave why a step failed."""
+    problems = error.problems if isinstance(error, BadInput) else (str(error) or repr(error),)
+    _write(store, f"{run}error.json", asdict(Failure(step, type(error).__name__, problems)))
+
+
+def read_failure(store: Objects, run: str) -> Failure | None:
+    """Why the last run failed; None when no step said so.
+
+    A step that failed, was repeated by the platform and then ended well is not why.
+    """
+    try:
+        data = json.loads(store.read(f"{run}error.json").data)
+    except NoSuchObject:
+        return None
+    written = {entry.key: entry.modified for entry in store.list(run)}
+    cost, error = f"{run}cost-{data['step']}.json", f"{run}error.json"
+    if written.get(cost, 0.0) > written.get(error, 0.0):
+        return None
+    return Failure(data["step"], data["kind"], tuple(data["problems"]))
+
+
+def forget(store: Objects, run: str) -> None:
+    """Remove what an earlier run of the same upload left."""
+    for key in (*(entry.key for entry in store.list(f"{run}cost-")), f"{run}error.json"):
+        store.delete(key)
+
+
+def _write(store: Objects, key: str, data: Mapping[str, Any]) -> None:
+    store.write(key, json.dumps(dict(data), indent=1).encode())

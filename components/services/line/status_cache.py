@@ -1,0 +1,120 @@
+"""`lines/<line>.json`: what `l2dm status` shows, without opening the registry.
+
+Importing mlflow costs over a second, so versions and aliases are copied here whenever they
+change. The copy is removed before a change and written after it: a kill in between leaves no
+copy, and the next reader asks the registry and writes it again.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from components.services.line.records import ENDINGS, ConceptState, Records
+from components.services.line.uploads import Uploads
+from components.services.store.home import Home
+from components.services.tracking.registry import Registry, Version
+from l2dm.errors import NoSuchObject
+from l2dm.files import manifest
+
+
+@dataclass(frozen=True)
+class Index:
+    """Versions and aliases of a line."""
+
+    aliases: Mapping[str, int] = field(default_factory=dict)
+    versions: tuple[Version, ...] = ()
+
+    def descent(self) -> tuple[Version, ...]:
+        """The champion and the versions it was learned from, newest first."""
+        return descent(self.versions, self.aliases.get("champion", 0))
+
+
+def descent(versions: Sequence[Version], number: int) -> tuple[Version, ...]:
+    """A version and those it was learned from, newest first; none for number 0."""
+    by_number, found = {version.number: version for version in versions}, []
+    while number in by_number:
+        found.append(by_number[number])
+        number = by_number[number].facts.parent_version
+    return tuple(found)
+
+
+def forget(home: Home, line: str) -> None:
+    """Remove the copy: call before anything changes."""
+    home.store.delete(_key(line))
+
+
+def refresh(home: Home, registry: Registry, line: str) -> Index:
+    """Write the copy anew from the registry."""
+    index = Index({str(a): n for a, n in registry.aliases(line).items()}, registry.versions(line))
+    home.store.write(_key(line), json.dumps(manifest.to_data(index), indent=1).encode())
+    return index
+
+
+def read(home: Home, line: str, registry: Callable[[], Registry]) -> Index:
+    """The copy; written anew from the registry when it is missing and a task was ever begun."""
+    try:
+        index: Index = manifest.from_data(Index, json.loads(home.store.read(_key(line)).data))
+        return index
+    except NoSuchObject:
+        pass
+    if not Records(home.store, line).state().tasks:
+        return Index()
+    return refresh(home, registry(), line)
+
+
+def concepts(home: Home, line: str) -> tuple[ConceptState, ...]:
+    """Every concept of a line: those with records, then uploads that nobody looked at yet."""
+    states = {state.name: state for state in Records(home.store, line).concepts()}
+    uploads = Uploads(home.store, line)
+    for name in sorted(uploads.waiting(tuple(states.values()))):
+        if name not in states or states[name].state in ENDINGS:
+            states[name] = ConceptState(name, uploads.class_noun(name), "waiting")
+    return tuple(states.values())
+
+
+def status(home: Home, line: str, index: Index) -> dict[str, Any]:
+    """One line as `l2dm status --json` prints it."""
+    return {
+        "name": line,
+        **{alias: index.aliases.get(alias) for alias in ("champion", "challenger", "previous")},
+        "versions": [
+            {
+                "version": version.number,
+                "task": version.facts.task,
+                "concept": version.facts.concept,
+                "verdict": version.facts.verdict,
+                "reasons": list(version.facts.reasons),
+                "scores": dict(version.facts.scores),
+            }
+            for version in index.versions
+        ],
+        "concepts": [
+            {
+                "name": state.name,
+                "class_noun": state.class_noun,
+                "state": state.state,
+                "version": state.version,
+                "reasons": list(state.reasons),
+            }
+            for state in concepts(home, line)
+        ],
+    }
+
+
+def taken(home: Home, line: str, index: Index) -> dict[str, str]:
+    """Concept names that cannot be submitted, each with the reason.
+
+    A name is free again when its upload ended without reaching the champion, or when a rollback
+    took the champion back to before it.
+    """
+    known = {v.facts.concept: f"learned in version {v.number}" for v in index.descent()}
+    open_states = ("waiting", "learning")
+    busy = {
+        s.name: f"its upload is {s.state}" for s in concepts(home, line) if s.state in open_states
+    }
+    return {**known, **busy}
+
+
+def _key(line: str) -> str:
+    return f"lines/{line}.json"

@@ -1,0 +1,262 @@
+"""Uploads as the object store has them: `inbox/<line>/<concept>/`, committed by concept.json.
+
+An upload without concept.json does not exist: it is still on its way, or never arrived whole. In a
+folder store these are the files that `l2dm submit` wrote; in a bucket anybody may have put them
+there, so they are fetched under limits and checked like any upload.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from components.services.line.records import ENDINGS, ConceptState
+from components.services.store.objects import Entry, Objects
+from l2dm.errors import BadKey, BadUpload, Conflict, NoSuchObject, TooLarge
+
+FILE = "concept.json"
+MAX_JSON = 1_000_000  # bytes of concept.json
+MAX_FILES = 100  # of one upload; more is none
+FEW = 20  # names that are asked for one by one; above it a whole listing is cheaper
+
+
+@dataclass(frozen=True)
+class Commitment:
+    """A concept.json. digest: sha256 of its bytes; mark: of the object as the store lists it."""
+
+    digest: str = ""
+    mark: str = ""
+
+
+def fetched(folder: Path, mark: str) -> Commitment:
+    """What was copied to a folder, whatever lies in its place now. mark: before it was copied."""
+    path = folder / FILE
+    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    return Commitment(digest, mark)
+
+
+def stored_name(picture: str, sha256: str) -> str:
+    """A picture's name in the store: by its bytes, so that no upload writes over another's."""
+    name = PurePath(picture)
+    return f"{name.stem}-{sha256[:16]}{name.suffix}"
+
+
+def to_bytes(facts: Mapping[str, Any]) -> bytes:
+    """A concept.json as it is stored."""
+    return json.dumps(facts, sort_keys=True, indent=1).encode()
+
+
+class Uploads:
+    """The committed uploads of one line. Digests are kept, because a look asks for them often."""
+
+    def __init__(self, store: Objects, line: str) -> None:
+        self._store, self._folder = store, f"inbox/{line}/"
+        self._digests: dict[Entry, str] = {}
+
+    def waiting(self, concepts: Sequence[ConceptState]) -> tuple[str, ...]:
+        """Names of the uploads without a terminal state, oldest first."""
+        ended = {state.name: state for state in concepts if state.state in ENDINGS}
+        found = [(self._name(entry), entry) for entry in self._committed()]
+        return tuple(
+            name for name, entry in found if name not in ended or self._is_new(entry, ended[name])
+        )
+
+    def open(self, concepts: Sequence[ConceptState]) -> tuple[str, ...]:
+        """The same at the price of one short request where nothing waits.
+
+        It asks for names only, so it misses an upload that was put in the place of one that has
+        ended, unless that was recorded (`l2dm submit` does it).
+        """
+        ended = {state.name for state in concepts if state.state in ENDINGS}
+        names = [name for name in self._store.folders(self._folder) if name not in ended]
+        if len(names) > FEW:
+            return self.waiting(concepts)
+        found = [(self._commitment(name), name) for name in names]
+        stamped = [(entry.modified, entry.key, name) for entry, name in found if entry]
+        return tuple(name for _, _, name in sorted(stamped))
+
+    def digest(self, name: str) -> str:
+        """What tells one upload of a name from another: sha256 of its concept.json; "" if none."""
+        return self.commitment(name).digest
+
+    def commitment(self, name: str) -> Commitment:
+        """What is there of an upload, to be recorded; an empty one if there is none."""
+        entry = self._commitment(name)
+        digest = self._of(entry) if entry else ""
+        return Commitment(digest, entry.mark) if entry and digest else Commitment()
+
+    def class_noun(self, name: str) -> str:
+        """What its concept.json says it is; "" where it cannot be read."""
+        try:
+            entry = self._commitment(name)
+            if entry is None or entry.size > MAX_JSON:
+                return ""
+            return str(json.loads(self._store.read(entry.key).data)["concept"]["class_noun"])
+        except (NoSuchObject, BadKey, ValueError, KeyError, TypeError, RecursionError):
+            return ""
+
+    def fetch(self, name: str, to: Path, *, max_bytes: int) -> Path:
+        """Copy an upload to a folder that is not there yet: concept.json and what it lists.
+
+        Anything else is left, it may be of an upload that came second. max_bytes: of one picture.
+        Raises BadUpload when it holds too much, before a picture moves.
+        """
+        prefix = f"{self._folder}{name}/"
+        to.mkdir(parents=True)
+        found = {entry.key.removeprefix(prefix): entry.size for entry in self._store.list(prefix)}
+        listed = self._listed(prefix, to) & set(found)
+        problems = [
+            f"{one!r} of upload {name!r}: expected at most {max_bytes:,} bytes, found "
+            f"{found[one]:,}; submit a smaller picture"
+            for one in sorted(listed)
+            if found[one] > max_bytes
+        ]
+        if len(listed) > MAX_FILES:
+            problems.append(
+                f"upload {name!r}: expected at most {MAX_FILES} pictures, found {len(listed)}; "
+                "submit the pictures of one concept"
+            )
+        if problems:
+            raise BadUpload(problems)
+        for one in sorted(listed):
+            self._store.download(f"{prefix}{one}", to / one, limit=max_bytes)
+        return to
+
+    def commit(self, folder: Path, over: str = "") -> None:
+        """Put the upload in `folder` into the store, concept.json last and on condition.
+
+        Pictures get names by their bytes, so that of two uploads with one name the second leaves
+        the first one's pictures alone. over: digest of the upload whose place it takes, one that
+        has ended; what that one had is removed. Raises BadUpload when another one was committed
+        meanwhile.
+        """
+        facts, name = json.loads((folder / FILE).read_bytes()), folder.name
+        for picture in facts["pictures"]:
+            path = folder / picture["name"]
+            picture["name"] = stored_name(path.name, picture["sha256"])
+            self._store.upload(f"{self._folder}{name}/{picture['name']}", path)
+        text = to_bytes(facts)
+        kept = {FILE, *(picture["name"] for picture in facts["pictures"])}
+        try:
+            if over:
+                self._replace(name, text, over, kept)
+            else:
+                self._store.create(f"{self._folder}{name}/{FILE}", text)
+        except Conflict as error:
+            raise BadUpload(
+                f"concept {name!r}: expected a new upload, found one of this name waiting in the "
+                "store; choose another name, or wait until it has ended"
+            ) from error
+
+    def _replace(self, name: str, text: bytes, over: str, kept: set[str]) -> None:
+        """Write concept.json over one of that digest, then remove the files of that one."""
+        prefix = f"{self._folder}{name}/"
+        there = [entry.key for entry in self._store.list(prefix)]  # who comes later puts others
+        try:
+            found = self._store.read(f"{prefix}{FILE}")
+        except NoSuchObject as error:
+            raise Conflict(f"expected {prefix}{FILE}, found nothing") from error
+        if _digest(f"{prefix}{FILE}", len(found.data), found.data) != over:
+            raise Conflict(f"expected the {prefix}{FILE} that has ended, found another")
+        self._store.replace(f"{prefix}{FILE}", text, found.tag)
+        for key in there:
+            if key.removeprefix(prefix) not in kept:
+                self._store.delete(key)
+
+    def halves(self, older: float) -> dict[str, tuple[str, ...]]:
+        """Names without a concept.json whose last file was written so many seconds ago, with keys.
+
+        By the store's clock: one that is wrong on this machine sweeps nothing.
+        """
+        found: dict[str, list[Entry]] = {}
+        for entry in self._store.list(self._folder):
+            if entry.key.count("/") >= 3:
+                found.setdefault(self._name(entry), []).append(entry)
+        halves = {}
+        for name, entries in found.items():
+            keys = tuple(entry.key for entry in entries)
+            if f"{self._folder}{name}/{FILE}" in keys:
+                continue
+            newest = max(entries, key=lambda entry: entry.modified)
+            if self._age(newest) > older:
+                halves[name] = keys
+        return halves
+
+    def claim(self, name: str, mark: bytes) -> bool:
+        """Take a name without concept.json, so that nobody commits it meanwhile."""
+        try:
+            self._store.create(f"{self._folder}{name}/{FILE}", mark)
+        except Conflict:
+            return False
+        return True
+
+    def unclaim(self, name: str, mark: bytes) -> None:
+        """Free the name again, unless somebody wrote over the mark without asking."""
+        key = f"{self._folder}{name}/{FILE}"
+        with suppress(NoSuchObject):
+            if self._store.read(key).data == mark:
+                self._store.delete(key)
+
+    def _age(self, entry: Entry) -> float:
+        """Seconds since it was written, by the store's clock; 0 when it is gone."""
+        try:
+            return self._store.age(entry.key)
+        except NoSuchObject:
+            return 0.0
+
+    def _commitment(self, name: str) -> Entry | None:
+        key = f"{self._folder}{name}/{FILE}"
+        return next((one for one in self._store.list(key) if one.key == key), None)
+
+    def _is_new(self, entry: Entry, state: ConceptState) -> bool:
+        """Whether it is another upload than the one that ended.
+
+        The very object that was looked at then is not read again; of a copy of the store it is.
+        """
+        return entry.mark != state.mark and self._of(entry) != state.upload
+
+    def _committed(self) -> list[Entry]:
+        entries = [
+            entry
+            for entry in self._store.list(self._folder)
+            if entry.key.count("/") == 3 and entry.key.endswith(f"/{FILE}")
+        ]
+        return sorted(entries, key=lambda entry: (entry.modified, entry.key))
+
+    def _listed(self, prefix: str, to: Path) -> set[str]:
+        """Fetch concept.json; names of files in the folder that it lists, none from a broken one.
+
+        What is wrong with it is for whoever reads the fetched upload to say.
+        """
+        try:
+            self._store.download(f"{prefix}{FILE}", to / FILE, limit=MAX_JSON)
+            pictures = json.loads((to / FILE).read_bytes())["pictures"]
+            return {name for one in pictures if "/" not in (name := str(one["name"]))}
+        except NoSuchObject:
+            return set()
+        except TooLarge as error:
+            raise BadUpload(str(error)) from error
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return set()
+
+    def _name(self, entry: Entry) -> str:
+        return entry.key.split("/")[2]
+
+    def _of(self, entry: Entry) -> str:
+        if entry not in self._digests:
+            try:
+                read = entry.size <= MAX_JSON
+                data = self._store.read(entry.key).data if read else b""
+            except NoSuchObject:  # withdrawn while we looked
+                return ""
+            self._digests[entry] = _digest(entry.key, entry.size, data)
+        return self._digests[entry]
+
+
+def _digest(key: str, size: int, data: bytes) -> str:
+    """Of a concept.json; of a huge one, which intake refuses, name and size tell it from others."""
+    told = f"{key} {size}".encode() if size > MAX_JSON else data
+    return hashlib.sha256(told).hexdigest()

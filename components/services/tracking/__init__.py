@@ -1,0 +1,4 @@
+"""MLflow: runs, versions, aliases.
+
+The only place that imports mlflow.
+"""

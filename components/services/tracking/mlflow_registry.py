@@ -1,0 +1,298 @@
+"""MLflow in the state folder, or the server in MLFLOW_TRACKING_URI: connection and registry.
+
+The file store of MLflow is in maintenance mode, so a state folder gets `mlflow.db`. Importing
+mlflow costs over a second: it happens in constructors only.
+"""
+
+import json
+import logging
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from components.services.store.home import Home
+from components.services.tracking.registry import (
+    ALIASES,
+    Alias,
+    Facts,
+    Version,
+    copy_release,
+    require_version,
+    version_of,
+)
+from l2dm.errors import BadStore, Corrupt, TrackingFailed
+from l2dm.files import manifest
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+PREFIX = "l2dm."
+TAG = "l2dm.facts"
+PAGE = 1000  # registered models of one request, MLflow's most
+
+
+def connect(home: Home) -> Any:
+    """Import mlflow, quiet, with its tracking and registry set to this home; returns the module."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # up to a minute, longer than a server's restart; by default it is more than four
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
+    for way in ("DOWNLOAD", "UPLOAD"):  # else the server may send us to a store only it can reach
+        os.environ.setdefault(f"MLFLOW_ENABLE_PROXY_MULTIPART_{way}", "false")
+    if home.bucket and not _server():
+        raise BadStore(
+            "expected MLFLOW_TRACKING_URI to name a tracking server, because the state in "
+            f"{home.bucket} is shared, found none; set it to http(s)://..."
+        )
+    home.folder.mkdir(parents=True, exist_ok=True)
+    _ignore_foreign_warnings()
+    import mlflow
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    uri = _server() or f"sqlite:///{home.database}"
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    return mlflow
+
+
+def _server() -> str | None:
+    """The tracking server that the environment names.
+
+    A SQLite address is not one: `set_tracking_uri` leaves ours in the environment.
+    """
+    given = os.environ.get("MLFLOW_TRACKING_URI", "")
+    return given if given.startswith(("http://", "https://")) else None
+
+
+def _ignore_foreign_warnings() -> None:
+    """What MLflow and its libraries warn about is not for the user of this project to mend."""
+    for module in ("mlflow", "sqlalchemy", "alembic", "pydantic"):
+        warnings.filterwarnings("ignore", module=module)
+    warnings.filterwarnings("ignore", message=".*type hint")
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """Say in our words what MLflow raises. Raises TrackingFailed."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        words = str(error).splitlines() or [repr(error)]
+        raise TrackingFailed(
+            f"expected MLflow at {_server() or 'the state folder'} to {what}, found "
+            f"{words[0][:500]}; start it, or look into its log"
+        ) from error
+
+
+def experiment(mlflow: Any, home: Home, line: str) -> str:
+    """Id of the experiment `l2dm/<line>`; made once, artifacts in the state folder.
+
+    One that somebody deleted is restored: it holds the files of the line's versions.
+    """
+    name = f"l2dm/{line}"
+    client = mlflow.MlflowClient()
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        if found.lifecycle_stage != "active":
+            log.warning("experiment %s was deleted: it is restored", name)
+            client.restore_experiment(found.experiment_id)
+        return str(found.experiment_id)
+    place = None if _server() else (home.artifacts / line).as_uri()
+    try:
+        return str(client.create_experiment(name, artifact_location=place))
+    except mlflow.exceptions.MlflowException:  # another process made it meanwhile
+        return str(client.get_experiment_by_name(name).experiment_id)
+
+
+class MlflowRegistry:
+    """Registered model `l2dm.<line>`; one logged pyfunc model per version holds the release.
+
+    `model_code` is the file that mlflow executes to serve a version (models from code).
+    """
+
+    def __init__(self, home: Home, base: str, model_code: Path) -> None:
+        self.home, self.base, self.model_code = home, base, model_code
+        self._mlflow = connect(home)
+        self._client = self._mlflow.MlflowClient()
+
+    def lines(self) -> tuple[str, ...]:
+        """See Registry."""
+        return tuple(sorted(self.every_alias()))
+
+    def register(self, line: str, release: Path, facts: Facts) -> int:
+        """See Registry. Tags are set in the call that creates the version: no half version."""
+        known = version_of(self.versions(line), facts.task)
+        if known is not None:
+            return known
+        with told(f"register a version of line {line!r}"):
+            model = self._logged(line, facts) or self._log(line, release, facts)
+            self._ensure_model(line)
+            self._client.create_model_version(
+                PREFIX + line,
+                source=f"models:/{model}",
+                model_id=model,
+                tags={TAG: json.dumps(manifest.to_data(facts)), "l2dm.task": facts.task},
+                description=_description(facts),
+            )
+        return self._only_version(line, facts.task)
+
+    def versions(self, line: str) -> tuple[Version, ...]:
+        """See Registry."""
+        with told(f"list the versions of line {line!r}"):
+            found = self._client.search_model_versions(f"name = '{PREFIX}{line}'")
+        ours = [one for one in found if TAG in one.tags]
+        versions = [Version(int(one.version), _facts(line, one)) for one in ours]
+        return tuple(sorted(versions, key=lambda version: version.number))
+
+    def aliases(self, line: str) -> Mapping[Alias, int]:
+        """See Registry. `search_model_versions` returns no aliases, so models are asked for."""
+        with told(f"list the aliases of line {line!r}"):
+            models = self._client.search_registered_models(f"name = '{PREFIX}{line}'")
+        return _aliases(models[0]) if models else {}
+
+    def every_alias(self) -> Mapping[str, Mapping[Alias, int]]:
+        """See Registry."""
+        found: dict[str, Mapping[Alias, int]] = {}
+        token: str | None = None
+        while True:
+            with told("list the registered models"):
+                page = self._client.search_registered_models(max_results=PAGE, page_token=token)
+            ours = [model for model in page if model.name.startswith(PREFIX)]
+            found |= {model.name.removeprefix(PREFIX): _aliases(model) for model in ours}
+            token = page.token
+            if not token:
+                return found
+
+    def set_alias(self, line: str, alias: Alias, version: int) -> None:
+        """See Registry. The first creation of an alias can race in the store and is tried again."""
+        require_version(self, line, version)
+        with told(f"set alias {alias} of line {line!r}"):
+            self._retry(
+                lambda: self._client.set_registered_model_alias(PREFIX + line, alias, str(version))
+            )
+
+    def drop_alias(self, line: str, alias: Alias) -> None:
+        """See Registry."""
+        if alias in self.aliases(line):
+            with told(f"drop alias {alias} of line {line!r}"):
+                self._client.delete_registered_model_alias(PREFIX + line, alias)
+
+    def fetch(self, line: str, version: int, to: Path) -> Path:
+        """See Registry."""
+        require_version(self, line, version)
+        with told(f"fetch version {version}"), tempfile.TemporaryDirectory() as scratch:
+            found = self._client.get_model_version(PREFIX + line, str(version))
+            folder = self._mlflow.artifacts.download_artifacts(found.source, dst_path=scratch)
+            return copy_release(Path(folder) / "artifacts" / "release", to)
+
+    def _only_version(self, line: str, task: str) -> int:
+        """The version of a task that was just made. Any later one of that task is removed.
+
+        A second one comes from another run of the task, or from a request that the client sent
+        again because its answer was lost.
+        """
+        made = [one.number for one in self.versions(line) if one.facts.task == task]
+        with told(f"remove doubled versions of task {task}"):
+            for number in made[1:]:
+                self._remove(line, number)
+        return made[0]
+
+    def _remove(self, line: str, number: int) -> None:
+        try:
+            self._client.delete_model_version(PREFIX + line, str(number))
+        except self._mlflow.exceptions.MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # the other run removed it
+                raise
+
+    def _ensure_model(self, line: str) -> None:
+        try:
+            self._client.create_registered_model(PREFIX + line)
+        except self._mlflow.exceptions.MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _logged(self, line: str, facts: Facts) -> str | None:
+        """A model that was logged whole before a kill, not yet registered."""
+        found = self._client.search_logged_models(
+            [experiment(self._mlflow, self.home, line)],
+            filter_string=f"tags.`l2dm.digest` = '{facts.digest}'",
+        )
+        ready = (m for m in found if str(m.status) == "READY" and m.tags["l2dm.task"] == facts.task)
+        return next((str(model.model_id) for model in ready), None)
+
+    def _log(self, line: str, release: Path, facts: Facts) -> str:
+        from mlflow.models import ModelSignature
+        from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+
+        signature = ModelSignature(
+            inputs=Schema([ColSpec(DataType.string, "prompt")]),
+            outputs=Schema([ColSpec(DataType.binary, "image")]),
+            params=ParamSchema(
+                [ParamSpec("seed", DataType.long, 0), ParamSpec("steps", DataType.long, 0)]
+            ),
+        )
+        with tempfile.TemporaryDirectory() as scratch, self._run(line, facts.task):
+            # a file keeps its folder's name inside the logged model, so the folder gets one first
+            named = copy_release(release, Path(scratch) / "release")
+            info = self._mlflow.pyfunc.log_model(
+                name="release",
+                python_model=str(self.model_code),
+                artifacts={"release": str(named)},
+                model_config={"base": self.base},
+                signature=signature,
+                pip_requirements=["l2dm"],
+                tags={"l2dm.digest": facts.digest, "l2dm.task": facts.task},
+            )
+        return str(info.model_id)
+
+    def _run(self, line: str, task: str) -> Any:
+        from components.services.tracking.runs import run_of
+
+        return self._mlflow.start_run(run_of(self._mlflow, self.home, line, task))
+
+    def _retry(self, call: Callable[[], T], attempts: int = 5) -> T:
+        for attempt in range(attempts):
+            try:
+                return call()
+            except self._mlflow.exceptions.MlflowException as error:
+                if attempt == attempts - 1 or error.error_code not in (
+                    "BAD_REQUEST",
+                    "INTERNAL_ERROR",
+                    "TEMPORARILY_UNAVAILABLE",
+                ):
+                    raise
+                time.sleep(0.05 * 2**attempt)
+        raise AssertionError("unreachable")
+
+
+def _facts(line: str, version: Any) -> Facts:
+    try:
+        facts: Facts = manifest.from_data(Facts, json.loads(version.tags[TAG]))
+        return facts
+    except (ValueError, KeyError, TypeError) as error:
+        raise Corrupt(
+            f"expected tag {TAG} of version {version.version} of {PREFIX}{line} in MLflow as it "
+            f"was registered, found something else ({error}); set it back, others show its form"
+        ) from error
+
+
+def _aliases(model: Any) -> dict[Alias, int]:
+    return {alias: int(model.aliases[alias]) for alias in ALIASES if alias in model.aliases}
+
+
+def _description(facts: Facts) -> str:
+    lines = [
+        f"**{facts.concept}** ({facts.class_noun}), task {facts.task}, "
+        f"learned from version {facts.parent_version}. Gate: {facts.verdict}.",
+        "",
+        *(f"* {reason}" for reason in facts.reasons),
+    ]
+    return "\n".join(lines)[:4900]  # the column of MLflow's database holds 5000

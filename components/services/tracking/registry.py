@@ -1,0 +1,201 @@
+"""The registry of a line: versions that never change and three aliases that do.
+
+One protocol, two implementations that pass one contract suite: `MlflowRegistry`
+(`mlflow_store.py`) and `FolderRegistry` here. `promotion.py` moves the aliases.
+"""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from l2dm.errors import UnknownLine
+from l2dm.files import manifest
+
+Alias = Literal["champion", "challenger", "previous"]
+ALIASES: tuple[Alias, ...] = ("champion", "challenger", "previous")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the registry knows of a version without opening it.
+
+    `digest` is that of the Release door, `open` the gate's verdict, `scores` numbers of the new
+    concept's row.
+    """
+
+    task: str
+    concept: str
+    class_noun: str
+    parent_version: int
+    digest: str
+    open: bool
+    reasons: tuple[str, ...] = ()
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> Literal["open", "closed"]:
+        """The gate's answer in a word."""
+        return "open" if self.open else "closed"
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a line; numbers start at 1."""
+
+    number: int
+    facts: Facts
+
+
+class Registry(Protocol):
+    """What this project asks of a registry."""
+
+    def lines(self) -> tuple[str, ...]:
+        """Every line with a version, by name."""
+        ...
+
+    def register(self, line: str, release: Path, facts: Facts) -> int:
+        """A version that holds this Release folder; a task is one version.
+
+        Two runs of one task may both have learned it, one of them taken for dead; whose version has
+        the lower number is the task's. The facts of the other one are not kept.
+        """
+        ...
+
+    def versions(self, line: str) -> tuple[Version, ...]:
+        """Every version, oldest first; none for a line that is unknown."""
+        ...
+
+    def aliases(self, line: str) -> Mapping[Alias, int]:
+        """Which version each alias names; unset aliases are left out."""
+        ...
+
+    def every_alias(self) -> Mapping[str, Mapping[Alias, int]]:
+        """The aliases of every line with a version, in few requests for any number of lines."""
+        ...
+
+    def set_alias(self, line: str, alias: Alias, version: int) -> None:
+        """Point an alias at a version."""
+        ...
+
+    def drop_alias(self, line: str, alias: Alias) -> None:
+        """Unset an alias; no error when it is not set."""
+        ...
+
+    def fetch(self, line: str, version: int, to: Path) -> Path:
+        """Copy the Release folder of a version to `to`. Raises UnknownLine."""
+        ...
+
+
+class FolderRegistry:
+    """The twin without a server: `<folder>/<line>/<version>/` and `aliases.json` beside them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def lines(self) -> tuple[str, ...]:
+        """See Registry."""
+        return tuple(sorted(path.parent.name for path in self.folder.glob("*/1")))
+
+    def register(self, line: str, release: Path, facts: Facts) -> int:
+        """See Registry. The folder appears under its number by one rename: whole or not at all."""
+        known = version_of(self.versions(line), facts.task)
+        if known is not None:
+            return known
+        draft = self.folder / line / f".draft-{uuid.uuid4().hex}"
+        shutil.copytree(release, draft / "release")
+        (draft / "facts.json").write_text(json.dumps(manifest.to_data(facts)))
+        while True:
+            number = max((one.number for one in self.versions(line)), default=0) + 1
+            try:
+                os.rename(draft, self.folder / line / str(number))
+            except OSError:  # another writer took the number
+                if not (self.folder / line / str(number)).exists():
+                    raise
+                continue
+            first = version_of(self.versions(line), facts.task) or number
+            if first != number:  # another run of this task came first
+                shutil.rmtree(self.folder / line / str(number))
+            return first
+
+    def versions(self, line: str) -> tuple[Version, ...]:
+        """See Registry."""
+        found = []
+        for path in (self.folder / line).glob("[0-9]*/facts.json"):
+            facts: Facts = manifest.from_data(Facts, json.loads(path.read_text()))
+            found.append(Version(int(path.parent.name), facts))
+        return tuple(sorted(found, key=lambda version: version.number))
+
+    def aliases(self, line: str) -> Mapping[Alias, int]:
+        """See Registry."""
+        path = self.folder / line / "aliases.json"
+        found: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
+        return {alias: found[alias] for alias in ALIASES if alias in found}
+
+    def every_alias(self) -> Mapping[str, Mapping[Alias, int]]:
+        """See Registry."""
+        return {line: self.aliases(line) for line in self.lines()}
+
+    def set_alias(self, line: str, alias: Alias, version: int) -> None:
+        """See Registry."""
+        require_version(self, line, version)
+        self._write(line, {**self.aliases(line), alias: version})
+
+    def drop_alias(self, line: str, alias: Alias) -> None:
+        """See Registry."""
+        kept = {name: number for name, number in self.aliases(line).items() if name != alias}
+        self._write(line, kept)
+
+    def fetch(self, line: str, version: int, to: Path) -> Path:
+        """See Registry."""
+        require_version(self, line, version)
+        return copy_release(self.folder / line / str(version) / "release", to)
+
+    def _write(self, line: str, aliases: Mapping[Any, int]) -> None:
+        (self.folder / line).mkdir(parents=True, exist_ok=True)
+        manifest.write_text(self.folder / line / "aliases.json", json.dumps(dict(aliases)))
+
+
+def version_of(versions: tuple[Version, ...], task: str) -> int | None:
+    """The version that a task became, the first one if there are more; None when there is none."""
+    return next((version.number for version in versions if version.facts.task == task), None)
+
+
+def require_version(registry: Registry, line: str, version: int) -> Version:
+    """That version of that line. Raises UnknownLine, naming what there is."""
+    found = registry.versions(line)
+    for candidate in found:
+        if candidate.number == version:
+            return candidate
+    numbers = [candidate.number for candidate in found]
+    raise UnknownLine(
+        f"expected version {version} of line {line!r}, found versions {numbers}; "
+        "see `l2dm status` for what there is"
+    )
+
+
+def resolve(registry: Registry, line: str, name: str) -> int:
+    """The version number that "champion", "previous", "challenger" or "3" means.
+
+    Raises UnknownLine when the line has no such version or alias.
+    """
+    if name.isdigit():
+        return require_version(registry, line, int(name)).number
+    aliases = {str(alias): number for alias, number in registry.aliases(line).items()}
+    if name not in aliases:
+        raise UnknownLine(
+            f"expected a version number or one of {sorted(aliases)} for line {line!r}, "
+            f"found {name!r}; lines with versions: {list(registry.lines())}"
+        )
+    return aliases[name]
+
+
+def copy_release(source: Path, to: Path) -> Path:
+    """Copy a Release folder; what was at `to` is replaced."""
+    shutil.rmtree(to, ignore_errors=True)
+    shutil.copytree(source, to)
+    return to

@@ -1,0 +1,148 @@
+"""What looks at pictures: a CLIP model for alignment, a vision model for identity.
+
+Both come from the base's own folder (`clip/`, `identity/`) or from folders that the user names
+with L2DM's `--encoders`; a DINO folder goes through the same code as the pocket's own encoder.
+Preprocessing is read from `preprocessor_config.json`, without torchvision.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from l2dm.bases import devices
+from l2dm.bases import folder as base_folder
+from l2dm.errors import BadBase
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """side: pixels. mean, std: (3,) of pixel values in [0, 1]."""
+
+    side: int
+    mean: Tensor
+    std: Tensor
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """pictures: (B, 3, H, W) uint8. Returns (B, 3, side, side) float32, normalised."""
+        values = pictures.float() / 255
+        if values.shape[-1] != self.side:
+            values = functional.interpolate(
+                values, size=self.side, mode="bicubic", antialias=True, align_corners=False
+            ).clamp(0, 1)
+        return (values - self.mean.view(3, 1, 1)) / self.std.view(3, 1, 1)
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """Frozen encoders; every feature has unit length. Pictures and features are on the CPU."""
+
+    clip: Any
+    tokenizer: Any
+    clip_input: Preprocessing
+    vision: nn.Module
+    vision_input: Preprocessing
+    foreign: Tensor | None  # (m, d') identity features of the base's own distractors
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.vision.parameters()).device
+
+    @torch.no_grad()
+    def image(self, pictures: Tensor) -> Tensor:
+        """CLIP image features. pictures: (B, 3, H, W) uint8. Returns (B, d)."""
+        parts = []
+        for part in pictures.split(_BATCH):
+            pooled = self.clip.vision_model(self.clip_input(part).to(self.device)).pooler_output
+            parts.append(self.clip.visual_projection(pooled))
+        return _unit(parts)
+
+    @torch.no_grad()
+    def text(self, prompts: tuple[str, ...] | list[str]) -> Tensor:
+        """CLIP text features, (B, d)."""
+        tokens = self.tokenizer(
+            list(prompts),
+            padding="max_length",
+            max_length=self.clip.config.text_config.max_position_embeddings,
+            truncation=True,
+            return_tensors="pt",
+        )
+        pooled = self.clip.text_model(tokens.input_ids.to(self.device)).pooler_output
+        return _unit([self.clip.text_projection(pooled)])
+
+    @torch.no_grad()
+    def identity(self, pictures: Tensor) -> Tensor:
+        """Identity features (DINO's role). pictures: (B, 3, H, W) uint8. Returns (B, d')."""
+        parts = [
+            self.vision(self.vision_input(part).to(self.device)).pooler_output.flatten(1)
+            for part in pictures.split(_BATCH)
+        ]
+        return _unit(parts)
+
+    def distractors(self, count: int, pictures: Tensor | None = None) -> Tensor:
+        """Identity features of things that are none of the line's concepts, (m <= count, d').
+
+        The base's own list where it ships one, else of the given pictures (class pictures).
+        """
+        if self.foreign is not None:
+            return self.foreign[:count]
+        if pictures is None or len(pictures) == 0:
+            return torch.empty(
+                0, self.identity(torch.zeros(1, 3, 8, 8, dtype=torch.uint8)).shape[1]
+            )
+        return self.identity(pictures[:count])
+
+
+def load_encoders(
+    base: str, folder: Path | None = None, *, device: torch.device | None = None
+) -> Encoders:
+    """The encoders of a base, or of `folder` (holding `clip/` and `identity/`). Raises BadBase.
+
+    device: `devices.accelerator()` if none is named.
+    """
+    from transformers import AutoModel, CLIPModel, CLIPTokenizer
+
+    root = folder or base_folder.locate(base)
+    for part in ("clip", "identity"):
+        if not (root / part / "config.json").is_file():
+            raise BadBase(
+                f"encoders in {root}: expected {part}/ with a "
+                f"{'CLIPModel' if part == 'clip' else 'vision model such as DINO'} in safetensors, "
+                "found none; put it there or name a folder that has it"
+            )
+    clip = CLIPModel.from_pretrained(root / "clip", dtype=torch.float32, use_safetensors=True)
+    vision = AutoModel.from_pretrained(root / "identity", dtype=torch.float32, use_safetensors=True)
+    place = devices.prepared(device)
+    own = root / "clip" / "tokenizer_config.json"
+    words = root / "clip" if own.is_file() else root / "tokenizer"
+    foreign = root / "identity" / "distractors.safetensors"
+    return Encoders(
+        clip=clip.requires_grad_(False).eval().to(place),
+        tokenizer=CLIPTokenizer.from_pretrained(words),
+        clip_input=_preprocessing(root / "clip", clip.config.vision_config.image_size),
+        vision=vision.requires_grad_(False).eval().to(place),
+        vision_input=_preprocessing(root / "identity", getattr(vision.config, "image_size", 224)),
+        foreign=load_file(foreign)["features"].float() if foreign.is_file() else None,
+    )
+
+
+def _preprocessing(folder: Path, side: int) -> Preprocessing:
+    path = folder / "preprocessor_config.json"
+    config = json.loads(path.read_text()) if path.is_file() else {}
+    size = config.get("crop_size") or config.get("size") or side
+    if isinstance(size, dict):
+        size = size.get("shortest_edge") or size.get("height") or side
+    mean, std = config.get("image_mean", [0.5] * 3), config.get("image_std", [0.5] * 3)
+    return Preprocessing(int(size), torch.tensor(mean), torch.tensor(std))
+
+
+def _unit(parts: list[Tensor]) -> Tensor:
+    return functional.normalize(torch.cat(parts).float().cpu(), dim=-1)

@@ -1,0 +1,66 @@
+"""The sample sheets of a Scores door: where they lie, how they look, which are carried on.
+
+A sheet is one row of the first few pictures, shrunk, so that a line's history stays small.
+"""
+
+import shutil
+from pathlib import Path
+from urllib.parse import quote
+
+import torch
+from torch import Tensor
+
+from l2dm.doors import Scores
+from l2dm.files import images
+
+PICTURES = 4  # on a sheet
+SIDE = 96  # pixels; larger pictures are shrunk
+ROWS = 6  # latest rows whose sheets a door keeps, besides base, real and the row of learning
+
+
+def concept_path(row: str, name: str) -> str:
+    """What the model of a row draws for a concept."""
+    return f"sheets/{row}/{name}.png"
+
+
+def class_path(row: str, noun: str) -> str:
+    """What the model of a row draws for a class noun; the noun is quoted to be a file name."""
+    return f"sheets/{row}/class-{quote(noun, safe=' ')}.png"
+
+
+def real_path(name: str) -> str:
+    """The real pictures of a concept."""
+    return f"sheets/real/{name}.png"
+
+
+def strip(pictures: Tensor) -> Tensor:
+    """The first pictures of (n, 3, H, W) uint8 in one row, shrunk to at most SIDE, (3, h, w)."""
+    shown = pictures[:PICTURES]
+    longest = max(shown.shape[-2:])
+    if longest > SIDE:
+        size = [max(1, round(side * SIDE / longest)) for side in shown.shape[-2:]]
+        small = torch.nn.functional.interpolate(shown.float(), size=size, mode="area")
+        shown = small.round().to(torch.uint8)
+    return images.sheet(shown, PICTURES)
+
+
+def kept(scores: Scores) -> frozenset[str]:
+    """Sheets worth keeping of a line with these scores.
+
+    Base and real pictures, every concept as it was learned, and everything of the latest rows.
+    """
+    paths = {real_path(one.name) for one in scores.concepts}
+    nouns = {one.noun for one in scores.drift}
+    for row in ("base", *scores.rows[-ROWS:]):
+        paths |= {concept_path(row, one.name) for one in scores.concepts}
+        paths |= {class_path(row, noun) for noun in nouns}
+    learned = zip(scores.rows[1:], scores.concepts, strict=True)
+    return frozenset(paths | {concept_path(row, one.name) for row, one in learned})
+
+
+def carry(old: Path, new: Path, scores: Scores) -> None:
+    """Copy the sheets that are worth keeping from one Scores door's folder to the next."""
+    for path in sorted(kept(scores)):
+        if (old / path).is_file():
+            (new / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(old / path, new / path)

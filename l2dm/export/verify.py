@@ -1,0 +1,172 @@
+"""Read an export back with plain diffusers and compare it with this library, bit for bit.
+
+Together with `models.py`, `encoders.py` and the stand-alone `gated_pipeline.py` this is all of the
+library that knows diffusers.
+"""
+
+import contextlib
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from l2dm import doors
+from l2dm.bases import folder as base_folder
+from l2dm.bases.prompts import EVALUATION_TEMPLATES
+from l2dm.bases.sampling import Shot, draw_latents
+from l2dm.bases.stable_diffusion import Model
+from l2dm.errors import DoesNotFit
+from l2dm.spec import SamplingSpec
+
+LORA = "pytorch_lora_weights.safetensors"
+PIPELINE = "pipeline.py"
+EMBEDDINGS = "embeddings"
+SEED = 0
+STEPS = 4  # enough to pass every layer several times; a finished picture would prove no more
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What this library draws and reads, to be met by the exported files.
+
+    latents: (1, C, h, w). picture: (3, H, W) uint8. states: prompt -> text features (1, L, D).
+    """
+
+    prompt: str
+    steps: int
+    guidance: float
+    latents: Tensor
+    picture: Tensor
+    states: Mapping[str, Tensor]
+
+
+def adapter_name(line: str) -> str:
+    """A name for diffusers: part of no weight's name, or its loader warns of missing keys."""
+    return f"l2dm_line_{line}"
+
+
+def reference(model: Model, concepts: Sequence[doors.Concept]) -> Reference:
+    """One picture of the newest concept, and the text features of every concept's prompt."""
+    prompts = [EVALUATION_TEMPLATES[0].format(concept.phrase) for concept in concepts]
+    spec = SamplingSpec(steps=min(STEPS, model.steps), guidance=model.guidance)
+    latents = draw_latents(model, [Shot(prompts[-1], SEED)], spec)
+    with torch.no_grad():
+        states = {prompt: model.read([prompt]).states for prompt in prompts}
+    picture = model.decode(latents)[0]
+    return Reference(prompts[-1], spec.steps, model.guidance, latents, picture, states)
+
+
+def verify(folder: Path, base: Path, record: doors.Adapter, line: str, wanted: Reference) -> None:
+    """Draw the same from the files in `folder`. Raises DoesNotFit unless it is equal.
+
+    Latents and text features must be equal bit for bit. Pixels may differ by one of 255 where
+    diffusers' rounding to bytes and ours meet a tie.
+    """
+    with _quiet():
+        pipe = open_export(folder, base, record, line)
+        problems = _text_problems(pipe, wanted) + _picture_problems(pipe, wanted)
+    if problems:
+        raise DoesNotFit(
+            f"expected plain diffusers to draw from the exported files what this library draws, "
+            f"found: {'; '.join(problems)}; nothing was written; compare the installed diffusers "
+            "with constraints.txt"
+        )
+
+
+def open_export(folder: Path, base: Path, record: doors.Adapter, line: str) -> Any:
+    """The pipeline that the export's README describes, on the CPU in float32."""
+    from diffusers import StableDiffusionPipeline
+
+    match record.kind:
+        case "lowrank":
+            pipe = _pipeline(StableDiffusionPipeline, base)
+            pipe.load_lora_weights(folder, weight_name=LORA, adapter_name=adapter_name(line))
+        case "gated":
+            pipe = _pipeline(_written(folder / PIPELINE).GatedStableDiffusionPipeline, base)
+            pipe.load_gated(folder)
+            return pipe
+        case _:
+            pipe = _pipeline(StableDiffusionPipeline, folder)
+    files = [str(folder / EMBEDDINGS / f"{one.name}.safetensors") for one in record.concepts]
+    pipe.load_textual_inversion(files)
+    return pipe
+
+
+def _pipeline(kind: Any, folder: Path) -> Any:
+    """The safety checker is left out: on noise it answers with a black picture."""
+    half = {"variant": "fp16"} if base_folder.variant(folder) else {}
+    pipe = kind.from_pretrained(
+        folder,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+        use_safetensors=True,
+        dtype=torch.float32,
+        **half,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def _written(path: Path) -> ModuleType:
+    """The module in a file, not this library's copy of it.
+
+    `custom_pipeline=` needs a home folder that can be written; the tests go that way.
+    """
+    spec = importlib.util.spec_from_file_location("l2dm_exported_pipeline", path)
+    if spec is None or spec.loader is None:
+        raise DoesNotFit(f"expected a Python file at {path}, found none; export again")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _text_problems(pipe: Any, wanted: Reference) -> list[str]:
+    with torch.no_grad():
+        return [
+            f"other text features for {prompt!r}"
+            for prompt, states in wanted.states.items()
+            if not torch.equal(pipe.encode_prompt(prompt, "cpu", 1, False)[0], states)
+        ]
+
+
+def _picture_problems(pipe: Any, wanted: Reference) -> list[str]:
+    seen: dict[str, Tensor] = {}
+
+    def look(pipe: Any, step: int, timestep: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        seen.update(tensors)
+        return tensors
+
+    unit = pipe(
+        wanted.prompt,
+        num_inference_steps=wanted.steps,
+        guidance_scale=wanted.guidance,
+        generator=torch.Generator().manual_seed(SEED),
+        output_type="pt",
+        callback_on_step_end=look,
+    ).images[0]
+    difference = (seen["latents"] - wanted.latents).abs().max().item()
+    levels = ((unit * 255).round().int() - wanted.picture.int()).abs().max().item()
+    problems = [] if difference == 0 else [f"latents that differ by {difference:.2g}"]
+    return problems + ([] if levels == 0 else [f"pixels that differ by {levels} of 255"])
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without diffusers' loading bar and its notice that a LoRA has no text encoder part."""
+    from diffusers.utils import logging
+
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if shown:
+            logging.enable_progress_bar()

@@ -1,0 +1,125 @@
+"""What `train` does in each of its processes: doors to a lesson, a lesson to an adapter."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from l2dm import doors
+from l2dm import spec as specs
+from l2dm.bases import attach
+from l2dm.bases.prompts import TEMPLATES
+from l2dm.bases.stable_diffusion import Model, load_base
+from l2dm.context import Context, write_door
+from l2dm.files import manifest
+from l2dm.files.images import stack
+from l2dm.files.manifest import Door
+from l2dm.methods.contract import Method
+from l2dm.methods.gated import Gated
+from l2dm.methods.l2dm import L2DM
+from l2dm.methods.lesson import Lesson, Pool
+from l2dm.methods.sequential import Sequential
+from l2dm.releases import folder as releases
+from l2dm.replay import class_pictures
+from l2dm.training.fit import OnStep, fit
+from l2dm.training.ranks import Team
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The folders that a concept is learned from."""
+
+    task: Path
+    parent: Path
+    prior: Path
+    memory: Path
+
+
+def learn(
+    sources: Sources,
+    out: Path,
+    context: Context,
+    team: Team,
+    *,
+    work: Path | None = None,
+    on_step: OnStep | None = None,
+) -> Door[doors.Adapter] | None:
+    """Learn the concept; rank 0 of the team writes the door and returns it, the others None."""
+    task = manifest.read(sources.task, doors.Task)
+    bank = manifest.read(sources.memory, doors.Memory)
+    classes = manifest.read(sources.prior, doors.Prior)
+    old = releases.adapter_of(sources.parent)
+    spec = context.spec.train
+    model = load_base(context.base, device=team.device)
+    inputs = {
+        "task": task.digest,
+        "adapter": old.digest,
+        "prior": classes.digest,
+        "memory": bank.digest,
+    }
+    key = json.dumps([inputs, specs.to_json(context.spec)])
+    lesson = _lesson(model, task, old, classes, bank)
+    learned, curve = fit(
+        method_of(spec), model, lesson, spec, work=work, key=key, on_step=on_step, team=team
+    )
+    if team.rank != 0:
+        return None
+    record = doors.Adapter(
+        method=spec.method,
+        kind=learned.kind,
+        concepts=(*old.record.concepts, task.record.concept),
+        base=model.fingerprint,
+        parent=old.digest,
+        settings=learned.settings,
+    )
+
+    def fill(draft: Path) -> None:
+        attach.save(draft, learned.weights, learned.rows)
+        (draft / "curve.json").write_text(json.dumps({"terms": curve}))
+
+    return write_door(out, record, fill, context, inputs)
+
+
+def method_of(spec: specs.TrainSpec) -> Method:
+    """The page of the spec's method."""
+    match spec.method:
+        case "l2dm":
+            return L2DM(spec)
+        case "gated":
+            return Gated(spec)
+        case "sequential":
+            return Sequential(spec)
+
+
+def pictures_of(task: Door[doors.Task]) -> Tensor:
+    """The pictures of a task, (n, 3, H, W) uint8."""
+    return stack([task.path(name) for name in task.record.pictures])
+
+
+def _lesson(
+    model: Model,
+    task: Door[doors.Task],
+    parent: Door[doors.Adapter],
+    classes: Door[doors.Prior],
+    bank: Door[doors.Memory],
+) -> Lesson:
+    pictures = pictures_of(task)
+    mirrored = torch.cat([pictures, pictures.flip(-1)])  # a concept seen from both sides
+    wordings = tuple(template.format(task.record.concept.phrase) for template in TEMPLATES)
+    short = load_file(bank.path(releases.SHORT_TERM))["latents"]
+    latents = load_file(classes.path(class_pictures.LATENTS))
+    captions = [classes.record.captions[noun] for noun in classes.record.nouns]
+    return Lesson(
+        concept=task.record.concept,
+        parent=parent,
+        new=Pool(model.encode(mirrored).cpu(), (wordings,) * len(mirrored)),
+        replay=Pool(short, tuple((entry.prompt,) for entry in bank.record.short_term)),
+        prior=Pool(
+            torch.cat([latents[noun] for noun in classes.record.nouns]),
+            tuple((caption,) for captions_ in captions for caption in captions_),
+        ),
+        seed=task.record.seed,
+    )

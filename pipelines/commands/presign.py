@@ -1,0 +1,116 @@
+"""An upload that somebody without credentials sends: presigned requests, concept.json last.
+
+The folder is checked here as `l2dm submit` checks it, and what was checked is what may be sent: the
+bytes of every picture and of concept.json are part of their signature.
+"""
+
+import hashlib
+import json
+import shlex
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.services.line import status_cache
+from components.services.line.uploads import FILE, Uploads, stored_name, to_bytes
+from components.services.store.open import probe
+from components.services.store.s3 import S3Objects
+from l2dm.doors import Concept
+from l2dm.errors import BadStore
+from l2dm.spec import IntakeSpec
+from l2dm.uploads import check as uploads
+from pipelines.commands.operations import Place
+
+LENGTH = "content-length"  # every client says it by itself
+
+
+@dataclass(frozen=True)
+class Request:
+    """A PUT to be sent as it is. file: of the folder, whose bytes it carries; "": it has a body."""
+
+    url: str
+    headers: Mapping[str, str]
+    file: str = ""
+    body: str = ""
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """As --json prints it."""
+        what = {"file": self.file} if self.file else {"body": self.body}
+        return {"method": "PUT", "url": self.url, "headers": dict(self.headers), **what}
+
+
+def presign(
+    place: Place, pictures: Path, concept: Concept, spec: IntakeSpec, seconds: int
+) -> tuple[Request, ...]:
+    """What to send for an upload of these pictures, in this order; nothing is written.
+
+    Raises BadUpload with every problem, BadStore where the state is in a folder or the store does
+    not honour conditions.
+    """
+    home, line = place.home, place.line
+    store = home.store
+    if not isinstance(store, S3Objects):
+        raise BadStore(
+            f"expected the state in s3://bucket/prefix, since nobody can send to a folder, found "
+            f"{home.place}; use `l2dm submit`"
+        )
+    probe(store)
+    taken = status_cache.taken(home, line, status_cache.read(home, line, place.registry))
+    if concept.name not in taken and Uploads(store, line).digest(concept.name):
+        taken[concept.name] = "its upload has ended, and only `l2dm submit` may replace that"
+    with tempfile.TemporaryDirectory() as scratch:
+        upload = uploads.submit(pictures, Path(scratch), line, concept, spec, taken)
+        facts = json.loads((Path(scratch) / line / concept.name / FILE).read_bytes())
+    files = {_sha256(one.read_bytes()): one for one in pictures.iterdir() if one.is_file()}
+    folder, requests = f"inbox/{line}/{concept.name}/", list[Request]()
+    for listed, picture in zip(facts["pictures"], upload.pictures, strict=True):
+        path = files[picture.sha256]
+        listed["name"] = stored_name(picture.name, picture.sha256)
+        signed = store.presign(
+            folder + listed["name"],
+            sha256=picture.sha256,
+            size=path.stat().st_size,
+            expires=seconds,
+        )
+        requests.append(Request(signed.url, signed.headers, file=path.name))
+    body = to_bytes(facts)
+    signed = store.presign(
+        folder + FILE, sha256=_sha256(body), size=len(body), expires=seconds, new=True
+    )
+    return (*requests, Request(signed.url, signed.headers, body=body.decode()))
+
+
+def script(requests: Sequence[Request], seconds: int) -> str:
+    """The same for a shell in the folder of the pictures; needs curl and no credentials."""
+    return "\n".join(
+        [
+            "#!/bin/sh",
+            f"# To be run beside the pictures within {seconds} seconds, by whoever has it.",
+            "set -eu",
+            *map(_curl, requests),
+        ]
+    )
+
+
+def _curl(request: Request) -> str:
+    return " ".join(shlex.quote(word) for word in _words(request))
+
+
+def _words(request: Request) -> Iterator[str]:
+    yield from ("curl", "--fail", "--silent", "--show-error", "--request", "PUT")
+    for name, value in request.headers.items():
+        if name != LENGTH:
+            yield from ("--header", f"{name}: {value}")
+    yield from ("--header", "content-type:", "--header", "expect:")  # curl's own, none of ours
+    if request.file:
+        yield from ("--upload-file", f"./{request.file}")
+    else:
+        yield from ("--data-binary", request.body)
+    yield request.url
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,390 @@
+"""The dispatcher: looks at the world and moves every line one step towards "nothing waits".
+
+It is a reconciler, not an event handler: an event is only a reason to look sooner. Whatever died in
+between, the next look goes on from the records. Many dispatchers may run: the lease of a line lets
+one act, and every decision is a record that is created on condition that nothing was recorded since
+it was read.
+"""
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from components.services.line.checks import CONCEPT as CHECK
+from components.services.line.leases import Keeper, Lease, Leases
+from components.services.line.ledger import Ledger, Started
+from components.services.line.records import Records
+from components.services.line.run_journal import Failure
+from components.services.line.uploads import Uploads
+from components.services.store.home import Home
+from components.services.tracking.registry import Registry
+from l2dm.errors import Conflict, L2dmError, LineBusy, LostLease, TrackingFailed
+from pipelines.dispatcher import repair
+from pipelines.dispatcher import retries as pauses
+from pipelines.dispatcher.alias_drift import AliasWatch
+from pipelines.dispatcher.due_checks import Clock, Retries
+from pipelines.dispatcher.end_upload import cancelled, end_badly, end_cancelled, land, sweep
+from pipelines.dispatcher.inbox_polling import Inboxes
+from pipelines.dispatcher.retries import Pauses
+from pipelines.dispatcher.watched_runs import Leaving
+from pipelines.places.run_here import Job
+from pipelines.places.runs import Look, Runs, run_name
+
+log = logging.getLogger(__name__)
+
+Moved = Literal[
+    "idle", "busy", "waits", "started", "running", "retried", "ended", "again", "broken",
+    "checking", "unchecked",
+]  # fmt: skip
+ANEW = ("StaleParent",)  # the task is begun again from the champion of then
+NEVER = "NotStarted"
+OUTAGES = (NEVER, "TrackingFailed", "MlflowException", "BadStore", "ClosedStore", "ConnectionError")
+LONGER = 10  # times as many attempts when a server did not answer: the upload is not to blame
+GLANCES = 16  # lines that are looked at together; most of that time is waiting for the store
+DEAF = 15.0  # seconds before a registry that did not answer is asked again
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How often an upload is tried, how many lines learn at once, and what is looked at seldom.
+
+    Seconds. backoff: before the second try, doubled for each further one. whole: between two whole
+    listings of a line's inbox, which find what was put over an upload that has ended, and halves.
+    half: after its last file, until an upload without concept.json is swept. aliases: between two
+    comparisons of every alias with the records.
+    """
+
+    attempts: int = 3
+    backoff: float = 30.0
+    parallel: int = 1  # runs at once of this dispatcher, over all lines
+    whole: float = 600.0
+    half: float = repair.HALF
+    aliases: float = 60.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every run of this dispatcher is given: load name of the base, spec as JSON."""
+
+    base: str
+    spec: str
+
+
+class Dispatcher:
+    """One process that reconciles all lines of a state folder."""
+
+    def __init__(
+        self,
+        home: Home,
+        runs: Runs,
+        registry: Callable[[], Registry],
+        settings: Settings,
+        policy: Policy = Policy(),
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._home, self._runs, self._registry = home, runs, registry
+        self._settings, self._policy, self._clock = settings, policy, clock
+        self._keeper = Keeper(Leases(home.store))
+        self._owner = uuid.uuid4().hex[:12]
+        self._locks: dict[str, threading.Lock] = {}
+        self._lines: dict[str, Records] = {}
+        self._leaving = Leaving(home, runs, clock)
+        self._pauses = Pauses(clock)
+        self._inboxes = Inboxes(home, policy.whole, policy.half, clock, self._sweep_halves)
+        self._aliases = AliasWatch(registry, policy.aliases)
+        self._deaf = -float("inf")
+        self._refusals: dict[str, tuple[str, str]] = {}  # the last run that could not start, why
+        retries = Retries(policy.attempts, policy.backoff)
+        self._checks = Clock(home, runs, settings.base, settings.spec, retries, clock=clock)
+
+    def look(self) -> dict[str, Moved]:
+        """One pass over all lines, the one that was served longest ago first."""
+        return dict(one for one in self.passing() if one)
+
+    def passing(self) -> Iterator[tuple[str, Moved] | None]:
+        """The same, each line as it was looked at: idle ones first, many at a time.
+
+        None: nothing to tell, but a moment to do something else.
+        """
+        for line in self._keeper.held():  # a place that is free now is for whoever is first in line
+            self._told(line, self._let_go)
+            yield None
+        lines, left = self._home.lines(), []
+        with ThreadPoolExecutor(max(1, min(GLANCES, len(lines)))) as pool:
+            for line, idle in zip(lines, pool.map(self._glance, lines), strict=True):
+                self._keeper.goes_on()
+                if idle:
+                    yield line, "idle"
+                else:
+                    left.append(line)
+        for line in sorted(left, key=self._last_served):
+            yield line, self.reconcile(line)
+        known = {line: self._records(line).known for line in lines}
+        for line in self._aliases.wrong(known) if time.monotonic() > self._deaf else ():
+            self._told(line, self._set_back)
+
+    def reconcile(self, line: str, *, whole: bool = False) -> Moved:
+        """Move one line one step. Idempotent; safe in several processes at once.
+
+        Whatever is wrong with one line is told and leaves the others alone. whole: list its inbox
+        whole, because something about it is known to have changed.
+        """
+        if whole:
+            self._inboxes.wake(line)
+        return self._told(line, self._reconcile)
+
+    def lines(self) -> frozenset[str]:
+        """Lines that have records or an upload. Raises BadStore."""
+        return frozenset(self._home.lines())
+
+    def kept(self, line: str) -> tuple[Records, Uploads]:
+        """What was read of a line, for whoever looks over our shoulder."""
+        return self._records(line), self._inboxes.of(line)
+
+    def __enter__(self) -> Self:
+        """From now on leases are renewed however long a look takes."""
+        self._keeper.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """End the heartbeat. Leases expire, but for those of runs that go on without us."""
+        self._keeper.close()
+        if self._runs.lasting:
+            self._keeper.leave()
+
+    def _told(self, line: str, act: Callable[[str], Moved]) -> Moved:
+        self._keeper.goes_on()
+        try:
+            with self._lock(line):
+                return act(line)
+        except (L2dmError, OSError) as error:
+            if isinstance(error, TrackingFailed):
+                self._deaf = time.monotonic() + DEAF
+            log.error("line %s is left as it is: %s", line, error)
+        except Exception:  # of ours, on what nobody thought of: the other lines must go on
+            log.exception("line %s is left as it is", line)
+        return "broken"
+
+    def _glance(self, line: str) -> bool:
+        """Whether a line is idle: two requests. What else there is, `reconcile` finds and tells."""
+        with self._lock(line):
+            if line in self._leaving or self._keeper.holds(line):
+                return False
+            try:
+                ledger = self._records(line).state()
+                self._records(line).compact()
+                if ledger.active or ledger.checks.running or self._inboxes.is_due(line):
+                    return False
+                if self._checks.due(line, ledger) is not None:
+                    return False
+                return not self._inboxes.of(line).open([*ledger.concepts.values()])
+            except Exception:  # noqa: BLE001 - whatever it is, `reconcile` meets it and tells
+                return False
+
+    def _let_go(self, line: str) -> Moved:
+        ledger = self._records(line).state()
+        busy = ledger.active is not None or ledger.checks.running is not None
+        if not busy and not self._leaving.leaves(line, self._records(line).state):
+            self._keeper.free(line)
+        return "again"
+
+    def _reconcile(self, line: str) -> Moved:
+        ledger = self._records(line).state()
+        before = (ledger.active, ledger.checks.running)
+        run = ledger.active or ledger.checks.running
+        self._leaving.end_superseded(line, run)
+        if run is None:
+            return self._begin(line, ledger)
+
+        def settle(lease: Lease, now: Ledger) -> Moved:
+            if (now.active, now.checks.running) != before:
+                return "again"  # somebody acted before we held the line
+            if now.active is not None:  # it may have recorded its task meanwhile
+                return self._settle(line, lease, now, now.active)
+            return self._settle_check(line, lease, now)
+
+        return self._holding(line, settle, run.fence if self._runs.lasting else 0)
+
+    def _begin(self, line: str, ledger: Ledger) -> Moved:
+        """What a line without a run does next: a check that is due, or its oldest upload."""
+        if self._leaving.leaves(line, self._records(line).state):
+            return "running"
+        self._keeper.free(line)  # of the run that ended: the next one gets another number
+        seed, last = self._checks.due(line, ledger), ledger.last
+        waits = self._inboxes.waiting(line, ledger)
+        if not waits and seed is None:
+            return "idle"
+        unwanted = cancelled(self._inboxes.of(line), ledger, waits) if waits else {}
+        later = not waits or self._pauses.lasts(line, waits[0], self._records(line))
+        if ledger.checks.last and not later:
+            seed = None  # in turns: a check that is always due must not keep uploads waiting
+        if not unwanted and ((seed is None and later) or self._is_full()):
+            return "waits"
+
+        def begin(lease: Lease, now: Ledger) -> Moved:
+            if now.last != last:
+                return "again"  # somebody acted before we held the line
+            if unwanted:
+                end_cancelled(self._home, line, unwanted, last)
+                self._keeper.free(line)
+                return "ended"
+            if seed is not None:  # before an upload: a busy line is checked, too
+                run = self._checks.start(line, seed, lease, now, self._records(line))
+                self._leaving.add(line, run)
+                return "checking"
+            return self._start(line, lease, waits[0])
+
+        try:
+            return self._holding(line, begin)
+        except (L2dmError, OSError):
+            # nothing learns: whoever is to mend the line must be able to hold it
+            with suppress(L2dmError, OSError):
+                self._keeper.free(line)
+            raise
+
+    def _holding(self, line: str, act: Callable[[Lease, Ledger], Moved], run: int = 0) -> Moved:
+        """Act under the line's lease on what its events say then. run: see Leases.take."""
+        try:
+            lease = self._keeper.hold(line, self._owner, run)
+            return act(lease, self._records(line).state())
+        except LineBusy:
+            return "busy"
+        except (Conflict, LostLease) as error:
+            log.warning("line %s: %s", line, error)
+            if isinstance(error, LostLease):  # else it is ours still: the next look acts
+                self._keeper.forget(line)
+            return "again"
+
+    def _start(self, line: str, lease: Lease, concept: str) -> Moved:
+        if time.monotonic() < self._deaf:
+            self._keeper.free(line)
+            return "waits"
+        found, records = self._inboxes.of(line).commitment(concept), self._records(line)
+        mended = repair.mend(self._home, self._registry, records, line)
+        ledger = records.state() if mended else records.known
+        if ledger.active or not found.digest:  # withdrawn since
+            return "again"
+        attempt = 1 + ledger.attempts(concept, found.digest)
+        name = run_name(line, ledger.last + 1, concept, found.digest, attempt)
+        records.append_next(
+            ledger.last,
+            "started",
+            concept=concept,
+            upload=found.digest,
+            mark=found.mark,
+            run=name,
+            attempt=attempt,
+            fence=lease.fence,
+        )
+        base, spec = self._settings.base, self._settings.spec
+        try:
+            self._runs.start(name, Job(line, concept, base, spec, self._home, lease.fence))
+        except (L2dmError, OSError) as error:
+            self._refusals[line] = (name, str(error))
+            raise
+        self._leaving.add(line, Started(concept, found.digest, name, attempt, lease.fence))
+        return "started"
+
+    def _settle(self, line: str, lease: Lease, ledger: Ledger, run: Started) -> Moved:
+        found, wanted = self._runs.look(run.run), ledger.concepts[run.concept].cancelled
+        if found.state == "running":
+            if lease.fence == run.fence and not wanted:
+                self._leaving.add(line, run)  # also where another dispatcher started it
+                return "running"
+            self._runs.stop(run.run)  # of a dispatcher that was taken for dead: it may not promote
+            found = Look("failed", text="the dispatcher that watched it was not heard of")
+        if found.state == "absent":  # refused, or we died between the record and the start
+            name, error = self._refusals.get(line, ("", ""))
+            why = f"it was never started: {error}" if name == run.run else "it was never started"
+            found = Look("failed", Failure("start", NEVER, (why,)))
+        if found.state == "succeeded":
+            found = Look("failed", text="it ended without a release")
+        task = ledger.concepts[run.concept].task
+        if task and ledger.version_of(task):  # it died after its promotion: all but its end is done
+            if repair.mend(self._home, self._registry, self._records(line), line):
+                return "again"
+            land(self._home, self._registry(), self._records(line), line, run.concept)
+            return self._over(line, run)
+        if wanted:
+            end_badly(self._home, line, run.concept, None, wanted, after=ledger.last)
+            return self._over(line, run)
+        return self._failed(line, ledger.last, run, found)
+
+    def _settle_check(self, line: str, lease: Lease, ledger: Ledger) -> Moved:
+        run = ledger.checks.running
+        assert run is not None
+        moved = self._checks.settle(line, lease, ledger, self._records(line))
+        if moved == "checking":
+            self._leaving.add(line, Started(CHECK, "", run.run, run.attempt, run.fence))
+        return moved
+
+    def _failed(self, line: str, last: int, run: Started, look: Look) -> Moved:
+        """Refused for good, or tried again later, or failed for good."""
+        kind = look.failure.kind if look.failure else ""
+        limit = self._policy.attempts * (LONGER if kind in OUTAGES else 1)
+        if kind == "BadUpload" or run.attempt >= limit:
+            end_badly(self._home, line, run.concept, look.failure, look.text, after=last)
+            return self._over(line, run)
+        event = self._records(line).append_next(
+            last,
+            "retried",
+            concept=run.concept,
+            run=run.run,
+            step=look.failure.step if look.failure else None,
+            reasons=list(look.failure.problems if look.failure else (look.text,)),
+            anew=kind in ANEW,
+            pause=pauses.seconds(self._policy.backoff, run.attempt),
+        )
+        self._pauses.begin(line, event)
+        return "retried"
+
+    def _over(self, line: str, run: Started) -> Moved:
+        sweep(self._home, line, run.concept)
+        self._keeper.free(line)
+        return "ended"
+
+    def _sweep_halves(self, line: str) -> None:
+        try:
+            self._keeper.hold(line, self._owner)
+        except (LineBusy, LostLease):  # another one's line: it sweeps
+            return
+        try:
+            repair.sweep_halves(self._home, self._records(line), line, self._policy.half)
+        finally:
+            self._keeper.free(line)
+
+    def _is_full(self) -> bool:
+        return len(self._keeper.held()) >= self._policy.parallel
+
+    def _set_back(self, line: str) -> Moved:
+        records = self._records(line)
+        # a run is under way, here or with a dispatcher to come: the line's next task mends first
+        if self._keeper.holds(line) or records.state().active is not None:
+            return "busy"
+        try:
+            self._keeper.hold(line, self._owner)
+        except (LineBusy, LostLease):
+            return "busy"
+        try:
+            if records.state().active is None:
+                repair.mend(self._home, self._registry, records, line)
+        finally:
+            self._keeper.free(line)
+        return "again"
+
+    def _records(self, line: str) -> Records:
+        """Kept over passes, because what was read of them never changes."""
+        return self._lines.setdefault(line, Records(self._home.store, line))
+
+    def _lock(self, line: str) -> threading.Lock:
+        return self._locks.setdefault(line, threading.Lock())
+
+    def _last_served(self, line: str) -> tuple[str, str]:
+        return (self._records(line).known.served, line)

@@ -1,0 +1,103 @@
+"""What is recorded and swept when a run of an upload has ended without a release, or with one."""
+
+import shutil
+from collections.abc import Iterable, Mapping
+
+from components.services.line import status_cache
+from components.services.line.ledger import ENDINGS, ConceptState, Ledger
+from components.services.line.promotion import repair
+from components.services.line.records import Records
+from components.services.line.run_journal import Failure
+from components.services.line.uploads import Commitment, Uploads
+from components.services.store.home import Home
+from components.services.tracking.registry import Registry, require_version
+from l2dm.errors import L2dmError
+
+
+def end_badly(
+    home: Home,
+    line: str,
+    concept: str,
+    failure: Failure | None,
+    text: str,
+    *,
+    after: int | None = None,
+    looked: Commitment | None = None,
+) -> ConceptState:
+    """Record `refused` with the reasons, or `failed` with step and error.
+
+    It is the end of the upload that the records say was tried, whatever lies in its place now.
+    text: what is known when no step could say why. after: number of the event that must be the
+    last one, or Conflict is raised. looked: what was there before it was tried, where no event
+    names it; else what is there. Raises L2dmError when the upload had ended already and only
+    what comes after failed.
+    """
+    refused = failure is not None and failure.kind == "BadUpload"
+    reasons = failure.problems if failure else (text,)
+    if failure and not refused:
+        reasons = tuple(f"step {failure.step}: {failure.kind}: {one}" for one in reasons)
+    records, uploads = Records(home.store, line), Uploads(home.store, line)
+    known, found = records.concept(concept), looked or uploads.commitment(concept)
+    named = known is not None and known.upload != "" and known.state not in ENDINGS
+    if known and named and (looked is None or known.state == "learning"):
+        found = Commitment(known.upload, known.mark)
+    if known and known.state in ENDINGS and known.upload == found.digest:
+        raise L2dmError(
+            f"concept {concept!r} was {known.state} as version {known.version}, but "
+            f"what comes after failed: {'; '.join(reasons)}"
+        )
+    there = uploads.digest(concept) == found.digest
+    ended = ConceptState(
+        concept,
+        uploads.class_noun(concept) if there else known.class_noun if known else "",
+        "refused" if refused else "failed",
+        reasons=reasons,
+        task=known.task if known and known.state in ("learning", "waiting") else "",
+        upload=found.digest,
+        mark=found.mark,
+    )
+    step = failure.step if failure else None
+    if after is None:
+        records.end(ended, step=step)
+    else:
+        records.end_next(after, ended, step=step)
+    return ended
+
+
+def cancelled(uploads: Uploads, ledger: Ledger, waiting: Iterable[str]) -> dict[str, str]:
+    """Those of the waiting uploads that somebody wants to end, with who and why."""
+    asked = [state for name in waiting if (state := ledger.concepts.get(name)) and state.cancelled]
+    # other pictures under the same name are another upload
+    return {one.name: one.cancelled for one in asked if one.upload == uploads.digest(one.name)}
+
+
+def end_cancelled(home: Home, line: str, unwanted: Mapping[str, str], last: int) -> None:
+    """End waiting uploads as `failed`, with who cancelled them and why. Raises Conflict."""
+    for number, (name, why) in enumerate(unwanted.items()):
+        end_badly(home, line, name, None, why, after=last + number)
+
+
+def land(home: Home, registry: Registry, records: Records, line: str, concept: str) -> None:
+    """End an upload whose promotion is recorded, and whose run died before its end was."""
+    ledger = records.state()
+    state = ledger.concepts[concept]
+    version = ledger.version_of(state.task) or 0
+    status_cache.forget(home, line)
+    repair(registry, records, line)
+    facts = require_version(registry, line, version).facts
+    ended = ConceptState(
+        concept,
+        facts.class_noun,
+        "promoted",
+        version=version,
+        reasons=facts.reasons,
+        task=state.task,
+        upload=state.upload,
+    )
+    records.end(ended, scores=dict(facts.scores))
+
+
+def sweep(home: Home, line: str, concept: str) -> None:
+    """Remove checkpoints and the doors of a finished run: the release is in the registry."""
+    shutil.rmtree(home.work(line, concept), ignore_errors=True)
+    shutil.rmtree(home.run(line, concept) / "pipeline", ignore_errors=True)
