@@ -25,7 +25,8 @@ test: $(READY)
 	$(SUITE) $(PYTEST)
 
 # Against real servers: radosgw, PostgreSQL and MLflow from apt and pip, on loopback.
-INTEGRATION := tests/integration tests/pipelines/test_presigning.py $(addprefix tests/components/test_,objects.py s3.py presigned.py uploads.py webhook.py)
+INTEGRATION := tests/integration tests/pipelines/commands/test_presign.py \
+	$(addprefix tests/components/services/,store/test_objects.py store/test_s3.py store/test_presigned.py line/test_uploads.py wakeups/test_webhook.py)
 
 servers: $(READY)
 	sh tests/integration/install.sh
@@ -33,7 +34,7 @@ servers: $(READY)
 		-c .venv/constraints.txt -c .venv/torch.txt -e '.[dev,server]'
 
 test-integration: servers
-	$(BIN)/python tests/integration/servers.py $(BIN)/python -m pytest $(INTEGRATION) $(PYTEST)
+	$(BIN)/python -m tests.integration.servers $(BIN)/python -m pytest $(INTEGRATION) $(PYTEST)
 
 # Everything dies at random, on the same servers; exits non-zero when an upload or a version is lost.
 SEED ?= 1
@@ -52,7 +53,7 @@ CONTAINERS := $(addprefix tests/infra/test_,containers.py team_stack.py)
 
 test-containers: $(READY)
 	sh tests/infra/install.sh
-	$(BIN)/python tests/image_engine.py $(BIN)/python -m pytest $(CONTAINERS) $(PYTEST)
+	$(BIN)/python -m tests.worlds.image_engine $(BIN)/python -m pytest $(CONTAINERS) $(PYTEST)
 
 # The images l2dm and l2dm-service; settings: infra/image/build.sh
 image:

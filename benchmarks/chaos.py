@@ -32,8 +32,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from integration import servers
-
 from benchmarks import ROOT
 from benchmarks.chaos_check import Counts, count, story
 from benchmarks.chaos_processes import BLURRED, ECHO, Role
@@ -42,6 +40,7 @@ from components.services.line.uploads import Uploads
 from components.services.store.home import Home
 from components.services.tracking.mlflow_registry import MlflowRegistry
 from l2dm.errors import L2dmError
+from tests.integration import servers
 
 KINDS = {  # what happens every few seconds, and how often of a hundred times
     "kill run": 30,

@@ -25,8 +25,6 @@ from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from fast_runs import keep_contracts
-
 from benchmarks import ROOT
 from components.services.line import leases
 from components.services.line.run_journal import Failure
@@ -42,6 +40,7 @@ from pipelines.dispatcher.dispatcher import Dispatcher, Policy, Settings
 from pipelines.dispatcher.loop import follow
 from pipelines.places.run_here import Job, RunFailed
 from pipelines.places.runs import Child, LocalRuns, Look, execute
+from tests.worlds.fast_runs import keep_contracts
 
 ECHO = ROOT / "tests" / "components" / "echo_model.py"
 LEASE_SECONDS = 8.0

@@ -17,13 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
-from integration import servers
-from paused import Aftermath, Stage
-
 from benchmarks import ROOT
 from benchmarks.chaos_processes import ECHO
 from components.services.store.home import Home
 from components.services.tracking.mlflow_registry import MlflowRegistry
+from tests.integration import servers
+from tests.worlds.paused import Aftermath, Stage
 
 BUCKET = "paused"
 CHAMPIONS = {"record": 3, "alias": 2}  # where the first is stopped, and who must be champion then

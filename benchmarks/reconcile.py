@@ -30,8 +30,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from integration import servers
-
 from components.services.line import snapshots
 from components.services.line.ledger import Event, Ledger
 from components.services.store.home import Home
@@ -41,6 +39,7 @@ from l2dm import __version__
 from pipelines.dispatcher.dispatcher import Dispatcher, Policy, Settings
 from pipelines.dispatcher.metrics import RECOUNT, Measured
 from pipelines.places.runs import LocalRuns
+from tests.integration import servers
 
 BUCKET = "reconcile"
 SECONDS, REQUESTS = 10.0, 3.0  # the bars

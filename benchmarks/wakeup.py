@@ -26,13 +26,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from integration import servers
-from object_stores import MOTO_KEYS
-
 from benchmarks import ROOT
 from benchmarks.chaos_processes import Role
 from components.services.line.records import Records
 from components.services.store.home import Home
+from tests.integration import servers
+from tests.worlds.object_stores import MOTO_KEYS
 
 BUCKET = "wakeups"
 BAR, SCAN, PATIENCE = 2.0, 120.0, 60.0  # seconds

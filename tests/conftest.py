@@ -1,12 +1,9 @@
 """Shared fixtures. `tiny_base` is a random Stable Diffusion folder, one for the session."""
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -23,6 +20,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import tiny
+    from tests.worlds import tiny
 
     return tiny.base(tmp_path_factory.mktemp("tiny-base"))

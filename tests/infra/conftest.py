@@ -1,1 +1,1 @@
-from object_stores import moto  # noqa: F401
+from tests.worlds.object_stores import moto  # noqa: F401

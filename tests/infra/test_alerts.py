@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
-from dispatch_world import World
 from prometheus_client.parser import text_string_to_metric_families
 
 from components.services.line.records import Records
 from pipelines.dispatcher.metrics import Measured
+from tests.worlds.dispatch_world import World
 
 ROOT = Path(__file__).parents[2]
 RULES = yaml.safe_load((ROOT / "infra/cluster/base/prometheusrule.yaml").read_text())["spec"]

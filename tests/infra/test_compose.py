@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from object_stores import AT_HOME
+
+from tests.worlds.object_stores import AT_HOME
 
 LOCAL = Path(__file__).parents[2] / "infra/local"
 

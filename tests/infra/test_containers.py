@@ -13,9 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from image_engine import VARIABLE, client, docker
-from integration.servers import answers, free_port
-from uploads import pictures
 
 from components.image import IMAGE
 from components.services.line.leases import Leases
@@ -30,6 +27,9 @@ from pipelines.places.containers import LABEL, DockerRuns
 from pipelines.places.run_here import Job
 from pipelines.places.runs import Look
 from pipelines.places.settings import parse
+from tests.integration.servers import answers, free_port
+from tests.worlds.image_engine import VARIABLE, client, docker
+from tests.worlds.uploads import pictures
 
 pytestmark = [
     pytest.mark.slow,

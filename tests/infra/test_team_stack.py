@@ -20,10 +20,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from image_engine import BASE, VARIABLE, client, docker
-from integration.servers import free_port
 
 from l2dm.pocket.world.scenes import TUNING_SEEDS, identity, photos
+from tests.integration.servers import free_port
+from tests.worlds.image_engine import BASE, VARIABLE, client, docker
 
 pytestmark = [
     pytest.mark.slow,

@@ -13,10 +13,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import ClientError
-from dispatch_world import World
 from moto.server import ThreadedMotoServer
-from object_stores import AT_HOME
-from uploads import pictures
 
 from components.services.store.home import Home
 from components.services.store.open import probe
@@ -25,6 +22,9 @@ from l2dm.doors import Concept
 from l2dm.spec import IntakeSpec
 from pipelines.commands import operations
 from pipelines.commands.presign import presign
+from tests.worlds.dispatch_world import World
+from tests.worlds.object_stores import AT_HOME
+from tests.worlds.uploads import pictures
 
 MODULE = Path(__file__).parents[2] / "infra/aws"
 PLUGINS = "L2DM_TERRAFORM_PLUGINS"  # environment: a folder with registry.terraform.io/...

@@ -4,8 +4,9 @@ import uuid
 from pathlib import Path
 
 import pytest
-from integration import servers
-from object_stores import AT_HOME
+
+from tests.integration import servers
+from tests.worlds.object_stores import AT_HOME
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import pytest
-from paused import FAKETIME, Stage
 
 from components.services.line.uploads import Uploads
 from components.services.store.home import Home
@@ -15,10 +14,11 @@ from components.services.store.s3 import S3Objects
 from components.services.tracking.mlflow_registry import MlflowRegistry
 from l2dm.errors import BadUpload
 from l2dm.spec import Spec
+from tests.worlds.paused import FAKETIME, Stage
 
 pytestmark = pytest.mark.slow
 
-ECHO = Path(__file__).parents[1] / "components" / "echo_model.py"
+ECHO = Path(__file__).parents[1] / "worlds" / "echo_model.py"
 LEASE, SLEEP = 6.0, 7.0  # seconds
 GIGABYTE = 2**30
 

@@ -8,13 +8,14 @@ import time
 from pathlib import Path
 
 import pytest
-from integration import servers
+
+from tests.integration import servers
 
 START = """
 import signal, sys, time
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
-from integration.servers import Servers
+from tests.integration.servers import Servers
 folder = Path(sys.argv[1])
 folder.mkdir()
 servers = Servers(folder)
@@ -38,7 +39,7 @@ def test_nothing_outlives_whoever_started_it(tmp_path: Path, signal_: signal.Sig
     folder = tmp_path / "servers"
     with subprocess.Popen(
         [sys.executable, "-c", START, str(folder)],
-        cwd=Path(servers.__file__).parent.parent,
+        cwd=Path(servers.__file__).parents[2],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

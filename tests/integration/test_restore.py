@@ -11,18 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from fast_runs import FastRuns
-from integration import servers
 
 from components.services.line.records import Records
 from components.services.store.home import Home
 from components.services.tracking.mlflow_registry import MlflowRegistry
 from pipelines.dispatcher import upkeep
 from pipelines.dispatcher.dispatcher import Dispatcher, Policy, Settings
+from tests.integration import servers
+from tests.worlds.fast_runs import FastRuns
 
 pytestmark = pytest.mark.slow
 
-ECHO = Path(__file__).parent.parent / "components" / "echo_model.py"
+ECHO = Path(__file__).parents[1] / "worlds" / "echo_model.py"
 LINE = "pets"
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration import servers
+
+from tests.integration import servers
 
 
 @pytest.fixture

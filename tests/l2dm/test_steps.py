@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from six_steps import REX, SPEC, TOM, Run, upload
 
 from l2dm import doors, steps
 from l2dm import spec as specs
@@ -13,6 +12,7 @@ from l2dm.files import manifest
 from l2dm.files.manifest import Door
 from l2dm.releases import folder as releases
 from l2dm.replay import class_pictures
+from tests.worlds.six_steps import REX, SPEC, TOM, Run, upload
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def test_intake_lists_every_problem(runs: tuple[Run, Run], tmp_path: Path) -> No
 def test_another_base_is_refused_with_both_fingerprints(
     runs: tuple[Run, Run], tmp_path: Path, tiny_base: Path
 ) -> None:
-    import tiny
+    from tests.worlds import tiny
 
     other = tiny.base(tmp_path / "other", seed=1)
     with pytest.raises(DoesNotFit, match=r"was trained on base .* this run loads"):

@@ -6,7 +6,6 @@ Slow: a run starts fourteen processes, most of which load the libraries.
 from pathlib import Path
 
 import pytest
-import tiny
 
 from components.runtime.outcomes import MODEL_CODE
 from components.services.line.leases import Leases
@@ -20,6 +19,7 @@ from l2dm.files import manifest
 from l2dm.spec import Spec, override, to_json
 from pipelines.places.compilation import STEPS
 from pipelines.places.run_here import Job, run_local
+from tests.worlds import tiny
 
 pytestmark = pytest.mark.slow
 

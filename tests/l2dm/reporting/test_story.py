@@ -1,7 +1,7 @@
-import history
 import pytest
 
 from l2dm.reporting.story import CONCEPTS, ROWS, ReportEntry, subject_of, tell
+from tests.worlds import history
 
 
 class _Release:

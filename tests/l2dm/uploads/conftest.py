@@ -1,7 +1,7 @@
 import pytest
-from uploads import MILO, SPEC, pictures
 
 from l2dm.uploads.check import submit
+from tests.worlds.uploads import MILO, SPEC, pictures
 
 
 @pytest.fixture

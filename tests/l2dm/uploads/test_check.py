@@ -2,11 +2,11 @@ import os
 
 import pytest
 from PIL import Image
-from uploads import MILO, SPEC, pictures, problems, scene
 
 from l2dm.doors import Concept
 from l2dm.errors import BadUpload
 from l2dm.uploads.check import submit
+from tests.worlds.uploads import MILO, SPEC, pictures, problems, scene
 
 
 def test_a_good_upload_has_no_problems(folder):

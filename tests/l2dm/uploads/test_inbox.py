@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from uploads import MILO, SPEC, everything, pictures
 
 from l2dm.doors import Concept
 from l2dm.errors import BadUpload
 from l2dm.uploads import check as uploads
 from l2dm.uploads import inbox
 from l2dm.uploads.check import read_upload, submit, waiting
+from tests.worlds.uploads import MILO, SPEC, everything, pictures
 
 
 def test_submit_keeps_bytes_and_lists_them(folder, box):

@@ -1,11 +1,11 @@
 import random
 
 import pytest
-from uploads import problems
 
 from l2dm.doors import Concept
 from l2dm.uploads import check as uploads
 from l2dm.uploads.check import suggest_slug
+from tests.worlds.uploads import problems
 
 
 @pytest.mark.parametrize(

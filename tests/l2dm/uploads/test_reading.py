@@ -3,11 +3,11 @@ import json
 from pathlib import Path
 
 import pytest
-from uploads import problems, scene
 
 from l2dm.errors import BadUpload
 from l2dm.uploads import inbox
 from l2dm.uploads.check import read_upload
+from tests.worlds.uploads import problems, scene
 
 
 def edited(place: Path, **changes) -> None:

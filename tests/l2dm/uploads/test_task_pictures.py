@@ -1,9 +1,9 @@
 import pytest
 import torch
-from uploads import MILO, SPEC, scene
 
 from l2dm.errors import BadUpload
 from l2dm.uploads.check import read_upload, submit, task_pictures
+from tests.worlds.uploads import MILO, SPEC, scene
 
 
 def test_task_pictures_are_centred_squares(tmp_path, box):

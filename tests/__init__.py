@@ -1,0 +1,1 @@
+"""Tests mirror the packages; what many of them share lies in `worlds`."""

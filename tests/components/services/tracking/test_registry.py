@@ -1,0 +1,269 @@
+"""One contract suite for both registries, then the promotion protocol on both."""
+
+import pickle
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pytest import MonkeyPatch
+
+from components.services.line.promotion import roll_back, settle
+from components.services.line.records import Records
+from components.services.store.home import Home
+from components.services.store.objects import FolderObjects
+from components.services.tracking.mlflow_registry import MlflowRegistry
+from components.services.tracking.registry import Facts, FolderRegistry, Registry, Version, resolve
+from l2dm import doors
+from l2dm.errors import BadDoor, L2dmError, StaleParent, TrackingFailed, UnknownLine
+from l2dm.files import manifest
+
+MODEL_CODE = Path(__file__).parents[3] / "worlds" / "echo_model.py"
+OPEN = Facts("t0001", "rex", "dog", 0, "digest-1", True, ("identity 0.9 of 0.5",), {"drift": 0.1})
+
+
+@pytest.fixture(params=["folder", "mlflow"])
+def registry(request: pytest.FixtureRequest, home: Home) -> Registry:
+    if request.param == "folder":
+        return FolderRegistry(home.folder / "registry")
+    return MlflowRegistry(home, "pocket", MODEL_CODE)
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+    folder = tmp_path / "some-name"
+    (folder / "adapter").mkdir(parents=True)
+    (folder / "adapter" / "weights").write_bytes(b"\x00\x01")
+    (folder / "manifest.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Records:
+    return Records(FolderObjects(tmp_path), "pets")
+
+
+def facts(number: int, parent: int, *, verdict: bool = True) -> Facts:
+    return replace(
+        OPEN, task=f"t{number:04d}", digest=f"digest-{number}", parent_version=parent, open=verdict
+    )
+
+
+def test_a_registered_version_tells_its_facts_and_gives_its_files_back(
+    registry: Registry, release: Path, tmp_path: Path
+) -> None:
+    assert registry.versions("pets") == ()
+    number = registry.register("pets", release, OPEN)
+    (version,) = registry.versions("pets")
+    assert (number, version.number, version.facts) == (1, 1, OPEN)
+    assert registry.lines() == ("pets",)
+    folder = registry.fetch("pets", 1, tmp_path / "fetched")
+    assert (folder / "adapter" / "weights").read_bytes() == b"\x00\x01"
+    assert sorted(path.name for path in folder.iterdir()) == ["adapter", "manifest.json"]
+
+
+def test_the_same_task_and_digest_are_one_version(registry: Registry, release: Path) -> None:
+    assert [registry.register("pets", release, OPEN) for _ in range(2)] == [1, 1]
+    assert registry.register("pets", release, facts(2, 1)) == 2
+    assert [version.number for version in registry.versions("pets")] == [1, 2]
+
+
+def test_a_task_that_two_runs_learned_is_one_version(registry: Registry, release: Path) -> None:
+    """Other bytes, because another machine made them; the first one registered stays."""
+    assert registry.register("pets", release, OPEN) == 1
+    assert registry.register("pets", release, replace(OPEN, digest="of another machine")) == 1
+    assert [version.facts.digest for version in registry.versions("pets")] == ["digest-1"]
+
+
+def test_of_two_registrations_at_once_one_version_stays(registry: Registry, release: Path) -> None:
+    """Neither sees the other when it looks first; or a request was sent twice."""
+    assert registry.register("pets", release, OPEN) == 1
+    blind, seen = [True], registry.versions
+
+    def versions(line: str) -> tuple[Version, ...]:
+        return () if blind and blind.pop() else seen(line)
+
+    registry.versions = versions  # type: ignore[method-assign]
+    assert registry.register("pets", release, replace(OPEN, digest="another")) == 1
+    assert [version.number for version in seen("pets")] == [1]
+
+
+def test_the_aliases_of_all_lines_are_asked_for_together(registry: Registry, release: Path) -> None:
+    for line in ("pets", "cars"):
+        registry.register(line, release, OPEN)
+    registry.set_alias("pets", "champion", 1)
+    assert registry.every_alias() == {"cars": {}, "pets": {"champion": 1}}
+
+
+def test_an_mlflow_that_does_not_answer_is_told(home: Home, monkeypatch: MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    registry = MlflowRegistry(home, "pocket", MODEL_CODE)
+    with pytest.raises(TrackingFailed, match=r"MLflow at http://127.0.0.1:9 to list the versions"):
+        registry.versions("pets")
+
+
+def test_aliases_are_set_moved_and_dropped(registry: Registry, release: Path) -> None:
+    assert registry.aliases("pets") == {}
+    registry.register("pets", release, OPEN)
+    registry.register("pets", release, facts(2, 1))
+    registry.set_alias("pets", "champion", 1)
+    registry.set_alias("pets", "champion", 2)
+    registry.set_alias("pets", "challenger", 1)
+    assert registry.aliases("pets") == {"champion": 2, "challenger": 1}
+    registry.drop_alias("pets", "challenger")
+    registry.drop_alias("pets", "challenger")
+    assert registry.aliases("pets") == {"champion": 2}
+
+
+def test_what_does_not_exist_is_named(registry: Registry, release: Path, tmp_path: Path) -> None:
+    registry.register("pets", release, OPEN)
+    with pytest.raises(UnknownLine, match=r"expected version 7 of line 'pets', found versions \[1"):
+        registry.set_alias("pets", "champion", 7)
+    with pytest.raises(UnknownLine, match="expected version 1 of line 'cars'"):
+        registry.fetch("cars", 1, tmp_path / "fetched")
+    with pytest.raises(
+        UnknownLine, match=r"expected a version number or one of .*found 'champion'"
+    ):
+        resolve(registry, "pets", "champion")
+    assert resolve(registry, "pets", "1") == 1
+
+
+def test_eight_first_alias_creations_at_once_all_succeed(registry: Registry, release: Path) -> None:
+    registry.register("pets", release, OPEN)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: registry.set_alias("pets", "champion", 1), range(8)))
+    assert registry.aliases("pets") == {"champion": 1}
+
+
+def test_an_open_gate_sets_previous_then_champion_and_a_closed_one_challenger_only(
+    registry: Registry, release: Path, records: Records
+) -> None:
+    registry.register("pets", release, OPEN)
+    assert settle(registry, records, "pets", 1)
+    assert registry.aliases("pets") == {"champion": 1}
+    registry.register("pets", release, facts(2, 1))
+    assert settle(registry, records, "pets", 2)
+    assert registry.aliases("pets") == {"champion": 2, "previous": 1}
+    registry.register("pets", release, facts(3, 2, verdict=False))
+    assert not settle(registry, records, "pets", 3)
+    assert registry.aliases("pets") == {"champion": 2, "previous": 1, "challenger": 3}
+
+
+def test_settling_twice_changes_nothing(
+    registry: Registry, release: Path, records: Records
+) -> None:
+    for number, parent in ((1, 0), (2, 1)):
+        registry.register("pets", release, facts(number, parent))
+        settle(registry, records, "pets", number)
+    before = registry.aliases("pets")
+    assert settle(registry, records, "pets", 2)
+    assert registry.aliases("pets") == before
+    assert [event.kind for event in records.events()] == ["promotion", "promotion"]
+
+
+def test_a_stale_parent_is_refused_and_no_alias_moves(
+    registry: Registry, release: Path, records: Records
+) -> None:
+    for number, parent in ((1, 0), (2, 1), (3, 1)):
+        registry.register("pets", release, facts(number, parent))
+    settle(registry, records, "pets", 1)
+    settle(registry, records, "pets", 2)
+    with pytest.raises(
+        StaleParent, match=r"'pets' to be version 1, from which task t0003 .* found version 2"
+    ):
+        settle(registry, records, "pets", 3)
+    assert registry.aliases("pets") == {"champion": 2, "previous": 1}
+
+
+def test_rollback_moves_back_and_forth_and_is_recorded(
+    registry: Registry, release: Path, records: Records, tmp_path: Path
+) -> None:
+    for number, parent in ((1, 0), (2, 1)):
+        registry.register("pets", release, facts(number, parent))
+        settle(registry, records, "pets", number)
+    seen: list[bool] = []
+
+    def check(version: int, folder: Path) -> None:
+        seen.append((folder / "manifest.json").exists())
+
+    assert roll_back(registry, records, "pets", 1, check, tmp_path / "scratch") == 2
+    assert registry.aliases("pets") == {"champion": 1, "previous": 2}
+    assert seen == [True]
+    last = records.events()[-1]
+    assert (last.kind, last.facts["source"], last.facts["target"]) == ("rollback", 2, 1)
+    with pytest.raises(L2dmError, match="version 1 is already the champion"):
+        roll_back(registry, records, "pets", 1, check, tmp_path / "scratch")
+
+
+def test_a_version_that_does_not_load_never_becomes_champion(
+    registry: Registry, release: Path, records: Records, tmp_path: Path
+) -> None:
+    for number, parent in ((1, 0), (2, 1)):
+        registry.register("pets", release, facts(number, parent))
+        settle(registry, records, "pets", number)
+
+    def check(version: int, folder: Path) -> None:
+        raise BadDoor("torn")
+
+    with pytest.raises(BadDoor, match="torn"):
+        roll_back(registry, records, "pets", 1, check, tmp_path / "scratch")
+    assert registry.aliases("pets") == {"champion": 2, "previous": 1}
+
+
+def test_a_challenger_that_becomes_champion_by_rollback_is_no_challenger_any_more(
+    registry: Registry, release: Path, records: Records, tmp_path: Path
+) -> None:
+    registry.register("pets", release, facts(1, 0))
+    registry.register("pets", release, facts(2, 1, verdict=False))
+    settle(registry, records, "pets", 1)
+    settle(registry, records, "pets", 2)
+    accept: Callable[[int, Path], None] = lambda version, folder: None  # noqa: E731
+    roll_back(registry, records, "pets", 2, accept, tmp_path / "scratch")
+    assert registry.aliases("pets") == {"champion": 2, "previous": 1}
+
+
+def test_a_pickle_in_the_registry_is_never_loaded(
+    home: Home, release: Path, tmp_path: Path
+) -> None:
+    """Somebody put one beside the release: it is neither opened nor copied out."""
+
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[Path]]:
+            return Path.touch, (tmp_path / "exploded",)
+
+    registry = MlflowRegistry(home, "pocket", MODEL_CODE)
+    registry.register("pets", release, OPEN)
+    (model,) = home.artifacts.rglob("MLmodel")
+    (model.parent / "python_model.pkl").write_bytes(pickle.dumps(Bomb()))
+    (model.parent / "artifacts" / "release" / "adapter.pkl").write_bytes(pickle.dumps(Bomb()))
+    folder = registry.fetch("pets", 1, tmp_path / "fetched")
+    assert not (tmp_path / "exploded").exists()
+    assert not (folder / "python_model.pkl").exists()
+    with pytest.raises(BadDoor):  # and the release beside it is refused
+        manifest.read(folder, doors.Release)
+
+
+def test_a_registered_version_is_served_by_pyfunc_with_its_params(
+    home: Home, release: Path
+) -> None:
+    registry = MlflowRegistry(home, "a-base", MODEL_CODE)
+    registry.register("pets", release, OPEN)
+    registry.set_alias("pets", "champion", 1)
+    import mlflow
+
+    model = mlflow.pyfunc.load_model("models:/l2dm.pets@champion")
+    assert model.predict([{"prompt": "a dog"}], params={"seed": 3}) == [b"a-base a dog 3 0 True"]
+
+
+def test_a_model_logged_before_a_kill_is_registered_not_logged_again(
+    home: Home, release: Path
+) -> None:
+    registry = MlflowRegistry(home, "pocket", MODEL_CODE)
+    registry._log("pets", release, OPEN)  # killed before the version was created
+    assert registry.register("pets", release, OPEN) == 1
+    models = registry._client.search_logged_models(
+        [registry._client.get_experiment_by_name("l2dm/pets").experiment_id]
+    )
+    assert len(models) == 1

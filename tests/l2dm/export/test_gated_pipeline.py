@@ -1,0 +1,124 @@
+"""The pipeline file of a gated export: alone, the library's gates, refusing the impossible."""
+
+import ast
+import itertools
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from l2dm.bases import prompts
+from l2dm.export import write as export
+from tests.worlds.handmade import make_release
+
+
+@pytest.fixture(scope="module")
+def token_export(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("token")
+    export.export(
+        make_release(root / "release", str(tiny_base), "token"), str(tiny_base), root / "out"
+    )
+    return root / "out"
+
+
+def test_the_pipeline_file_stands_alone(token_export: Path) -> None:
+    from l2dm.export import gated_pipeline
+
+    source = (token_export / "pipeline.py").read_text()
+    imported = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            imported.add(str(node.module))
+    tops = {name.partition(".")[0] for name in imported}
+    assert tops - set(sys.stdlib_module_names) == {"torch", "diffusers", "safetensors"}
+    assert gated_pipeline.FORMAT == export.GATED_FORMAT
+
+
+def test_the_pipeline_opens_the_rows_that_the_library_opens() -> None:
+    from l2dm.export.gated_pipeline import rows_of
+
+    placeholders, noun = {7, 8}, [3, 4]
+    ids = torch.tensor(list(itertools.product([1, 3, 4, 7, 8], repeat=5)))
+    for own in placeholders:
+        for gate, expected in {
+            "token": prompts.token_gate(ids, own),
+            "span": prompts.span_gate(ids, own, noun),
+            "prompt": prompts.prompt_gate(ids, own, placeholders),
+        }.items():
+            assert torch.equal(rows_of(ids, gate, own, noun, placeholders), expected), gate
+
+
+@pytest.fixture
+def pipe(tiny_base: Path) -> object:
+    from l2dm.export.gated_pipeline import GatedStableDiffusionPipeline
+
+    return GatedStableDiffusionPipeline.from_pretrained(tiny_base)
+
+
+def test_the_pipeline_refuses_a_folder_without_weights(pipe, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"expected gated\.safetensors in .* pass the export"):
+        pipe.load_gated(tmp_path)
+
+
+def test_the_pipeline_refuses_another_format(pipe, tmp_path: Path) -> None:
+    save_file({"x": torch.ones(1)}, tmp_path / "gated.safetensors", {"format": "l2dm-gated-9"})
+    with pytest.raises(ValueError, match="found format 'l2dm-gated-9' and gate None"):
+        pipe.load_gated(tmp_path)
+
+
+def test_the_pipeline_refuses_weights_of_another_base(pipe, tmp_path: Path) -> None:
+    header = {"format": "l2dm-gated-1", "gate": "token", "concepts": '[["toy", "dog"]]'}
+    layer = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
+    tensors = {"toy/nowhere.down": torch.ones(3, 1), f"toy/{layer}.down": torch.ones(3, 1)}
+    tensors[f"toy/{layer}.up"] = torch.ones(1, 16)
+    save_file(tensors, tmp_path / "gated.safetensors", header)
+    with pytest.raises(ValueError, match=r"maps \(24, 16\), <toy> is made for \(3, 16\).*2 in all"):
+        pipe.load_gated(tmp_path)
+
+
+def test_the_pipeline_refuses_ready_made_embeddings(pipe, token_export: Path) -> None:
+    pipe.load_gated(token_export)
+    with pytest.raises(ValueError, match=r"found prompt_embeds: gates are read from the words"):
+        pipe(prompt_embeds=torch.zeros(1, 16, 24), num_inference_steps=1, guidance_scale=1.0)
+
+
+def test_the_pipeline_refuses_a_batch_that_a_callback_changed(pipe, token_export: Path) -> None:
+    pipe.load_gated(token_export)
+
+    def halve(pipe, step, timestep, tensors):
+        pipe._guidance_scale = 0.0
+        return {"prompt_embeds": tensors["prompt_embeds"][:1]}
+
+    with pytest.raises(ValueError, match=r"expected text features of \(2, 16\).* found \(1, 16\)"):
+        pipe("a <toy> dog", num_inference_steps=2, guidance_scale=2.0, callback_on_step_end=halve,
+             callback_on_step_end_tensor_inputs=["prompt_embeds"])  # fmt: skip
+
+
+def test_gates_are_closed_after_a_call_and_after_a_failed_one(pipe, token_export: Path) -> None:
+    pipe.load_gated(token_export)
+    features, noisy = torch.ones(1, 16, 24), torch.ones(1, 4, 8, 8)
+    with torch.no_grad():
+        before = pipe.unet(noisy, 10, encoder_hidden_states=features).sample
+        pipe("a <toy> dog", num_inference_steps=1)
+        with pytest.raises(ZeroDivisionError):
+            pipe("a <toy> dog", num_inference_steps=1, callback_on_step_end=lambda *_: 1 / 0)
+        assert torch.equal(pipe.unet(noisy, 10, encoder_hidden_states=features).sample, before)
+
+
+def test_a_placeholder_in_the_negative_prompt_opens_its_own_row(pipe, token_export: Path) -> None:
+    pipe.load_gated(token_export)
+    gates, seen = pipe._own_gates(), {}
+
+    def look(pipe, step, timestep, tensors):
+        seen.update({name: rows.squeeze(-1).sum(1).tolist() for name, rows in gates.rows.items()})
+        return tensors
+
+    pipe(["a dog", "a <toy> dog"], negative_prompt=["a <toy2>", ""], num_inference_steps=1,
+         callback_on_step_end=look)  # fmt: skip
+    # Rows of the batch: negative 1, negative 2, prompt 1, prompt 2.
+    assert seen == {"toy": [0, 0, 0, 1], "toy2": [1, 0, 0, 0]}

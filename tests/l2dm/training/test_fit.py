@@ -1,0 +1,259 @@
+"""fit(): batches, terms, checkpoints. On the tiny base."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from l2dm import doors
+from l2dm.bases.diffusion import NoiseSchedule
+from l2dm.bases.stable_diffusion import Model, load_base
+from l2dm.errors import DoesNotFit
+from l2dm.files import manifest
+from l2dm.methods.contract import Learned, Method, Trainable
+from l2dm.methods.gated import Gated
+from l2dm.methods.l2dm import L2DM
+from l2dm.methods.lesson import Batch, Lesson, Pool, draw_batch, join
+from l2dm.methods.sequential import Sequential
+from l2dm.spec import AdapterKind, TrainSpec
+from l2dm.training.fit import CHECKPOINT, StepReport, fit
+from tests.worlds.pretended import gpu
+
+Device = Callable[[], AbstractContextManager[object]]
+REX = doors.Concept("rex", "dog")
+TOM = doors.Concept("tom", "cat")
+
+
+def spec_of(method: str = "l2dm", adapter: AdapterKind = "lowrank", **changes: object) -> TrainSpec:
+    fixed = {"steps": 6, "batch": 2, "replay_batch": 2, "rank": 2, "checkpoint_every": 2}
+    return TrainSpec(method=method, adapter=adapter, **(fixed | changes))  # type: ignore[arg-type]
+
+
+def method_of(spec: TrainSpec) -> Method:
+    return {"l2dm": L2DM, "sequential": Sequential, "gated": Gated}[spec.method](spec)  # type: ignore[abstract]
+
+
+def pool(count: int, prompt: str, seed: int) -> Pool:
+    latents = torch.randn(count, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
+    return Pool(latents, ((prompt,),) * count)
+
+
+def first_lesson(model: Model, tmp_path: Path, replay: int = 0) -> Lesson:
+    record = doors.Adapter("none", "none", (), model.fingerprint, "")
+    parent = manifest.write(tmp_path / "empty", record, lambda _: None)
+    return Lesson(
+        REX, parent, pool(4, "a photo of a <rex> dog", 1), pool(replay, "a photo of a dog", 2),
+        pool(5, "a photo of a dog", 3), seed=11,
+    )  # fmt: skip
+
+
+def same(one: Learned, other: Learned) -> bool:
+    return all(
+        torch.equal(mine[name], theirs[name])
+        for mine, theirs in ((one.weights, other.weights), (one.rows, other.rows))
+        for name in mine
+    )
+
+
+class Killed(Exception):
+    pass
+
+
+def die(report: StepReport) -> None:
+    if report.step == 5:
+        raise Killed
+
+
+CASES = [("l2dm", "lowrank"), ("l2dm", "spectral"), ("gated", "lowrank"), ("sequential", "lowrank")]
+
+
+@pytest.mark.parametrize(("method", "adapter"), CASES)
+def test_killed_and_resumed_ends_in_the_same_bytes(
+    tiny_base: Path, tmp_path: Path, method: str, adapter: AdapterKind
+) -> None:
+    spec = spec_of(method, adapter)
+    model = load_base(str(tiny_base))
+    lesson = first_lesson(model, tmp_path, replay=3)
+    undisturbed, curve = fit(method_of(spec), model, lesson, spec)
+
+    work = tmp_path / "work"
+    with pytest.raises(Killed):
+        fit(
+            method_of(spec),
+            load_base(str(tiny_base)),
+            lesson,
+            spec,
+            work=work,
+            key="k",
+            on_step=die,
+        )
+    seen: list[StepReport] = []
+    resumed, resumed_curve = fit(
+        method_of(spec), load_base(str(tiny_base)), lesson, spec, work=work, key="k",
+        on_step=seen.append,
+    )  # fmt: skip
+    assert [report.step for report in seen] == [5, 6]
+    assert same(undisturbed, resumed)
+    assert resumed_curve == curve
+
+
+@pytest.mark.parametrize("method", ["l2dm", "gated"])
+@pytest.mark.parametrize(("before", "after"), [(gpu, gpu), (gpu, nullcontext), (nullcontext, gpu)])
+def test_a_run_goes_on_where_another_device_stopped(
+    tiny_base: Path, tmp_path: Path, method: str, before: Device, after: Device
+) -> None:
+    spec, work = spec_of(method), tmp_path / "work"
+    lesson = first_lesson(load_base(str(tiny_base)), tmp_path, replay=3)
+    undisturbed, curve = fit(method_of(spec), load_base(str(tiny_base)), lesson, spec)
+    with before(), pytest.raises(Killed):
+        fit(method_of(spec), load_base(str(tiny_base)), lesson, spec, work=work, on_step=die)
+    assert torch.load(work / CHECKPOINT, weights_only=True)["step"] == 4
+    seen: list[StepReport] = []
+    with after():
+        resumed, resumed_curve = fit(
+            method_of(spec), load_base(str(tiny_base)), lesson, spec, work=work,
+            on_step=seen.append,
+        )  # fmt: skip
+    assert [report.step for report in seen] == [5, 6]
+    assert same(undisturbed, resumed)
+    assert resumed_curve == curve
+
+
+def test_a_checkpoint_of_other_inputs_is_not_used(tiny_base: Path, tmp_path: Path) -> None:
+    spec, work = spec_of("sequential"), tmp_path / "work"
+    model = load_base(str(tiny_base))
+    lesson = first_lesson(model, tmp_path)
+    fit(method_of(spec), model, lesson, spec, work=work, key="one")
+    seen: list[StepReport] = []
+    fit(method_of(spec), load_base(str(tiny_base)), lesson, spec, work=work, key="two",
+        on_step=seen.append)  # fmt: skip
+    assert [report.step for report in seen] == [1, 2, 3, 4, 5, 6]
+
+
+def test_terms_of_l2dm_are_weighted_as_eq_4_and_7_say(tiny_base: Path, tmp_path: Path) -> None:
+    model = load_base(str(tiny_base))
+    lesson = first_lesson(model, tmp_path, replay=3)
+    unit = spec_of(replay=1.0, prior=1.0, distill=1.0)
+    batch = draw_batch(lesson, model.noise, unit, 0)
+
+    def terms(spec: TrainSpec) -> Mapping[str, Tensor]:
+        fresh = load_base(str(tiny_base))
+        method = method_of(spec)
+        method.begin(fresh, lesson)
+        with torch.no_grad():  # move the student away from its teacher, so that ECD is not zero
+            for parameter in fresh.adapter.trainable().values():
+                parameter.add_(0.1)
+        return {name: value.detach() for name, value in method.loss(batch).items()}
+
+    ones = terms(unit)
+    weighted = terms(spec_of(replay=0.5, prior=2.0, distill=3.0))
+    assert set(ones) == {"new", "replay", "prior", "distill"}
+    assert all(value.shape == (2,) for value in ones.values())
+    assert ones["distill"].min() > 0
+    for name, weight in {"new": 1.0, "replay": 0.5, "prior": 2.0, "distill": 3.0}.items():
+        assert torch.allclose(weighted[name], weight * ones[name])
+
+
+def test_distillation_is_zero_while_student_equals_teacher(tiny_base: Path, tmp_path: Path) -> None:
+    model = load_base(str(tiny_base))
+    lesson = first_lesson(model, tmp_path, replay=3)
+    spec = spec_of()
+    method = method_of(spec)
+    method.begin(model, lesson)
+    terms = method.loss(draw_batch(lesson, model.noise, spec, 0))
+    assert terms["distill"].abs().max() < 1e-10
+
+
+@pytest.mark.parametrize(("method", "adapter"), CASES)
+def test_earlier_rows_never_move(
+    tiny_base: Path, tmp_path: Path, method: str, adapter: AdapterKind
+) -> None:
+    spec = spec_of(method, adapter)
+    model = load_base(str(tiny_base))
+    lesson = first_lesson(model, tmp_path)
+    first, _ = fit(method_of(spec), model, lesson, spec)
+    door = _door(tmp_path / "first", first, model, spec)
+    again = load_base(str(tiny_base))
+    second_lesson = Lesson(
+        TOM, door, pool(4, "a <tom> cat", 5), pool(3, "a photo of a <rex> dog", 6),
+        pool(3, "a photo of a cat", 7), seed=12,
+    )  # fmt: skip
+    second, _ = fit(method_of(spec), again, second_lesson, spec)
+    assert torch.equal(second.rows["rex"], first.rows["rex"])
+    assert not torch.equal(second.rows["tom"].flatten(), load_base(str(tiny_base)).noun_row("cat"))
+    if method == "gated":
+        assert all(torch.equal(second.weights[name], first.weights[name]) for name in first.weights)
+
+
+def test_a_line_keeps_its_adapter(tiny_base: Path, tmp_path: Path) -> None:
+    model = load_base(str(tiny_base))
+    learned, _ = fit(
+        method_of(spec_of("sequential")),
+        model,
+        first_lesson(model, tmp_path),
+        spec_of("sequential"),
+    )
+    door = _door(tmp_path / "first", learned, model, spec_of("sequential"))
+    lesson = Lesson(TOM, door, *(pool(2, "a cat", i) for i in range(3)), seed=0)
+    with pytest.raises(DoesNotFit, match="lowrank of rank 2, the spec asks for lowrank of rank 4"):
+        method_of(spec_of("l2dm", rank=4)).begin(load_base(str(tiny_base)), lesson)
+    with pytest.raises(DoesNotFit, match="continues only gated adapters"):
+        method_of(spec_of("gated")).begin(load_base(str(tiny_base)), lesson)
+
+
+def test_draws_are_functions_of_seed_and_step() -> None:
+    schedule = NoiseSchedule(torch.linspace(0.99, 0.01, 100), "epsilon")
+    record = doors.Adapter("none", "none", (), "b", "")
+    parent = manifest.Door(Path(), record, "")
+    lesson = Lesson(REX, parent, *(pool(3, name, 1) for name in "abc"), seed=1)
+    spec = spec_of()
+    one, again, other = (draw_batch(lesson, schedule, spec, step) for step in (4, 4, 5))
+    assert torch.equal(one.new.noisy, again.new.noisy)
+    assert not torch.equal(one.new.noisy, other.new.noisy)
+    assert [len(group) for group in (one.new, one.replay, one.prior)] == [2, 2, 2]
+
+
+def test_empty_pools_give_empty_groups() -> None:
+    schedule = NoiseSchedule(torch.linspace(0.99, 0.01, 100), "epsilon")
+    parent = manifest.Door(Path(), doors.Adapter("none", "none", (), "b", ""), "")
+    empty = Pool(torch.empty(0, 4, 8, 8), ())
+    lesson = Lesson(REX, parent, pool(2, "a", 1), empty, empty, seed=1)
+    batch = draw_batch(lesson, schedule, spec_of(), 0)
+    assert (len(batch.replay), len(batch.prior)) == (0, 0)
+    assert len(join([batch.new, batch.replay, batch.prior])) == 2
+
+
+class Explodes:
+    """A method whose loss stops being finite."""
+
+    def begin(self, model: Model, lesson: Lesson) -> Trainable:
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        return Trainable({"w": self.weight})
+
+    def loss(self, batch: Batch) -> Mapping[str, Tensor]:
+        return {"new": self.weight * torch.inf}
+
+    def end(self) -> Learned:
+        raise AssertionError("not reached")
+
+
+def test_a_loss_that_is_not_finite_stops_training(tiny_base: Path, tmp_path: Path) -> None:
+    model = load_base(str(tiny_base))
+    with pytest.raises(DoesNotFit, match=r"the loss became inf at step 1; lower train\.rate"):
+        fit(Explodes(), model, first_lesson(model, tmp_path), spec_of())
+
+
+def _door(
+    folder: Path, learned: Learned, model: Model, spec: TrainSpec
+) -> manifest.Door[doors.Adapter]:
+    from l2dm.bases import attach
+
+    record = doors.Adapter(
+        spec.method, learned.kind, (REX,), model.fingerprint, "", dict(learned.settings)
+    )
+    return manifest.write(
+        folder, record, lambda draft: attach.save(draft, learned.weights, learned.rows)
+    )

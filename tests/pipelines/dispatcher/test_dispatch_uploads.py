@@ -1,0 +1,285 @@
+"""Uploads that come at the wrong moment, or are none: none is lost, none is learned twice."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from components.services.line import status_cache
+from components.services.line.ledger import Event, summed
+from components.services.line.records import ConceptState, Records
+from components.services.line.run_journal import Failure
+from components.services.line.uploads import Uploads
+from components.services.store.home import Home
+from l2dm.doors import Concept
+from l2dm.errors import BadUpload, PlatformError
+from l2dm.spec import IntakeSpec
+from pipelines.commands import operations
+from pipelines.dispatcher import upkeep
+from pipelines.dispatcher.dispatcher import Dispatcher, Policy, Settings
+from pipelines.dispatcher.end_upload import end_badly
+from pipelines.places.run_here import Job
+from pipelines.places.runs import LocalRuns
+from tests.worlds.cluster_world import ClusterWorld
+from tests.worlds.dispatch_world import World, expire
+from tests.worlds.fake_kfp import FakeKfp
+from tests.worlds.uploads import pictures
+
+REX = Concept("rex", "dog")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def put_others(world: World) -> str:
+    """Other pictures under the name, as presigned PUTs or `aws s3 cp` do; the upload's digest."""
+    path = world.home.upload("pets", "rex") / "concept.json"
+    path.write_text(json.dumps({"corrected": True}))
+    return Uploads(world.home.store, "pets").digest("rex")
+
+
+@pytest.mark.parametrize("failure", [Failure("intake", "BadUpload", ("too dark",)), None])
+def test_pictures_put_over_those_that_are_tried_for_the_last_time_are_tried_next(
+    tmp_path: Path, failure: Failure | None
+) -> None:
+    world = World(tmp_path, Policy(attempts=1))
+    world.upload("pets", "rex")
+    first = Uploads(world.home.store, "pets").digest("rex")
+    look = world.dispatcher.reconcile
+    assert look("pets") == "started"
+    second = put_others(world)
+    (name,) = world.runs.running()
+    world.runs.fail(name, failure)
+    assert look("pets") == "ended"
+    ended = Records(world.home.store, "pets").concept("rex")
+    assert ended is not None
+    assert ended.upload == first != second
+    assert look("pets", whole=True) == "started"
+    world.finish()
+    assert world.dispatcher.look() == {"pets": "idle"}
+    assert world.states() == {"rex": "promoted"}
+
+
+def test_pictures_put_over_those_that_are_held_then_are_tried_next(world: World) -> None:
+    world.runs.verdict = lambda concept: False
+    world.upload("pets", "rex")
+    assert world.dispatcher.reconcile("pets") == "started"
+    actions = iter(range(100))
+
+    def cut() -> None:
+        if next(actions) == 2:  # in the middle of the training
+            put_others(world)
+
+    world.runs.cut = cut
+    world.finish()
+    world.dispatcher.look()
+    assert world.states() == {"rex": "held"}
+    assert world.dispatcher.reconcile("pets", whole=True) == "started"
+
+
+def test_pictures_that_were_looked_at_are_refused_and_not_those_that_were_tried_before(
+    world: World,
+) -> None:
+    """`l2dm learn` has no event `started`: a dispatcher tried others, and gave them back."""
+    world.upload("pets", "rex")
+    world.dispatcher.reconcile("pets")
+    (name,) = world.runs.running()
+    world.runs.fail(name, None)
+    assert world.dispatcher.reconcile("pets") == "retried"
+    second = put_others(world)
+    looked = Uploads(world.home.store, "pets").commitment("rex")
+    refusal = Failure("intake", "BadUpload", ("too dark",))
+    ended = end_badly(world.home, "pets", "rex", refusal, "", looked=looked)
+    assert (ended.state, ended.upload) == ("refused", second)
+
+
+def test_a_cancel_ends_what_was_cancelled_and_not_what_came_after_it(world: World) -> None:
+    world.upload("pets", "rex")
+    world.dispatcher.reconcile("pets")
+    upkeep.cancel(world.home, "pets", "rex", "the wrong dog")
+    put_others(world)
+    assert world.dispatcher.reconcile("pets") == "ended"
+    assert world.dispatcher.reconcile("pets", whole=True) == "started"
+
+
+def test_an_upload_that_is_found_before_it_is_recorded_as_submitted_is_learned_once(
+    world: World,
+) -> None:
+    """The event wakes the dispatcher first; the run dies after its promotion."""
+    since = Records(world.home.store, "pets").state().last
+    world.upload("pets", "rex")
+    world.dispatcher.reconcile("pets")
+    (name,), actions = world.runs.running(), iter(range(100))
+    upload = Uploads(world.home.store, "pets").digest("rex")
+
+    def cut() -> None:
+        action = next(actions)
+        if action == 1:  # a slow submitter
+            told = {"concept": "rex", "class_noun": "dog", "upload": upload, "since": since}
+            Records(world.home.store, "pets").append("submitted", **told)
+        if action == 5:
+            raise KeyboardInterrupt
+
+    world.runs.cut = cut
+    with pytest.raises(KeyboardInterrupt):
+        world.runs.finish(name)
+    world.runs.cut = lambda: None
+    world.runs.fail(name, None)
+    assert world.dispatcher.reconcile("pets") == "ended"
+    assert (world.chain(), world.states()) == ([(0, 1)], {"rex": "promoted"})
+
+
+def test_submitted_opens_what_has_ended_unless_it_comes_late() -> None:
+    named = {"concept": "rex", "class_noun": "dog", "upload": "u", "by": "x", "at": ""}
+    end = {"task": "", "state": "failed", "version": None, "reasons": []}
+    run = {"run": "r", "attempt": 1, "fence": 1}
+    told = [("submitted", {"since": 0}), ("started", run), ("ended", end)]
+
+    def state(*more: tuple[str, dict[str, object]]) -> str:
+        events = [*told, *more]
+        numbered = enumerate(events, start=1)
+        ledger = summed([Event(n, kind, named | facts) for n, (kind, facts) in numbered])  # type: ignore[arg-type]
+        return ledger.concepts["rex"].state
+
+    assert state() == "failed"
+    assert state(("submitted", {"since": 0})) == "failed"  # of the upload that has ended since
+    assert state(("submitted", {"since": 3})) == "waiting"  # the same pictures once more
+    assert state(("submitted", {"since": 0, "upload": "other"})) == "waiting"
+    assert state(("submitted", {"upload": ""})) == "waiting"  # as older releases wrote it
+
+
+def test_two_who_submit_again_at_the_same_second_lose_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, store = Home.at(tmp_path / "home"), Home.at(tmp_path / "home").store
+    first, one, two = (pictures(tmp_path / str(n), 3, n * 10) for n in range(3))
+    operations.submit(home.folder, first, "pets", REX, IntakeSpec())
+    uploads, records = Uploads(store, "pets"), Records(store, "pets")
+    ended = uploads.commitment("rex")
+    state = ConceptState("rex", "dog", "failed", reasons=("out of memory",), upload=ended.digest)
+    records.end(state)
+    commit, kept = Uploads.commit, list[str]()
+
+    def later(self: Uploads, folder: Path, over: str = "") -> None:
+        if not kept:  # before the slower one commits, the other does everything
+            kept.append("")
+            operations.submit(home.folder, one, "pets", REX, IntakeSpec())
+            kept[0] = uploads.digest("rex")
+        commit(self, folder, over)
+
+    monkeypatch.setattr(Uploads, "commit", later)
+    with pytest.raises(BadUpload, match="found one of this name waiting"):
+        operations.submit(home.folder, two, "pets", REX, IntakeSpec())
+    assert uploads.digest("rex") == kept[0] != ended.digest
+    folder = uploads.fetch("rex", tmp_path / "fetched" / "rex", max_bytes=10**7)
+    assert len(list(folder.iterdir())) == 4
+    assert [event.kind for event in records.events()].count("submitted") == 2
+
+
+def test_a_place_that_refuses_runs_is_asked_for_hours_and_the_cause_is_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(name: str, job: Job) -> None:
+        raise PlatformError("expected Kubeflow Pipelines to make a run, found HTTP 403 (quota)")
+
+    world.upload("pets", "rex")
+    with monkeypatch.context() as quota:
+        quota.setattr(world.runs, "start", start)
+        for _ in range(6):
+            assert world.dispatcher.reconcile("pets") == "broken"
+            assert world.dispatcher.reconcile("pets") == "retried"
+            world.now += 700
+    (reason,) = Records(world.home.store, "pets").events()[-1].facts["reasons"]
+    assert "it was never started" in reason
+    assert "HTTP 403 (quota)" in reason
+    assert world.dispatcher.reconcile("pets") == "started"
+    world.finish()
+    world.dispatcher.look()
+    assert world.states() == {"rex": "promoted"}
+
+
+def test_brackets_without_end_for_a_concept_json_are_refused_and_others_go_on(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, Policy(parallel=2))
+    world.upload("cars", "bolt")
+    world.upload("pets", "rex")
+    (world.home.upload("pets", "rex") / "concept.json").write_text("[" * 100_000)
+    assert world.dispatcher.reconcile("pets") == "started"
+    (name,) = world.runs.running()
+    world.runs.fail(name, Failure("intake", "BadUpload", ("no concept.json",)))
+    assert world.dispatcher.look() == {"cars": "started", "pets": "ended"}
+    assert world.states() == {"rex": "refused"}
+    (line,) = operations.status(world.home.folder, "pets", refresh=False)
+    assert line["concepts"][0]["class_noun"] == ""
+
+
+def test_an_error_that_nobody_thought_of_leaves_the_other_lines_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(tmp_path, Policy(parallel=2))
+    world.upload("cars", "bolt")
+    world.upload("pets", "rex")
+    digest = Uploads.commitment
+
+    def odd(self: Uploads, name: str) -> object:
+        if name == "rex":
+            raise RecursionError("who thought of that")
+        return digest(self, name)
+
+    monkeypatch.setattr(Uploads, "commitment", odd)
+    assert world.dispatcher.look() == {"cars": "started", "pets": "broken"}
+    assert "Traceback" in caplog.text
+
+
+def test_a_name_of_any_length_ends(world: World) -> None:
+    """Longer than a file's name may be, with what the run's name adds to it."""
+    runs = LocalRuns(world.home, ("nothing",))
+    dispatcher = Dispatcher(
+        world.home,
+        runs,
+        lambda: world.registry,
+        Settings("pocket", "{}"),
+        Policy(attempts=1),
+        clock=lambda: world.now,
+    )
+    world.upload("pets", "x" * 240)
+    assert dispatcher.reconcile("pets") == "started"
+    (folder,) = (world.home.folder / "dispatched").iterdir()
+    assert len(folder.name) < 120
+    runs._children[folder.name].wait()
+    assert dispatcher.reconcile("pets") == "ended"
+
+
+def test_cancelling_another_upload_leaves_a_cluster_training_alone(
+    tmp_path: Path, kfp: FakeKfp, nobody: None
+) -> None:
+    """Its dispatcher is away for longer than a lease."""
+    cluster = ClusterWorld(tmp_path, kfp)
+    cluster.world.upload("pets", "rex", 60.0)
+    cluster.dispatcher.reconcile("pets")
+    cluster.world.upload("pets", "mimi")
+    expire(cluster.world)
+    assert not upkeep.cancel(cluster.world.home, "pets", "mimi", "no")
+    assert cluster.another().reconcile("pets") == "running"
+    assert kfp.runs[0]["state"] == "PENDING"
+
+
+def test_a_restore_that_the_dispatcher_settled_is_seen_by_status_and_submit(world: World) -> None:
+    for name in ("rex", "mimi"):
+        world.upload("pets", name)
+        world.dispatcher.reconcile("pets")
+        world.finish()
+    status_cache.refresh(world.home, world.registry, "pets")  # as promote leaves it
+    world.dispatcher.look()
+    shutil.rmtree(world.registry.folder / "pets" / "2")
+    world.registry._write("pets", {"champion": 1})
+    world.upload("pets", "bolt")
+    for _ in range(3):
+        world.dispatcher.look()
+    assert "restored" in world.kinds()
+    index = status_cache.read(world.home, "pets", lambda: world.registry)
+    assert index.aliases["champion"] == 1

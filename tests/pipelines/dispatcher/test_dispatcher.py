@@ -1,0 +1,293 @@
+"""The dispatcher, one look at a time: what it does next follows from records, runs and leases."""
+
+import random
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from components.services.line.leases import Leases
+from components.services.line.promotion import roll_back
+from components.services.line.records import Records
+from components.services.line.run_journal import Failure
+from l2dm.doors import Concept
+from l2dm.spec import IntakeSpec
+from pipelines.commands import operations
+from pipelines.dispatcher.dispatcher import Policy
+from pipelines.dispatcher.loop import follow
+from tests.worlds.dispatch_world import World, expire
+from tests.worlds.object_stores import Bucket
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def test_uploads_of_a_line_are_learned_one_after_the_other_oldest_first(world: World) -> None:
+    world.upload("pets", "mimi")
+    world.upload("pets", "rex", age=60)
+    look = world.dispatcher.reconcile
+    assert [look("pets"), look("pets")] == ["started", "running"]
+    assert "rex" in world.finish()
+    assert [look("pets"), look("pets")] == ["started", "running"]
+    assert "mimi" in world.finish()
+    assert [look("pets"), look("pets")] == ["idle", "idle"]
+    assert world.states() == {"rex": "promoted", "mimi": "promoted"}
+    assert world.chain() == [(0, 1), (1, 2)]
+    assert Leases(world.home.store).holder("pets") is None
+
+
+def test_every_run_has_a_fencing_number_of_its_own(world: World) -> None:
+    for name in ("mimi", "rex"):
+        world.upload("pets", name)
+        world.dispatcher.reconcile("pets")
+        world.finish()
+    world.dispatcher.reconcile("pets")
+    assert [job.fence for job in world.runs.jobs.values()] == [1, 2]
+
+
+def test_a_failed_run_is_tried_again_later_and_at_last_failed(world: World) -> None:
+    world.upload("pets", "rex")
+    broken = Failure("train", "RuntimeError", ("out of memory",))
+    look = world.dispatcher.reconcile
+    for pause in (30.0, 60.0):
+        assert look("pets") == "started"
+        world.runs.fail(world.runs.running()[0], broken)
+        assert look("pets") == "retried"
+        world.now += pause - 1
+        assert look("pets") == "waits"
+        world.now += 1
+    assert look("pets") == "started"
+    world.runs.fail(world.runs.running()[0], broken)
+    assert look("pets") == "ended"
+    (state,) = Records(world.home.store, "pets").concepts()
+    assert (state.state, state.reasons) == ("failed", ("step train: RuntimeError: out of memory",))
+    assert look("pets") == "idle"
+
+
+def test_a_bad_upload_is_refused_at_once_and_the_next_is_learned(world: World) -> None:
+    world.upload("pets", "blurred", age=60)
+    world.upload("pets", "rex")
+    look = world.dispatcher.reconcile
+    look("pets")
+    problems = ("00.png is too small", "only 2 pictures")
+    world.runs.fail(world.runs.running()[0], Failure("intake", "BadUpload", problems))
+    assert [look("pets"), look("pets")] == ["ended", "started"]
+    world.finish()
+    assert world.states() == {"blurred": "refused", "rex": "promoted"}
+
+
+def test_a_killed_run_goes_on_with_its_task(world: World) -> None:
+    """The second run finds task and parent of the first, so checkpoints and digests fit."""
+    world.upload("pets", "rex")
+    look = world.dispatcher.reconcile
+    look("pets")
+    records = Records(world.home.store, "pets")
+    digest = records.events()[0].facts["upload"]
+    begun = {"concept": "rex", "class_noun": "dog", "task": "t0001"}
+    records.append("begun", **begun, parent_version=0, upload=digest)
+    world.runs.fail(world.runs.running()[0], None)
+    look("pets")
+    world.now += 60
+    look("pets")
+    world.finish()
+    assert world.kinds() == ["started", "begun", "retried", "started", "promotion", "ended"]
+    assert world.registry.versions("pets")[0].facts.task == "t0001"
+
+
+def test_the_next_run_waits_until_the_last_one_has_left_and_its_scratch_is_swept(
+    world: World,
+) -> None:
+    """A run records its end some moments before its process is gone."""
+    for name in ("mimi", "rex"):
+        world.upload("pets", name)
+    look = world.dispatcher.reconcile
+    look("pets")
+    (name,) = world.runs.running()
+    work = world.home.work("pets", world.runs.jobs[name].concept) / "key"
+    work.mkdir(parents=True)
+    world.runs.finish(name)
+    del world.runs.ends[name]  # its process is still there
+    assert [look("pets"), look("pets")] == ["running", "running"]
+    assert work.exists()
+    world.now += 61
+    assert look("pets") == "started"
+    assert world.runs.stopped == [name]
+    assert not work.exists()
+
+
+def test_a_stale_parent_begins_anew_from_the_champion_of_then(world: World, tmp_path: Path) -> None:
+    for name in ("mimi", "rex"):
+        world.upload("pets", name)
+        world.dispatcher.reconcile("pets")
+        world.finish()
+    world.upload("pets", "sunny")
+    look = world.dispatcher.reconcile
+    look("pets")
+    records = Records(world.home.store, "pets")
+    (name,) = world.runs.running()
+    digest = next(e.facts["upload"] for e in reversed(records.events()) if e.kind == "started")
+    begun = {"concept": "sunny", "class_noun": "dog", "task": records.next_task()}
+    records.append("begun", **begun, parent_version=2, upload=digest)
+    roll_back(world.registry, records, "pets", 1, lambda v, folder: None, tmp_path / "scratch")
+    world.runs.finish(name)
+    assert look("pets") == "retried"
+    world.now += 60
+    look("pets")
+    world.finish()
+    assert world.states()["sunny"] == "promoted"
+    assert world.registry.versions("pets")[-1].facts.parent_version == 1
+
+
+def test_lines_share_the_places_fairly(tmp_path: Path) -> None:
+    world = World(tmp_path, Policy(parallel=2))
+    for line in ("a", "b", "c"):
+        for name in ("one", "two"):
+            world.upload(line, name)
+    order = []
+    for _ in range(20):
+        world.dispatcher.look()
+        assert len(world.runs.running()) <= 2
+        for name in world.runs.running():
+            order.append(world.runs.jobs[name].line)
+            world.runs.finish(name)
+    assert sorted(order) == ["a", "a", "b", "b", "c", "c"]
+    assert set(order[:3]) == {"a", "b", "c"}  # nobody's second before everybody's first
+
+
+def test_a_second_dispatcher_leaves_a_supervised_line_alone(world: World) -> None:
+    world.upload("pets", "rex")
+    world.dispatcher.reconcile("pets")
+    other = world.another()
+    assert other.reconcile("pets") == "busy"
+    world.finish()
+    assert other.reconcile("pets") == "idle"
+    assert world.chain() == [(0, 1)]
+
+
+def test_a_dispatcher_that_died_is_replaced_and_its_run_cannot_promote(world: World) -> None:
+    world.upload("pets", "rex")
+    world.dispatcher.reconcile("pets")
+    expire(world)
+    other = world.another()
+    assert other.reconcile("pets") == "retried"
+    (old,) = world.runs.stopped
+    world.runs.finish(old)  # it was paused, not dead: it wakes up and goes on to promote
+    assert world.chain() == []
+    world.now += 60
+    assert other.reconcile("pets") == "started"
+    world.finish()
+    assert world.chain() == [(0, 1)]
+    assert world.dispatcher.reconcile("pets") == "idle"
+
+
+def test_a_run_that_was_written_down_and_never_started_is_started_again(world: World) -> None:
+    world.upload("pets", "rex")
+    start, world.runs.start = world.runs.start, lambda name, job: None  # type: ignore[method-assign]
+    world.dispatcher.reconcile("pets")
+    world.runs.start = start  # type: ignore[method-assign]
+    assert world.dispatcher.reconcile("pets") == "retried"
+    world.now += 60
+    assert world.dispatcher.reconcile("pets") == "started"
+    world.finish()
+    assert world.states() == {"rex": "promoted"}
+
+
+def test_an_alias_moved_by_hand_is_told_and_set_back_before_the_next_task(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("mimi", "rex"):
+        world.upload("pets", name)
+        world.dispatcher.reconcile("pets")
+        world.finish()
+    world.registry.set_alias("pets", "champion", 1)
+    world.upload("pets", "sunny")
+    world.dispatcher.reconcile("pets")
+    assert "alias champion named version 1, the records say 2" in caplog.text
+    world.finish()
+    assert world.chain() == [(0, 1), (1, 2), (2, 3)]
+
+
+def test_a_line_in_a_bucket_is_dispatched_like_one_in_a_folder(
+    moto_bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("L2DM_SCRATCH", str(tmp_path / "scratch"))
+    world = World(tmp_path, place=f"s3://{moto_bucket.name}/{moto_bucket.prefix}")
+    for name in ("rex", "mimi"):
+        folder = tmp_path / "in" / name
+        folder.mkdir(parents=True)
+        for number in range(3):
+            noise = random.Random(f"{name} {number}").randbytes(64 * 64 * 3)
+            Image.frombytes("RGB", (64, 64), noise).save(folder / f"{number}.png")
+        concept = Concept(name, "dog")
+        operations.submit(world.home.place, folder, "pets", concept, IntakeSpec())
+    for _ in range(2):
+        assert world.dispatcher.look() == {"pets": "started"}
+        world.finish()
+    assert world.dispatcher.look() == {"pets": "idle"}
+    assert world.chain() == [(0, 1), (1, 2)]
+    assert world.states() == {"rex": "promoted", "mimi": "promoted"}
+    assert not (tmp_path / "scratch" / "records").exists()  # nothing of the state is local
+
+
+class Rings:
+    """Wake-ups that the test has thought of; each wait takes the next one."""
+
+    def __init__(self, *lines: str) -> None:
+        self.lines, self.waited = list(lines), 0
+
+    def wait(self, seconds: float) -> frozenset[str]:
+        self.waited += 1
+        if not seconds:  # between two lines of a scan
+            return frozenset()
+        return frozenset({self.lines.pop(0)}) if self.lines else frozenset()
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_woken_line_is_looked_at_before_the_next_scan(world: World) -> None:
+    world.upload("pets", "rex")
+    world.upload("cars", "bolt")
+    moves = follow(world.dispatcher, Rings("cars", "nobody", "pets"), 3600, once=False)
+    assert [next(moves), next(moves)] == [("cars", "started"), ("pets", "waits")]
+    world.finish()
+    assert next(moves) == ("cars", "idle")  # woken, an hour before the scan
+    assert next(moves) == ("pets", "started")
+    assert "nobody" not in world.home.lines()
+
+
+def test_following_once_ends_when_nothing_waits_or_runs(world: World) -> None:
+    world.upload("pets", "rex")
+    found = []
+    for line, moved in follow(world.dispatcher, Rings(), 0.0, once=True):
+        found.append((line, moved))
+        if moved == "running":
+            world.finish()
+    assert found == [("pets", "started"), ("pets", "running"), ("pets", "idle")]
+
+
+def test_a_line_that_cannot_be_read_is_told_and_leaves_the_others_alone(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.upload("cars", "bolt")
+    world.upload("pets", "rex")
+    world.home.store.write("records/cars/000001.json", b"not JSON")
+    world.home.store.write("records/pets/README", b"somebody's note")
+    assert world.dispatcher.look() == {"cars": "broken", "pets": "started"}
+    assert "'records/cars/000001.json', found something else" in caplog.text
+    world.finish()
+    assert world.states() == {"rex": "promoted"}
+    moves = follow(world.dispatcher, Rings(), 0.0, once=True)
+    assert sorted(moves) == [("cars", "broken"), ("pets", "idle")]
+
+
+def test_a_lease_that_cannot_be_read_is_not_taken_over(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.upload("pets", "rex")
+    world.home.store.write("leases/pets.json", b"{}")
+    assert world.dispatcher.look() == {"pets": "broken"}
+    assert "its number must not go back" in caplog.text
+    assert world.home.store.read("leases/pets.json").data == b"{}"

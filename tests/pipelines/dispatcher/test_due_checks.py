@@ -1,0 +1,122 @@
+"""Checks on the dispatcher's clock: begun once, before uploads, tried again, given up, told."""
+
+import logging
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from components.services.line.records import Records
+from pipelines.commands import checks, operations
+from pipelines.dispatcher.dispatcher import Policy
+from pipelines.places.run_here import Job
+from tests.worlds.dispatch_world import World, expire
+
+NIGHTLY = "0 3 * * *"
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """A line with one champion, checked every night; its clock stands at half past three."""
+    world = World(tmp_path, Policy(attempts=2, backoff=30.0))
+    world.upload("pets", "rex")
+    world.dispatcher.look()
+    world.finish()
+    world.dispatcher.look()
+    settings = ("check.policy=roll_back",)
+    checks.set_clock(place(world, settings), NIGHTLY, checks.Timekeeper())
+    tomorrow = time.time() + 24 * 3600
+    noon = datetime.fromtimestamp(tomorrow, UTC).replace(hour=12)
+    world.now = noon.timestamp()
+    return world
+
+
+def place(world: World, settings: tuple[str, ...] = ()) -> operations.Place:
+    return operations.Place(world.home.folder, "pets", "pocket", settings)
+
+
+def job(world: World) -> Job:
+    (name,) = world.runs.running()
+    return world.runs.jobs[name]
+
+
+def test_a_due_check_is_begun_once_with_its_own_settings(world: World) -> None:
+    assert world.dispatcher.look() == {"pets": "checking"}
+    assert job(world).pipeline == "check_forgetting"
+    assert '"policy": "roll_back"' in job(world).spec
+    assert world.dispatcher.look() == {"pets": "checking"}
+    assert world.another().look() == {"pets": "busy"}
+    world.finish()
+    assert world.dispatcher.look() == {"pets": "idle"}
+    assert world.dispatcher.look() == {"pets": "idle"}
+    assert world.kinds().count("checked") == 1
+
+
+def test_a_check_goes_before_an_upload_and_the_upload_follows(world: World) -> None:
+    world.upload("pets", "mimi")
+    assert world.dispatcher.look() == {"pets": "checking"}
+    world.finish()
+    assert world.dispatcher.look() == {"pets": "started"}
+    world.finish()
+    world.dispatcher.look()
+    assert world.states() == {"rex": "promoted", "mimi": "promoted"}
+
+
+def test_a_check_that_is_always_due_does_not_keep_uploads_waiting(world: World) -> None:
+    checks.set_clock(place(world), "* * * * *", checks.Timekeeper())
+    for name in ("mimi", "bo"):
+        world.upload("pets", name)
+    seen = []
+    for _ in range(4):
+        world.now += 120
+        seen.append(world.dispatcher.look()["pets"])
+        world.finish()
+    assert seen == ["checking", "started", "checking", "started"]
+
+
+def test_a_check_that_died_is_tried_again_then_given_up_until_the_next_night(world: World) -> None:
+    world.dispatcher.look()
+    world.runs.fail(world.runs.running()[0], None)
+    assert world.dispatcher.look() == {"pets": "retried"}
+    assert world.dispatcher.look() == {"pets": "idle"}  # its time has not come
+    world.now += 31
+    assert world.dispatcher.look() == {"pets": "checking"}
+    world.runs.fail(world.runs.running()[0], None)
+    assert world.dispatcher.look() == {"pets": "unchecked"}
+    world.now += 3600
+    assert world.dispatcher.look() == {"pets": "idle"}
+    world.now += 24 * 3600
+    assert world.dispatcher.look() == {"pets": "checking"}
+
+
+def test_another_dispatcher_takes_a_check_over(world: World) -> None:
+    world.dispatcher.look()
+    expire(world)
+    other = world.another()
+    assert other.look() == {"pets": "retried"}
+    assert len(world.runs.stopped) == 1
+    world.now += 31
+    assert other.look() == {"pets": "checking"}
+    world.finish()
+    assert other.look() == {"pets": "idle"}
+
+
+def test_a_regression_is_told(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.runs.health = lambda line: "regressed"
+    world.dispatcher.look()
+    world.finish()
+    with caplog.at_level(logging.WARNING):
+        world.dispatcher.look()
+    assert "line pets: version 1 is regressed (cause: model): made up" in caplog.text
+    assert checks.last_checks(world.home.folder)["pets"].endswith(": regressed")
+
+
+def test_a_clock_can_be_read_and_ended(world: World) -> None:
+    now = checks.set_clock(place(world), None, checks.Timekeeper())
+    assert (now["cron"], now["settings"]) == (NIGHTLY, ["check.policy=roll_back"])
+    assert (now["keeper"], now["next"][10:19]) == ("dispatcher", "T03:00:00")
+    checks.set_clock(place(world), "", checks.Timekeeper())
+    assert world.dispatcher.look() == {"pets": "idle"}
+    kinds = [event.kind for event in Records(world.home.store, "pets").events()]
+    assert kinds.count("scheduled") == 2
