@@ -154,7 +154,7 @@ def _save_gated(folder: Path, record: doors.Adapter, weights: Mapping[str, Tenso
     concepts = [[concept.name, concept.class_noun] for concept in record.concepts]
     metadata = {"format": GATED_FORMAT, "gate": gate, "concepts": json.dumps(concepts)}
     save_file(dict(weights), folder / "gated.safetensors", metadata=metadata)
-    source = files("l2dm").joinpath("gated_pipeline.py").read_text(encoding="utf-8")
+    source = files("l2dm.export").joinpath("gated_pipeline.py").read_text(encoding="utf-8")
     manifest.write_text(folder / verify.PIPELINE, source)
     if gate == "prompt":
         (folder / "lora").mkdir()
