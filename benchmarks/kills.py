@@ -156,7 +156,7 @@ def _inspect(home: Path) -> End:
 
 
 def _end(home: Path) -> End:
-    from components.services.tracking.mlflow_registry import connect
+    from components.services.tracking.connection import connect
     from pipelines.commands.operations import Place
 
     versions = Place(home, LINE, "pocket").registry().versions(LINE)

@@ -321,7 +321,7 @@ def test_a_killed_step_ends_in_the_same_digest_without_doubles(
 
 def points(line: Line) -> dict[str, list[int]]:
     """Steps at which each metric of the line's first task has a point."""
-    from components.services.tracking.mlflow_registry import connect
+    from components.services.tracking.connection import connect
 
     client = connect(line.home).MlflowClient()
     (run,) = client.search_runs([client.get_experiment_by_name("l2dm/pets").experiment_id])

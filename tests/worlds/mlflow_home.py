@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from components.services.store.home import Home
-from components.services.tracking.mlflow_registry import connect
+from components.services.tracking.connection import connect
 
 
 @pytest.fixture(scope="session")

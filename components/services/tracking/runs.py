@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from components.services.store.home import Home
-from components.services.tracking.mlflow_registry import connect, experiment
+from components.services.tracking.connection import connect, experiment
 
 log = logging.getLogger(__name__)
 Point = tuple[str, int, float]  # metric name, step, value

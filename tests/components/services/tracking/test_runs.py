@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from components.services.store.home import Home
-from components.services.tracking.mlflow_registry import connect
+from components.services.tracking.connection import connect
 from components.services.tracking.runs import MemoryTracking, MlflowTracking, Point, Tracking
 
 
