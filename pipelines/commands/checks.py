@@ -28,8 +28,8 @@ def check_now(place: Place, seed: int, listener: Listener) -> dict[str, Any]:
     records = Records(home.store, line)
     checks.require_champion(line, records.state().standing.champion)
     spec = to_json(place.spec)
-    with Leases(home.store).held(line) as heartbeat:
-        fence = heartbeat.lease.fence
+    with Leases(home.store).held(line) as keeper:
+        fence = keeper.lease(line).fence
         job = Job(line, checks.CONCEPT, place.base_name, spec, home, fence, seed=seed)
         door = manifest.read(run_local(job, listener).release, doors.Check)
     found = records.state().checks.found

@@ -53,7 +53,7 @@ class Learner:
         Raises LineBusy when another learner holds the line, and what the user has to mend (base,
         spec) as L2dmError, with the upload still waiting.
         """
-        with Leases(self.home.store).held(self.line) as heartbeat:
+        with Leases(self.home.store).held(self.line) as keeper:
             if self.home.database.exists():
                 status_cache.forget(self.home, self.line)
                 status_cache.refresh(self.home, self.registry(), self.line)
@@ -61,7 +61,8 @@ class Learner:
                 if self._ends_cancelled(waits):
                     continue
                 with watch(waits[0]) as listener:
-                    learned = self._learn_one(waits[0], heartbeat.lease.fence, listener)
+                    fence = keeper.lease(self.line).fence
+                    learned = self._learn_one(waits[0], fence, listener)
                 yield learned
 
     def _ends_cancelled(self, waits: Sequence[str]) -> bool:

@@ -105,8 +105,8 @@ def test_champion_moves_once_then_is_held_and_a_stale_parent_is_refused(
 
     upload(line.home, "mimi", "cat", tmp_path)
     spec = to_json(override(Spec(), CLOSED))
-    with Leases(line.home.store).held("pets") as heartbeat:
-        job = Job("pets", "mimi", line.base, spec, line.home, heartbeat.lease.fence)
+    with Leases(line.home.store).held("pets") as keeper:
+        job = Job("pets", "mimi", line.base, spec, line.home, keeper.lease("pets").fence)
         outcome = run_local(job, lambda progress: None)
     registry = line.registry()
     assert registry.aliases("pets") == {"champion": 1, "challenger": 2}
@@ -279,10 +279,10 @@ def check_stale_parent(line: Line, job: Job, release: Path) -> None:
         promote.python_func(**doors_, **settings, fence=job.fence)
     shutil.rmtree(again / "release")
     with (
-        Leases(line.home.store).held("pets") as heartbeat,
+        Leases(line.home.store).held("pets") as keeper,
         pytest.raises(StaleParent, match="to be version 1, from which task t0002 was learned"),
     ):
-        promote.python_func(**doors_, **settings, fence=heartbeat.lease.fence)
+        promote.python_func(**doors_, **settings, fence=keeper.lease("pets").fence)
     assert registry.aliases("pets")["champion"] == foreign
 
 

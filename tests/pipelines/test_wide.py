@@ -55,8 +55,8 @@ def test_what_is_gathered_equals_what_one_process_draws(
     base, spec = str(tiny_base), override(Spec(), SHARED)
     first_version(home, base, tmp_path / "first")
     tiny.upload(tmp_path, home.inbox, doors.Concept("mimi", "cat"), spec)
-    with Leases(home.store).held("pets") as heartbeat:
-        job = Job("pets", "mimi", base, to_json(spec), home, heartbeat.lease.fence)
+    with Leases(home.store).held("pets") as keeper:
+        job = Job("pets", "mimi", base, to_json(spec), home, keeper.lease("pets").fence)
         assert job.pipeline == "learn_concept_wide"
         outcome = run_local(job, lambda progress: None)
     drawn = {f"draw_memory_{n}" for n in (1, 2, 3)} | {f"draw_evaluation_{n}" for n in (1, 2)}

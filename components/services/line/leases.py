@@ -12,6 +12,7 @@ that run next, so a dispatcher can be replaced without ending what learns.
 
 import json
 import logging
+import math
 import os
 import socket
 import threading
@@ -129,13 +130,16 @@ class Leases:
         return _words(found[0], found[2])
 
     @contextmanager
-    def held(self, line: str) -> Iterator["Heartbeat"]:
-        """Take a line and keep it by heartbeats until the block ends. Raises LineBusy."""
-        heartbeat = Heartbeat(self, self.take(line, uuid.uuid4().hex[:12]))
+    def held(self, line: str) -> Iterator["Keeper"]:
+        """Take a line and renew it until the block ends. Raises LineBusy."""
+        keeper = Keeper(self, patience=math.inf)  # its holder waits for one run, however long
+        keeper.hold(line, uuid.uuid4().hex[:12])
+        keeper.start()
         try:
-            yield heartbeat
+            yield keeper
         finally:
-            heartbeat.stop()
+            keeper.close()
+            keeper.free(line)
 
     def _lives(self, facts: dict[str, Any], age: float) -> bool:
         died = not facts[LEFT] and _died_here(facts)
@@ -157,54 +161,19 @@ class Leases:
             ) from error
 
 
-class Heartbeat:
-    """Renews a lease from a thread of its own. After a loss it stops and `lease` raises."""
-
-    def __init__(self, leases: Leases, lease: Lease) -> None:
-        self._leases, self._lease = leases, lease
-        self._lost: LostLease | None = None
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True)
-        self._thread.start()
-
-    @property
-    def lease(self) -> Lease:
-        """The lease as last renewed. Raises LostLease."""
-        if self._lost is not None:
-            raise self._lost
-        return self._lease
-
-    def stop(self) -> None:
-        """End the heartbeat and free the line."""
-        self._end.set()
-        self._thread.join()
-        if self._lost is None:
-            self._leases.release(self._lease)
-
-    def _beat(self) -> None:
-        while not self._end.wait(self._leases.seconds / BEATS):
-            try:
-                self._lease = self._leases.renew(self._lease)
-            except LostLease as error:
-                self._lost = error
-                return
-            except (L2dmError, OSError) as error:
-                # The store may answer again; if it does not, others see the lease expire.
-                log.warning("lease of line %r not renewed: %s", self._lease.line, error)
-
-
 class Keeper:
-    """The leases of a dispatcher, renewed from one thread however long a look takes.
+    """The leases that a process holds, renewed from one thread however long its work takes.
 
     Lines are renewed side by side: one whose request hangs costs the others nothing.
     They are renewed for as long as their holder says every so often that it goes on: one whose loop
     stands still gives its lines up, as if it had died. patience: seconds of that. A lease that was
-    lost is forgotten; `held` tells.
+    lost is forgotten; `held` tells, and `lease` raises.
     """
 
     def __init__(self, leases: Leases, patience: float = 600.0) -> None:
         self._leases, self._patience = leases, patience
         self._held: dict[str, Lease] = {}
+        self._lost: dict[str, LostLease] = {}
         self._locks: dict[str, threading.Lock] = {}  # a lease is renewed by one thread at a time
         self._end = threading.Event()
         self._heard = time.monotonic()
@@ -227,14 +196,21 @@ class Keeper:
         """Whether a line is ours, as far as we know."""
         return line in self._held
 
+    def lease(self, line: str) -> Lease:
+        """Our lease of a line that we took, as last renewed. Raises LostLease."""
+        try:
+            return self._held[line]
+        except KeyError:
+            raise self._lost[line] from None
+
     def hold(self, line: str, owner: str, run: int = 0) -> Lease:
         """Our lease of the line, renewed, or a new one; see `take`. Raises LineBusy, LostLease."""
         with self._lock(line):
             lease = self._held.get(line)
             try:
                 lease = self._leases.renew(lease) if lease else self._leases.take(line, owner, run)
-            except LostLease:
-                del self._held[line]
+            except LostLease as error:
+                self._forget(line, error)
                 raise
             self._held[line] = lease
             return lease
@@ -283,6 +259,10 @@ class Keeper:
     def _lock(self, line: str) -> threading.Lock:
         return self._locks.setdefault(line, threading.Lock())
 
+    def _forget(self, line: str, why: LostLease) -> None:
+        self._lost[line] = why
+        del self._held[line]
+
     def _renew_one(self, line: str) -> None:
         with self._lock(line):
             lease = self._held.get(line)
@@ -292,7 +272,7 @@ class Keeper:
                 self._held[line] = self._leases.renew(lease)
             except LostLease as error:
                 log.warning("%s", error)
-                del self._held[line]
+                self._forget(line, error)
             except (L2dmError, OSError) as error:  # the store may answer again
                 log.warning("lease of line %r not renewed: %s", line, error)
 

@@ -109,8 +109,8 @@ def test_a_line_lives_on_a_base_in_a_bucket(
     place = Place(line.folder, "pets", base, TINY)
     require_base(base)
     assert fetched == []  # only listed
-    with Leases(line.store).held("pets") as heartbeat:
-        fence = heartbeat.lease.fence
+    with Leases(line.store).held("pets") as keeper:
+        fence = keeper.lease("pets").fence
         given = {"line": "pets", "upload": "rex"}
         run(components.intake.intake, line, root, base, "task parent metrics", **given)
         known = "task parent prior metrics"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from components.services.line.leases import Keeper, Lease, Leases
-from components.services.store.objects import FolderObjects
+from components.services.store.folder import FolderObjects
 from l2dm.errors import BadStore, LineBusy, LostLease
 
 
@@ -147,9 +147,9 @@ def test_a_clock_that_is_five_minutes_off_changes_nothing(
 
 def test_a_heartbeat_keeps_the_line_and_frees_it_at_the_end(store: FolderObjects) -> None:
     leases = Leases(store, seconds=0.4)
-    with leases.held("pets") as heartbeat:
+    with leases.held("pets") as keeper:
         time.sleep(1.0)
-        leases.check("pets", heartbeat.lease.fence)
+        leases.check("pets", keeper.lease("pets").fence)
         with pytest.raises(LineBusy):
             leases.take("pets", "b")
     assert leases.take("pets", "b").fence == 2
@@ -157,7 +157,7 @@ def test_a_heartbeat_keeps_the_line_and_frees_it_at_the_end(store: FolderObjects
 
 def test_a_heartbeat_that_lost_its_line_says_so(store: FolderObjects) -> None:
     leases = Leases(store, seconds=0.4)
-    with leases.held("pets") as heartbeat:
+    with leases.held("pets") as keeper:
         let_pass(store, 60)
         try:
             leases.take("pets", "b")
@@ -166,7 +166,7 @@ def test_a_heartbeat_that_lost_its_line_says_so(store: FolderObjects) -> None:
             leases.take("pets", "b")
         time.sleep(0.5)
         with pytest.raises(LostLease):
-            heartbeat.lease  # noqa: B018
+            keeper.lease("pets")
     Leases(store, seconds=60).check("pets", 2)  # the end of a's block has not freed b's lease
 
 
@@ -227,12 +227,12 @@ class Failing(FolderObjects):
 def test_a_store_that_does_not_answer_for_a_while_ends_no_heartbeat(tmp_path: Path) -> None:
     store = Failing(tmp_path)
     leases = Leases(store, seconds=2)
-    with leases.held("pets") as heartbeat:
+    with leases.held("pets") as keeper:
         store.broken = True
         time.sleep(0.8)
         store.broken = False
         time.sleep(0.8)
-        assert heartbeat.lease.beat >= 1
+        assert keeper.lease("pets").beat >= 1
         leases.check("pets", 1)
 
 
@@ -260,7 +260,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from components.services.line.leases import Leases
-from components.services.store.objects import FolderObjects
+from components.services.store.folder import FolderObjects
 Leases(FolderObjects(Path(sys.argv[1]))).take("pets", "other")
 print("held", flush=True)
 time.sleep(60)
