@@ -1,8 +1,9 @@
 """Every record that crosses a step. Read this first, then `steps.py`.
 
 A *door* is a folder between two steps: a payload plus `manifest.json`, which holds one of these
-records, the digest of every door it was made from and a sha256 per file (`manifest.py`). The
-records are plain data: names, numbers and relative file names. Tensors and pictures are files.
+records, the digest of every door it was made from and a sha256 per file (`files/manifest.py`). The
+records are plain data: names, numbers and relative file names. Tensors and pictures are files,
+which `files/payloads.py` writes and reads.
 
     Task ─┬─ Prior ──┐
           └─ Memory ─┴─► Adapter ─► Scores ─► Release
@@ -146,7 +147,8 @@ class Adapter:
     """What a method learned.
 
     Payload: `adapter.safetensors` (weights of the adapter `kind`), `tokens.safetensors` (one key
-    per concept name, (n, d) embedding rows), `curve.json` (losses per step).
+    per concept name, (n, d) embedding rows), `method.safetensors` (what the method needs again at
+    the next task; no file where it needs nothing), `curve.json` (losses per step).
     `settings` is what `adapters.attach` needs besides weights (rank, gate, ...).
     """
 
@@ -156,6 +158,21 @@ class Adapter:
     base: str
     parent: str
     settings: Mapping[str, str | int | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured on one picture: an entry of `values.json`, of a Scores or a Check door.
+
+    `row` names the model that drew it, `concept` or `noun` what it shows; the other one is None.
+    """
+
+    row: str
+    prompt: str
+    seed: int
+    metrics: Mapping[str, float]
+    concept: str | None = None
+    noun: str | None = None
 
 
 @dataclass(frozen=True)
@@ -180,7 +197,7 @@ class Scores:
     `matrices[metric][i][j]`: model after row i on concept j; None above the diagonal.
     Metrics: image_alignment, text_alignment, identity_similarity, identity_accuracy.
     `ceilings[metric][j]`: the mean similarity of concept j's real pictures with each other.
-    Payload: `values.json` (one entry per evaluated picture: row, concept, prompt, seed, metrics),
+    Payload: `values.json` (one `Measurement` per evaluated picture),
     `sheets/<row>/<concept>.png` (a row of pictures), `sheets/<row>/class-<noun>.png`,
     `sheets/real/<concept>.png`, `sheets/base/class-<noun>.png`.
     """
@@ -251,8 +268,8 @@ class Check:
     environment, another picture), "environment" (the bare base moved, too), "base" (other base
     files), "release" (its own files were changed); "" otherwise. `control`: largest difference of
     one picture of the bare base on the release's seeds, by any cosine. `row` is the release's own.
-    Payload: `values.json` (one entry per picture, rows `again` and `fresh`), `sheets/<concept>.png`
-    (fresh pictures); none where nothing could be drawn.
+    Payload: `values.json` (one `Measurement` per picture, rows `again` and `fresh`),
+    `sheets/<concept>.png` (fresh pictures); none where nothing could be drawn.
     """
 
     base: str
@@ -263,6 +280,3 @@ class Check:
     control: float
     findings: tuple[ConceptHealth, ...]
     reasons: tuple[str, ...]
-
-
-DoorRecord = Task | Prior | Memory | Drawn | Adapter | Scores | Release | Check

@@ -22,7 +22,10 @@ RECORDS = [
     for kind in vars(doors).values()
     if isinstance(kind, type) and dataclasses.is_dataclass(kind)
 ]
-DOORS = typing.get_args(doors.DoorRecord)
+DOORS = (
+    doors.Task, doors.Prior, doors.Memory, doors.Drawn, doors.Adapter, doors.Scores, doors.Release,
+    doors.Check,
+)  # fmt: skip
 TASK = Task("t0001", "pets", Concept("milo", "dog"), ("a",), ("b",), "0" * 64, 0, "base", 3)
 
 
