@@ -188,17 +188,17 @@ def rollback(place: Place, to: str) -> tuple[int, int]:
 
 
 def cancel(folder: str | Path, line: str, concept: str, reason: str) -> bool:
-    """See `upkeep.cancel`. Raises UnknownLine, L2dmError."""
-    from pipelines.dispatcher import upkeep
+    """See `end_upload.cancel`. Raises UnknownLine, L2dmError."""
+    from pipelines.dispatcher import end_upload
 
     home = Home.at(folder)
     require_line(home, line)
-    return upkeep.cancel(home, line, concept, reason)
+    return end_upload.cancel(home, line, concept, reason)
 
 
 def repair(folder: str | Path, line: str | None) -> dict[str, str]:
     """Make every line, or one, agree with the registry; what was dropped of each, "" if nothing."""
-    from pipelines.dispatcher import upkeep
+    from pipelines.dispatcher.repair import repair_line
 
     home = Home.at(folder)
     if line is not None:
@@ -206,7 +206,7 @@ def repair(folder: str | Path, line: str | None) -> dict[str, str]:
     registry, found = _registry(home, ""), {}
     for name in home.lines() if line is None else (line,):
         status_cache.forget(home, name)
-        found[name] = str(upkeep.repair(home, registry, name) or "")
+        found[name] = str(repair_line(home, registry, name) or "")
     return found
 
 

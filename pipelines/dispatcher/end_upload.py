@@ -1,9 +1,10 @@
-"""What is recorded and swept when a run of an upload has ended without a release, or with one."""
+"""How an upload ends without a step: badly, cancelled, or after a death; what is swept then."""
 
 import shutil
 from collections.abc import Iterable, Mapping
 
 from components.services.line import status_cache
+from components.services.line.leases import Leases
 from components.services.line.ledger import ENDINGS, ConceptState, Ledger
 from components.services.line.promotion import repair
 from components.services.line.records import Records
@@ -11,7 +12,7 @@ from components.services.line.run_journal import Failure
 from components.services.line.uploads import Commitment, Uploads
 from components.services.store.home import Home
 from components.services.tracking.registry import Registry, require_version
-from l2dm.errors import L2dmError
+from l2dm.errors import Conflict, L2dmError, LineBusy, UnknownLine
 
 
 def end_badly(
@@ -62,6 +63,51 @@ def end_badly(
     else:
         records.end_next(after, ended, step=step)
     return ended
+
+
+def cancel(home: Home, line: str, concept: str, reason: str) -> bool:
+    """End an upload that waits or is being learned as `failed`, with who and why.
+
+    True when it has ended; False when a dispatcher that learns on this line ends it at its next
+    look. Raises UnknownLine when there is no such upload, L2dmError when it has ended.
+    """
+    records, uploads = Records(home.store, line), Uploads(home.store, line)
+    while True:
+        ledger, found = records.state(), uploads.commitment(concept)
+        digest = found.digest
+        known = ledger.concepts.get(concept)
+        if not digest and (known is None or known.state in ENDINGS):
+            raise UnknownLine(
+                f"expected an upload of concept {concept!r} in line {line!r}, found none; see "
+                "`l2dm status` for what waits"
+            )
+        if known and known.state in ENDINGS and known.upload == digest:
+            raise L2dmError(
+                f"expected concept {concept!r} of line {line!r} to wait or to be learned, found "
+                f"that it was {known.state}; `l2dm rollback` takes a version back"
+            )
+        facts = {"concept": concept, "upload": digest, "mark": found.mark, "reason": reason}
+        try:
+            records.append_next(ledger.last, "cancelled", **facts)
+        except Conflict:  # something happened since: perhaps its end
+            continue
+        return _end_now(home, records, line, concept)
+
+
+def _end_now(home: Home, records: Records, line: str, concept: str) -> bool:
+    """End it here and now unless somebody learns on this line."""
+    if records.state().active is not None:
+        return False  # under a lease that a dispatcher takes over with its run: leave it alone
+    try:
+        with Leases(home.store).held(line):
+            ledger = records.state()
+            if ledger.active is not None:  # started meanwhile
+                return False
+            unwanted = cancelled(Uploads(home.store, line), ledger, [concept])
+            end_cancelled(home, line, unwanted, ledger.last)
+            return bool(unwanted)
+    except (LineBusy, Conflict):
+        return False
 
 
 def cancelled(uploads: Uploads, ledger: Ledger, waiting: Iterable[str]) -> dict[str, str]:

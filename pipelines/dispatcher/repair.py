@@ -4,10 +4,12 @@ import json
 import logging
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from components.services.line import status_cache
+from components.services.line.leases import Leases
 from components.services.line.ledger import ConceptState, Standing
 from components.services.line.promotion import Repair, repair
 from components.services.line.records import Records, user
@@ -39,34 +41,45 @@ def mend(home: Home, opened: Callable[[], Registry], records: Records, line: str
     dropped = restore(registry, records, line, unasked=True)
     if dropped:
         log.warning("line %s was restored; %s", line, dropped)
-        reopen(home, records, line, dropped)
-    found = repair(registry, records, line)
-    if found:
-        tell_aliases(records, line, found)
-    return bool(dropped or found)
+    moved = _follow(home, registry, records, line, dropped)
+    return bool(dropped) or moved
 
 
-def repair_line(home: Home, registry: Registry, records: Records, line: str) -> Dropped | None:
-    """The same when a person asks for it: every champion's files are read as well."""
+def repair_line(home: Home, registry: Registry, line: str) -> Dropped | None:
+    """The same when a person asks for it after a restore; what was dropped, None when they agreed.
 
-    def loads(version: int) -> bool:
-        with TemporaryDirectory() as scratch:
-            try:
-                folder = registry.fetch(line, version, Path(scratch) / "release")
-                manifest.read(folder, doors.Release)
-            except (L2dmError, BadDoor, OSError) as error:
-                log.warning("line %s: version %d cannot be read: %s", line, version, error)
-                return False
-        return True
+    Every champion's files are read as well. Raises LineBusy.
+    """
+    with Leases(home.store).held(line):
+        records = Records(home.store, line)
+        status_cache.forget(home, line)
+        dropped = restore(registry, records, line, loads=partial(_loads, registry, line))
+        _follow(home, registry, records, line, dropped)
+        return dropped
 
-    status_cache.forget(home, line)
-    dropped = restore(registry, records, line, loads=loads)
+
+def _follow(
+    home: Home, registry: Registry, records: Records, line: str, dropped: Dropped | None
+) -> bool:
+    """Uploads and aliases as the records have them now; whether an alias was set back."""
     if dropped:
         reopen(home, records, line, dropped)
     found = repair(registry, records, line)
     if found:
         tell_aliases(records, line, found)
-    return dropped
+    return bool(found)
+
+
+def _loads(registry: Registry, line: str, version: int) -> bool:
+    """Whether the files of a version can be read."""
+    with TemporaryDirectory() as scratch:
+        try:
+            folder = registry.fetch(line, version, Path(scratch) / "release")
+            manifest.read(folder, doors.Release)
+        except (L2dmError, BadDoor, OSError) as error:
+            log.warning("line %s: version %d cannot be read: %s", line, version, error)
+            return False
+    return True
 
 
 def reopen(home: Home, records: Records, line: str, dropped: Dropped) -> None:

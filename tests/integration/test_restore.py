@@ -15,8 +15,8 @@ import pytest
 from components.services.line.records import Records
 from components.services.store.home import Home
 from components.services.tracking.mlflow_registry import MlflowRegistry
-from pipelines.dispatcher import upkeep
 from pipelines.dispatcher.dispatcher import Dispatcher, Policy, Settings
+from pipelines.dispatcher.repair import repair_line
 from tests.integration import servers
 from tests.worlds.fast_runs import FastRuns
 
@@ -179,7 +179,7 @@ def test_backups_of_different_minutes_end_consistent_and_say_what_was_dropped(
     team.upload("rita")
     assert [team.dispatcher.look()[LINE] for _ in range(2)] == ["broken", "broken"]
     assert team.story() == before
-    dropped = upkeep.repair(team.home, team.registry, LINE)
+    dropped = repair_line(team.home, team.registry, LINE)
     assert dropped is not None and dropped.champion == 0 and len(dropped.lost) == 5
     team.learn()
     team.check()

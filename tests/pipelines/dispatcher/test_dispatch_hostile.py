@@ -11,9 +11,9 @@ from components.services.line.leases import Leases
 from components.services.line.records import Records
 from components.services.line.run_journal import Failure
 from components.services.line.uploads import Uploads
-from components.services.store.objects import FolderObjects
+from components.services.store.folder import FolderObjects
 from l2dm.errors import BadStore, L2dmError, TrackingFailed, UnknownLine
-from pipelines.dispatcher import repair, upkeep
+from pipelines.dispatcher import end_upload, repair
 from pipelines.dispatcher.dispatcher import Policy
 from pipelines.dispatcher.loop import follow
 from tests.worlds.dispatch_world import World, expire
@@ -48,7 +48,7 @@ def test_a_waiting_upload_that_is_cancelled_ends_at_once_and_can_be_opened_again
     world: World,
 ) -> None:
     world.upload("pets", "rex")
-    assert upkeep.cancel(world.home, "pets", "rex", "the wrong dog")
+    assert end_upload.cancel(world.home, "pets", "rex", "the wrong dog")
     assert world.dispatcher.reconcile("pets") == "idle"
     (why,) = reasons(world, "rex")
     assert why.startswith("cancelled by ") and why.endswith(": the wrong dog")
@@ -66,7 +66,7 @@ def test_an_upload_that_is_learned_is_stopped_and_the_next_one_goes_on(world: Wo
     look = world.dispatcher.reconcile
     look("pets")
     (name,) = world.runs.running()
-    assert not upkeep.cancel(world.home, "pets", "rex", "")
+    assert not end_upload.cancel(world.home, "pets", "rex", "")
     assert look("pets") == "ended"
     assert world.runs.stopped == [name]
     assert world.states()["rex"] == "failed"
@@ -105,7 +105,7 @@ def test_a_promotion_comes_before_a_cancel_that_meets_it(world: World) -> None:
     world.dispatcher.reconcile("pets")
     (name,) = world.runs.running()
     die_before_the_end(world, name)
-    assert not upkeep.cancel(world.home, "pets", "rex", "")
+    assert not end_upload.cancel(world.home, "pets", "rex", "")
     assert world.dispatcher.reconcile("pets") == "ended"
     assert world.states() == {"rex": "promoted"}
     assert world.chain() == [(0, 1)]
@@ -116,9 +116,9 @@ def test_what_has_ended_or_never_came_cannot_be_cancelled(world: World) -> None:
     world.dispatcher.reconcile("pets")
     world.finish()
     with pytest.raises(L2dmError, match="found that it was promoted"):
-        upkeep.cancel(world.home, "pets", "rex", "")
+        end_upload.cancel(world.home, "pets", "rex", "")
     with pytest.raises(UnknownLine, match="'mimi' in line 'pets', found none"):
-        upkeep.cancel(world.home, "pets", "mimi", "")
+        end_upload.cancel(world.home, "pets", "mimi", "")
 
 
 def test_a_run_that_died_for_the_last_time_after_its_promotion_is_promoted(tmp_path: Path) -> None:
@@ -324,7 +324,7 @@ def test_a_line_whose_registry_is_another_one_is_left_for_a_person_who_can_hold_
     world.upload("pets", "mimi")
     assert world.dispatcher.reconcile("pets") == "broken"
     assert "this may be another database" in caplog.text
-    dropped = upkeep.repair(world.home, world.registry, "pets")
+    dropped = repair.repair_line(world.home, world.registry, "pets")
     assert dropped is not None and dropped.champion == 0
     assert world.dispatcher.reconcile("pets") == "started"
 

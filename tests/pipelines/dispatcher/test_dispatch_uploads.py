@@ -16,7 +16,7 @@ from l2dm.doors import Concept
 from l2dm.errors import BadUpload, PlatformError
 from l2dm.spec import IntakeSpec
 from pipelines.commands import operations
-from pipelines.dispatcher import upkeep
+from pipelines.dispatcher import end_upload
 from pipelines.dispatcher.dispatcher import Dispatcher, Policy, Settings
 from pipelines.dispatcher.end_upload import end_badly
 from pipelines.places.run_here import Job
@@ -99,7 +99,7 @@ def test_pictures_that_were_looked_at_are_refused_and_not_those_that_were_tried_
 def test_a_cancel_ends_what_was_cancelled_and_not_what_came_after_it(world: World) -> None:
     world.upload("pets", "rex")
     world.dispatcher.reconcile("pets")
-    upkeep.cancel(world.home, "pets", "rex", "the wrong dog")
+    end_upload.cancel(world.home, "pets", "rex", "the wrong dog")
     put_others(world)
     assert world.dispatcher.reconcile("pets") == "ended"
     assert world.dispatcher.reconcile("pets", whole=True) == "started"
@@ -263,7 +263,7 @@ def test_cancelling_another_upload_leaves_a_cluster_training_alone(
     cluster.dispatcher.reconcile("pets")
     cluster.world.upload("pets", "mimi")
     expire(cluster.world)
-    assert not upkeep.cancel(cluster.world.home, "pets", "mimi", "no")
+    assert not end_upload.cancel(cluster.world.home, "pets", "mimi", "no")
     assert cluster.another().reconcile("pets") == "running"
     assert kfp.runs[0]["state"] == "PENDING"
 
