@@ -4,7 +4,8 @@ import sys
 import uuid
 from pathlib import Path
 
-from components.services.store.objects import FolderObjects, Objects
+from components.services.store.folder import FolderObjects
+from components.services.store.objects import Objects
 from l2dm.errors import Conflict
 
 

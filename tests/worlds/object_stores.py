@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from components.services.store.objects import FolderObjects, Objects
+from components.services.store.folder import FolderObjects
+from components.services.store.objects import Objects
 from components.services.store.s3 import S3Objects
 from tests.integration import servers
 

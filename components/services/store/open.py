@@ -4,7 +4,8 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from components.services.store.objects import FolderObjects, Objects
+from components.services.store.folder import FolderObjects
+from components.services.store.objects import Objects
 from components.services.store.s3 import PROBE, S3Objects
 from components.services.store.s3_client import CONDITIONS
 from l2dm.errors import BadStore, Conflict

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from components.services.line.records import Records
+from components.services.store.folder import FolderObjects
 from components.services.store.home import Home
-from components.services.store.objects import FolderObjects
-from pipelines.dispatcher.dispatcher import Dispatcher, Policy
+from pipelines.dispatcher.dispatcher import Dispatcher, DispatchPolicy
 from tests.worlds.dispatch_world import World, expire
 
 
@@ -40,7 +40,7 @@ def test_whatever_dies_every_upload_ends_once_and_the_chain_is_linear(
 ) -> None:
     """Dispatchers and runs die between any two of their writes and start again."""
     dice = random.Random(seed)
-    world = World(tmp_path, Policy(attempts=1000, backoff=0.0, parallel=3))
+    world = World(tmp_path, DispatchPolicy(attempts=1000, backoff=0.0, parallel=3))
     chance = [0.15]
 
     def store(home: Home) -> Mortal:

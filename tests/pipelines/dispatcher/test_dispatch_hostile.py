@@ -14,7 +14,7 @@ from components.services.line.uploads import Uploads
 from components.services.store.folder import FolderObjects
 from l2dm.errors import BadStore, L2dmError, TrackingFailed, UnknownLine
 from pipelines.dispatcher import end_upload, repair
-from pipelines.dispatcher.dispatcher import Policy
+from pipelines.dispatcher.dispatcher import DispatchPolicy
 from pipelines.dispatcher.loop import follow
 from tests.worlds.dispatch_world import World, expire
 
@@ -79,7 +79,7 @@ def test_an_upload_that_is_learned_is_stopped_and_the_next_one_goes_on(world: Wo
 
 def test_a_cancelled_upload_ends_although_another_is_learned_elsewhere(tmp_path: Path) -> None:
     """No place is free, and its retry's time has not come: its end needs neither."""
-    world = World(tmp_path, Policy(parallel=1))
+    world = World(tmp_path, DispatchPolicy(parallel=1))
     world.upload("cars", "bolt")
     world.dispatcher.look()
     world.upload("pets", "rex")
@@ -122,7 +122,7 @@ def test_what_has_ended_or_never_came_cannot_be_cancelled(world: World) -> None:
 
 
 def test_a_run_that_died_for_the_last_time_after_its_promotion_is_promoted(tmp_path: Path) -> None:
-    world = World(tmp_path, Policy(attempts=1))
+    world = World(tmp_path, DispatchPolicy(attempts=1))
     world.upload("pets", "rex")
     world.dispatcher.reconcile("pets")
     (name,) = world.runs.running()
@@ -146,7 +146,7 @@ def test_a_run_whose_machine_makes_other_bytes_is_not_learned_twice(world: World
 
 
 def test_a_server_that_is_away_uses_up_no_attempts(tmp_path: Path) -> None:
-    world = World(tmp_path, Policy(attempts=2, backoff=0.0))
+    world = World(tmp_path, DispatchPolicy(attempts=2, backoff=0.0))
     world.upload("pets", "rex")
     away = Failure("promote", "TrackingFailed", ("MLflow does not answer",))
     for _ in range(5):
@@ -260,7 +260,7 @@ def test_a_line_deleted_while_it_learns_begins_anew(world: World) -> None:
 def test_an_alias_moved_by_hand_is_noticed_on_an_idle_line_recorded_and_set_back(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world = World(tmp_path, Policy(aliases=0.0))
+    world = World(tmp_path, DispatchPolicy(aliases=0.0))
     for name in ("rex", "mimi"):
         world.upload("pets", name)
         world.dispatcher.reconcile("pets")
@@ -278,7 +278,7 @@ def test_an_alias_moved_by_hand_is_noticed_on_an_idle_line_recorded_and_set_back
 
 
 def test_an_alias_moved_by_hand_while_the_line_learns_does_not_stop_the_run(tmp_path: Path) -> None:
-    world = World(tmp_path, Policy(aliases=0.0))
+    world = World(tmp_path, DispatchPolicy(aliases=0.0))
     for name in ("rex", "mimi"):
         world.upload("pets", name)
         world.dispatcher.reconcile("pets")

@@ -11,10 +11,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from components.services.line.records import Records
 from components.services.line.uploads import Uploads
-from components.services.store.objects import FolderObjects
+from components.services.store.folder import FolderObjects
 from components.services.wakeups.events import Inbox
 from components.services.wakeups.sources import HttpWakeups
-from pipelines.dispatcher.dispatcher import Policy
+from pipelines.dispatcher.dispatcher import DispatchPolicy
 from pipelines.dispatcher.metrics import PATH, RECOUNT, Measured
 from tests.worlds.dispatch_world import World
 
@@ -105,7 +105,7 @@ def test_idle_lines_cost_no_request_besides_their_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither in the first pass nor ten minutes later, and what another one does is seen."""
-    world = World(tmp_path, Policy(parallel=99, whole=1e9))
+    world = World(tmp_path, DispatchPolicy(parallel=99, whole=1e9))
     lines = [f"line-{number}" for number in range(8)]
     for line in lines:
         world.upload(line, "rex")
@@ -137,7 +137,7 @@ def test_idle_lines_cost_no_request_besides_their_look(
 def test_busy_lines_are_counted_once_in_a_period_and_not_all_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = World(tmp_path, Policy(parallel=99, whole=1e9))
+    world = World(tmp_path, DispatchPolicy(parallel=99, whole=1e9))
     lines = [f"line-{number}" for number in range(8)]
     for line in lines:
         world.upload(line, "rex")

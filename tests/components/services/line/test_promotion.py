@@ -8,7 +8,7 @@ import pytest
 
 from components.services.line.promotion import Repair, repair, settle
 from components.services.line.records import ConceptState, Records, standing
-from components.services.store.objects import FolderObjects
+from components.services.store.folder import FolderObjects
 from components.services.tracking.registry import Alias, Facts, FolderRegistry
 from l2dm.errors import LostLease, StaleParent
 

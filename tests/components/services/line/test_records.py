@@ -9,8 +9,8 @@ import pytest
 
 from components.services.line import status_cache
 from components.services.line.records import ConceptState, Records
+from components.services.store.folder import FolderObjects
 from components.services.store.home import Home
-from components.services.store.objects import FolderObjects
 from components.services.tracking.registry import Facts, FolderRegistry, Version
 
 

@@ -8,7 +8,7 @@ import pytest
 from components.services.line.promotion import repair, settle
 from components.services.line.records import ConceptState, Records
 from components.services.line.restore import restore
-from components.services.store.objects import FolderObjects
+from components.services.store.folder import FolderObjects
 from components.services.tracking.registry import Facts, FolderRegistry
 from l2dm.errors import L2dmError
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from components.services.line import run_journal
 from components.services.line.run_journal import Cost, Failure
-from components.services.store.objects import FolderObjects
+from components.services.store.folder import FolderObjects
 
 RUN = "runs/pets/rex/"
 

@@ -10,7 +10,8 @@ import pytest
 from components.services.line import snapshots
 from components.services.line.ledger import Ledger, summed
 from components.services.line.records import COMPACT, ConceptState, Records
-from components.services.store.objects import FolderObjects, Objects, Stored
+from components.services.store.folder import FolderObjects
+from components.services.store.objects import Objects, Stored
 
 
 class Counted(FolderObjects):

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from components.services.store.objects import FolderObjects
+from components.services.store.folder import FolderObjects
 from l2dm.doors import Concept
 from l2dm.errors import ClosedStore
 from l2dm.spec import IntakeSpec
 from pipelines.commands import operations
-from pipelines.dispatcher.dispatcher import Policy
+from pipelines.dispatcher.dispatcher import DispatchPolicy
 from tests.worlds.dispatch_world import World
 from tests.worlds.uploads import pictures
 
@@ -39,7 +39,7 @@ def closed(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
 def test_an_upload_is_found_without_its_event(
     tmp_path: Path, closed: Callable[[bool], None]
 ) -> None:
-    world = World(tmp_path, Policy(attempts=1))
+    world = World(tmp_path, DispatchPolicy(attempts=1))
 
     def submit(first: int) -> None:
         closed(True)

@@ -9,7 +9,8 @@ import pytest
 
 from components.services.line.records import ConceptState, Records
 from components.services.line.uploads import MAX_FILES, MAX_JSON, Uploads
-from components.services.store.objects import FolderObjects, Objects
+from components.services.store.folder import FolderObjects
+from components.services.store.objects import Objects
 from l2dm.errors import BadUpload
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from components.services.store.objects import FolderObjects, Objects
+from components.services.store.folder import FolderObjects
+from components.services.store.objects import Objects
 from components.services.store.open import open_objects, probe
 from l2dm.errors import BadKey, BadStore, Conflict, NoSuchObject, TooLarge
 from tests.worlds import object_counter
@@ -42,7 +43,7 @@ ODD = ("a b.txt", "a+b", "a%2Fb", "a&b=c?d#e", "größe", "日本/写真 1.png",
 WRITE_ON = """
 import sys
 from pathlib import Path
-from components.services.store.objects import FolderObjects
+from components.services.store.folder import FolderObjects
 objects = FolderObjects(Path(sys.argv[1]))
 number = 0
 while True:

@@ -11,8 +11,8 @@ from pytest import MonkeyPatch
 
 from components.services.line.promotion import roll_back, settle
 from components.services.line.records import Records
+from components.services.store.folder import FolderObjects
 from components.services.store.home import Home
-from components.services.store.objects import FolderObjects
 from components.services.tracking.mlflow_registry import MlflowRegistry
 from components.services.tracking.registry import Facts, FolderRegistry, Registry, Version, resolve
 from l2dm import doors

@@ -1,0 +1,256 @@
+"""Objects as files of one folder: the twin of a bucket without a server."""
+
+import fcntl
+import hashlib
+import io
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from components.services.store.objects import (
+    Entry,
+    Stored,
+    missing,
+    require_key,
+    require_prefix,
+    require_size,
+)
+from l2dm.errors import BadKey, Conflict, NoSuchObject
+
+MAX_NAME = 255  # bytes of one part of a key that a file system takes
+LOCKS = 64  # lock files of a store; keys share them by hash
+
+
+class FolderObjects:
+    """The objects of a folder.
+
+    Conditional writes hold a kernel lock (dropped when its holder dies) and rename a flushed file
+    into place.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._hidden = folder / ".store"
+
+    def read(self, key: str) -> Stored:
+        """See Objects."""
+        try:
+            with open(self._path(key), "rb") as file:
+                data, written = file.read(), os.fstat(file.fileno()).st_mtime
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            raise NoSuchObject(missing(key, str(self.folder))) from None
+        return Stored(data, _tag(data), max(0.0, self._now() - written))
+
+    def age(self, key: str) -> float:
+        """See Objects."""
+        try:
+            written = self._path(key).stat().st_mtime
+        except (FileNotFoundError, NotADirectoryError):
+            raise NoSuchObject(missing(key, str(self.folder))) from None
+        return max(0.0, self._now() - written)
+
+    def write(self, key: str, data: bytes) -> str:
+        """See Objects."""
+        with self._locked(key):
+            return self._put(key, data)
+
+    def create(self, key: str, data: bytes) -> str:
+        """See Objects."""
+        with self._locked(key):
+            found = self._found(key)
+            if found is None:
+                return self._put(key, data)
+            if found.data == data:
+                return found.tag
+            raise Conflict(f"expected no object {key!r} in {self.folder}, found one; read it again")
+
+    def replace(self, key: str, data: bytes, tag: str) -> str:
+        """See Objects."""
+        with self._locked(key):
+            found = self._found(key)
+            if found is not None and found.tag == tag:
+                return self._put(key, data)
+            if found is not None and found.data == data:
+                return found.tag
+            raise Conflict(
+                f"expected object {key!r} in {self.folder} as it was read, found "
+                f"{'other bytes' if found else 'nothing'}; read it again"
+            )
+
+    def delete(self, key: str) -> None:
+        """See Objects."""
+        with self._locked(key):
+            path = self._path(key)
+            try:
+                path.unlink(missing_ok=True)
+            except (IsADirectoryError, NotADirectoryError, PermissionError):
+                return  # a folder is no object
+            self._prune(path.parent)
+
+    def list(self, prefix: str, after: str = "") -> Iterator[Entry]:
+        """See Objects."""
+        require_prefix(prefix)
+        folder = prefix.rpartition("/")[0]
+        found = self._below(f"{folder}/" if folder else "", prefix, after)
+        # code points sort as S3's UTF-8 bytes do
+        yield from sorted(found, key=lambda entry: entry.key)
+
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        """See Objects."""
+        require_prefix(prefix)
+        try:
+            with os.scandir(self.folder / prefix) as found:
+                names = [one.name for one in found if one.is_dir()]
+        except (FileNotFoundError, NotADirectoryError):
+            return ()
+        return tuple(sorted(name for name in names if _is_object(name)))
+
+    def upload(self, key: str, path: Path) -> None:
+        """See Objects."""
+        with open(path, "rb") as source:
+            draft = self._drafted(key, source)
+        try:
+            with self._locked(key):
+                os.replace(draft, self._path(key))
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def download(self, key: str, to: Path, *, limit: int | None = None) -> None:
+        """See Objects."""
+        path = self._path(key)
+        if not path.is_file():
+            raise NoSuchObject(missing(key, str(self.folder)))
+        require_size(key, path.stat().st_size, limit)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        draft = to.with_name(f".{uuid.uuid4().hex}.draft")
+        try:
+            shutil.copyfile(path, draft)
+            os.replace(draft, to)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def hasty(self) -> "FolderObjects":
+        """See Objects."""
+        return self
+
+    def _below(self, folder: str, prefix: str, after: str) -> Iterator[Entry]:
+        """Objects in a folder and the folders in it; passes over what is deleted meanwhile.
+
+        Plain strings and one look per file: a line's folders hold thousands.
+        """
+        try:
+            with os.scandir(self.folder / folder) as listed:
+                inside = list(listed)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for one in inside:
+            key = folder + one.name
+            if one.name.startswith("."):
+                continue
+            if one.is_dir():
+                if not one.is_symlink() and _may_hold(f"{key}/", prefix, after):
+                    yield from self._below(f"{key}/", prefix, after)
+            elif key.startswith(prefix) and key > after:
+                with suppress(FileNotFoundError):
+                    stat = one.stat()
+                    mark = f"{stat.st_mtime_ns} {stat.st_ino}"
+                    yield Entry(key, stat.st_size, stat.st_mtime, mark)
+
+    def _now(self) -> float:
+        """The file system's clock, which a network mount does not share with this machine."""
+        self._hidden.mkdir(parents=True, exist_ok=True)
+        clock = self._hidden / "clock"
+        clock.touch()
+        return clock.stat().st_mtime
+
+    def _path(self, key: str) -> Path:
+        require_key(key)
+        if any(len(part.encode()) > MAX_NAME for part in key.split("/")):
+            raise BadKey(
+                f"object key {key!r}: expected at most {MAX_NAME} bytes between two /, which a "
+                "folder can hold; shorten it"
+            )
+        return self.folder / key
+
+    def _prune(self, folder: Path) -> None:
+        """Remove folders that hold nothing: a store has none. A writer may put one back."""
+        while folder != self.folder:
+            try:
+                folder.rmdir()
+            except OSError:  # not empty, or gone
+                return
+            folder = folder.parent
+
+    def _found(self, key: str) -> Stored | None:
+        try:
+            return self.read(key)
+        except NoSuchObject:
+            return None
+
+    def _put(self, key: str, data: bytes) -> str:
+        draft = self._drafted(key, io.BytesIO(data))
+        try:
+            os.replace(draft, self._path(key))
+        finally:
+            draft.unlink(missing_ok=True)
+        return _tag(data)
+
+    def _drafted(self, key: str, source: BinaryIO) -> Path:
+        """The bytes in a flushed file beside the key's; while it lies there the folder stays."""
+        while True:
+            try:
+                draft = self._draft(key)
+                file = open(draft, "xb")  # noqa: SIM115 - closed below
+            except FileNotFoundError:  # its folder was pruned just now: make it again
+                continue
+            try:
+                with file:
+                    shutil.copyfileobj(source, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except BaseException:
+                draft.unlink(missing_ok=True)
+                raise
+            return draft
+
+    def _draft(self, key: str) -> Path:
+        path = self._path(key)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.is_dir():
+                return path.with_name(f".{uuid.uuid4().hex}.draft")
+        except (FileExistsError, NotADirectoryError):
+            below = path.relative_to(self.folder).parents
+            if not any((self.folder / one).is_file() for one in below):  # pruned in between
+                raise FileNotFoundError(path) from None
+        raise BadKey(
+            f"object key {key!r}: expected a key that is no folder of other keys and lies below no "
+            f"object, as files in {self.folder} must; choose another one"
+        )
+
+    @contextmanager
+    def _locked(self, key: str) -> Iterator[None]:
+        require_key(key)
+        self._hidden.mkdir(parents=True, exist_ok=True)
+        which = int(hashlib.sha256(key.encode()).hexdigest(), 16) % LOCKS
+        with open(self._hidden / f"{which:02d}.lock", "a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _may_hold(folder: str, prefix: str, after: str) -> bool:
+    """Whether keys in a folder can begin with `prefix` and be greater than `after`."""
+    below = folder.startswith(prefix) or prefix.startswith(folder)
+    return below and (folder > after or after.startswith(folder))
+
+
+def _is_object(key: str) -> bool:
+    return not any(part.startswith(".") for part in key.split("/"))
+
+
+def _tag(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
