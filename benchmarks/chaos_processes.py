@@ -36,7 +36,7 @@ from components.services.wakeups.events import Inbox
 from components.services.wakeups.sources import HttpWakeups, SqsWakeups
 from l2dm.errors import L2dmError
 from l2dm.files import children
-from pipelines.dispatcher.dispatcher import Dispatcher, Policy, Settings
+from pipelines.dispatcher.dispatcher import Dispatcher, DispatchPolicy, RunSettings
 from pipelines.dispatcher.loop import follow
 from pipelines.places.run_here import Job, RunFailed
 from pipelines.places.runs import Child, LocalRuns, Look, execute
@@ -215,12 +215,12 @@ def dispatch(role: Role, clock: Callable[[], float]) -> None:
     given = (home, role.release, role.registry)
     runs = LastingRuns(*given, role.cluster) if role.cluster else FastLocalRuns(*given)
     # pictures that are put over others without an event are found by a whole listing
-    policy = Policy(attempts=ATTEMPTS, backoff=0.5, parallel=role.parallel, whole=30.0)
+    policy = DispatchPolicy(attempts=ATTEMPTS, backoff=0.5, parallel=role.parallel, whole=30.0)
     dispatcher = Dispatcher(
         home,
         runs,
         lambda: registry_of(home, role.registry),
-        Settings("pocket", "{}"),
+        RunSettings("pocket", "{}"),
         policy,
         clock=clock,
     )

@@ -36,7 +36,7 @@ from components.services.store.home import Home
 from components.services.store.s3 import S3Objects
 from components.services.tracking.registry import FolderRegistry
 from l2dm import __version__
-from pipelines.dispatcher.dispatcher import Dispatcher, Policy, Settings
+from pipelines.dispatcher.dispatcher import Dispatcher, DispatchPolicy, RunSettings
 from pipelines.dispatcher.metrics import RECOUNT, Measured
 from pipelines.places.runs import LocalRuns
 from tests.integration import servers
@@ -121,10 +121,10 @@ def look(place: str, listen: bool) -> Iterator[Pass]:
     if isinstance(home.store, S3Objects):
         events = home.store._client.meta.events
         events.register("before-send.s3", lambda **_: counted.update(n=1))
-    policy = Policy(aliases=float("inf"))  # the registry is not what is measured here
+    policy = DispatchPolicy(aliases=float("inf"))  # the registry is not what is measured here
     registry = FolderRegistry(scratch / "registry")
     dispatcher = Dispatcher(
-        home, LocalRuns(home), lambda: registry, Settings("pocket", "{}"), policy
+        home, LocalRuns(home), lambda: registry, RunSettings("pocket", "{}"), policy
     )
     later = 0.0
     measured = Measured(dispatcher, clock=lambda: time.time() + later)

@@ -11,7 +11,7 @@ from l2dm.errors import L2dmError
 log = logging.getLogger(__name__)
 
 
-class AliasWatch:
+class AliasDrift:
     """Compares every alias with the records, with few requests for any number of lines.
 
     A difference counts when it is there twice: a promoter may be between record and alias. every:

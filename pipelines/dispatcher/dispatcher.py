@@ -25,14 +25,13 @@ from components.services.line.uploads import Uploads
 from components.services.store.home import Home
 from components.services.tracking.registry import Registry
 from l2dm.errors import Conflict, L2dmError, LineBusy, LostLease, TrackingFailed
-from pipelines.dispatcher import repair
-from pipelines.dispatcher import retries as pauses
-from pipelines.dispatcher.alias_drift import AliasWatch
-from pipelines.dispatcher.due_checks import Clock, Retries
+from pipelines.dispatcher import repair, retries
+from pipelines.dispatcher.alias_drift import AliasDrift
+from pipelines.dispatcher.due_checks import CheckRetries, DueChecks
 from pipelines.dispatcher.end_upload import cancelled, end_badly, end_cancelled, land, sweep
 from pipelines.dispatcher.inbox_polling import Inboxes
-from pipelines.dispatcher.retries import Pauses
-from pipelines.dispatcher.watched_runs import Leaving
+from pipelines.dispatcher.retries import Retries
+from pipelines.dispatcher.watched_runs import WatchedRuns
 from pipelines.places.run_here import Job
 from pipelines.places.runs import Look, Runs, run_name
 
@@ -51,7 +50,7 @@ DEAF = 15.0  # seconds before a registry that did not answer is asked again
 
 
 @dataclass(frozen=True)
-class Policy:
+class DispatchPolicy:
     """How often an upload is tried, how many lines learn at once, and what is looked at seldom.
 
     Seconds. backoff: before the second try, doubled for each further one. whole: between two whole
@@ -69,7 +68,7 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class Settings:
+class RunSettings:
     """What every run of this dispatcher is given: load name of the base, spec as JSON."""
 
     base: str
@@ -84,8 +83,8 @@ class Dispatcher:
         home: Home,
         runs: Runs,
         registry: Callable[[], Registry],
-        settings: Settings,
-        policy: Policy = Policy(),
+        settings: RunSettings,
+        policy: DispatchPolicy = DispatchPolicy(),
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -95,14 +94,14 @@ class Dispatcher:
         self._owner = uuid.uuid4().hex[:12]
         self._locks: dict[str, threading.Lock] = {}
         self._lines: dict[str, Records] = {}
-        self._leaving = Leaving(home, runs, clock)
-        self._pauses = Pauses(clock)
+        self._watched = WatchedRuns(home, runs, clock)
+        self._retries = Retries(clock)
         self._inboxes = Inboxes(home, policy.whole, policy.half, clock, self._sweep_halves)
-        self._aliases = AliasWatch(registry, policy.aliases)
+        self._aliases = AliasDrift(registry, policy.aliases)
         self._deaf = -float("inf")
         self._refusals: dict[str, tuple[str, str]] = {}  # the last run that could not start, why
-        retries = Retries(policy.attempts, policy.backoff)
-        self._checks = Clock(home, runs, settings.base, settings.spec, retries, clock=clock)
+        again = CheckRetries(policy.attempts, policy.backoff)
+        self._checks = DueChecks(home, runs, settings.base, settings.spec, again, clock=clock)
 
     def look(self) -> dict[str, Moved]:
         """One pass over all lines, the one that was served longest ago first."""
@@ -175,7 +174,7 @@ class Dispatcher:
     def _glance(self, line: str) -> bool:
         """Whether a line is idle: two requests. What else there is, `reconcile` finds and tells."""
         with self._lock(line):
-            if line in self._leaving or self._keeper.holds(line):
+            if line in self._watched or self._keeper.holds(line):
                 return False
             try:
                 ledger = self._records(line).state()
@@ -191,7 +190,7 @@ class Dispatcher:
     def _let_go(self, line: str) -> Moved:
         ledger = self._records(line).state()
         busy = ledger.active is not None or ledger.checks.running is not None
-        if not busy and not self._leaving.leaves(line, self._records(line).state):
+        if not busy and not self._watched.leaves(line, self._records(line).state):
             self._keeper.free(line)
         return "again"
 
@@ -199,7 +198,7 @@ class Dispatcher:
         ledger = self._records(line).state()
         before = (ledger.active, ledger.checks.running)
         run = ledger.active or ledger.checks.running
-        self._leaving.end_superseded(line, run)
+        self._watched.end_superseded(line, run)
         if run is None:
             return self._begin(line, ledger)
 
@@ -214,7 +213,7 @@ class Dispatcher:
 
     def _begin(self, line: str, ledger: Ledger) -> Moved:
         """What a line without a run does next: a check that is due, or its oldest upload."""
-        if self._leaving.leaves(line, self._records(line).state):
+        if self._watched.leaves(line, self._records(line).state):
             return "running"
         self._keeper.free(line)  # of the run that ended: the next one gets another number
         seed, last = self._checks.due(line, ledger), ledger.last
@@ -222,7 +221,7 @@ class Dispatcher:
         if not waits and seed is None:
             return "idle"
         unwanted = cancelled(self._inboxes.of(line), ledger, waits) if waits else {}
-        later = not waits or self._pauses.lasts(line, waits[0], self._records(line))
+        later = not waits or self._retries.lasts(line, waits[0], self._records(line))
         if ledger.checks.last and not later:
             seed = None  # in turns: a check that is always due must not keep uploads waiting
         if not unwanted and ((seed is None and later) or self._is_full()):
@@ -237,7 +236,7 @@ class Dispatcher:
                 return "ended"
             if seed is not None:  # before an upload: a busy line is checked, too
                 run = self._checks.start(line, seed, lease, now, self._records(line))
-                self._leaving.add(line, run)
+                self._watched.add(line, run)
                 return "checking"
             return self._start(line, lease, waits[0])
 
@@ -289,14 +288,14 @@ class Dispatcher:
         except (L2dmError, OSError) as error:
             self._refusals[line] = (name, str(error))
             raise
-        self._leaving.add(line, Started(concept, found.digest, name, attempt, lease.fence))
+        self._watched.add(line, Started(concept, found.digest, name, attempt, lease.fence))
         return "started"
 
     def _settle(self, line: str, lease: Lease, ledger: Ledger, run: Started) -> Moved:
         found, wanted = self._runs.look(run.run), ledger.concepts[run.concept].cancelled
         if found.state == "running":
             if lease.fence == run.fence and not wanted:
-                self._leaving.add(line, run)  # also where another dispatcher started it
+                self._watched.add(line, run)  # also where another dispatcher started it
                 return "running"
             self._runs.stop(run.run)  # of a dispatcher that was taken for dead: it may not promote
             found = Look("failed", text="the dispatcher that watched it was not heard of")
@@ -322,7 +321,7 @@ class Dispatcher:
         assert run is not None
         moved = self._checks.settle(line, lease, ledger, self._records(line))
         if moved == "checking":
-            self._leaving.add(line, Started(CHECK, "", run.run, run.attempt, run.fence))
+            self._watched.add(line, Started(CHECK, "", run.run, run.attempt, run.fence))
         return moved
 
     def _failed(self, line: str, last: int, run: Started, look: Look) -> Moved:
@@ -340,9 +339,9 @@ class Dispatcher:
             step=look.failure.step if look.failure else None,
             reasons=list(look.failure.problems if look.failure else (look.text,)),
             anew=kind in ANEW,
-            pause=pauses.seconds(self._policy.backoff, run.attempt),
+            pause=retries.seconds(self._policy.backoff, run.attempt),
         )
-        self._pauses.begin(line, event)
+        self._retries.begin(line, event)
         return "retried"
 
     def _over(self, line: str, run: Started) -> Moved:

@@ -16,11 +16,11 @@ from pipelines.places.runs import Look, Runs, check_name
 
 log = logging.getLogger(__name__)
 
-Checked = Literal["checking", "retried", "unchecked"]
+CheckMoved = Literal["checking", "retried", "unchecked"]
 
 
 @dataclass(frozen=True)
-class Retries:
+class CheckRetries:
     """Runs of one check before it is given up until its next instant.
 
     backoff: seconds before the second, doubled for each further one.
@@ -30,7 +30,7 @@ class Retries:
     backoff: float
 
 
-class Clock:
+class DueChecks:
     """Starts checks and settles them. The caller holds the line's lease."""
 
     def __init__(
@@ -39,7 +39,7 @@ class Clock:
         runs: Runs,
         base: str,
         spec: str,
-        retries: Retries,
+        retries: CheckRetries,
         *,
         clock: Callable[[], float],
     ) -> None:
@@ -76,7 +76,7 @@ class Clock:
         self._runs.start(name, job)
         return Started(CONCEPT, "", name, attempt, lease.fence)
 
-    def settle(self, line: str, lease: Lease, ledger: Ledger, records: Records) -> Checked:
+    def settle(self, line: str, lease: Lease, ledger: Ledger, records: Records) -> CheckMoved:
         """Look at the check that runs; it has recorded nothing yet."""
         run = ledger.checks.running
         assert run is not None

@@ -15,14 +15,14 @@ from l2dm.errors import L2dmError
 from pipelines.dispatcher.end_upload import cancelled, end_badly, end_cancelled, sweep
 from pipelines.places.run_here import Job, Listener, Outcome, RunFailed, run_local
 
-Runner = Callable[[Job, Listener], Outcome]
+RunOne = Callable[[Job, Listener], Outcome]
 Watch = Callable[[str], AbstractContextManager[Listener]]
 ATTEMPTS = 2  # a step whose process was ended from outside is tried once more
 USERS_OWN = ("BadBase", "BadSpec", "BadPrompt")  # the upload is not to blame: it stays waiting
 
 
 @dataclass(frozen=True)
-class Learned:
+class EndedUpload:
     """How one upload ended, and what it cost; no costs when it did not become a version."""
 
     concept: ConceptState
@@ -40,14 +40,14 @@ class Learner:
     base: str
     spec: str
     registry: Callable[[], Registry]
-    run: Runner = run_local
+    run: RunOne = run_local
 
     def waiting(self) -> tuple[str, ...]:
         """Concepts whose upload has no terminal state, oldest first."""
         states = Records(self.home.store, self.line).concepts()
         return Uploads(self.home.store, self.line).waiting(states)
 
-    def learn(self, watch: Watch) -> Iterator[Learned]:
+    def learn(self, watch: Watch) -> Iterator[EndedUpload]:
         """Learn every waiting upload; `watch(concept)` listens to its progress.
 
         Raises LineBusy when another learner holds the line, and what the user has to mend (base,
@@ -72,7 +72,7 @@ class Learner:
         end_cancelled(self.home, self.line, unwanted, ledger.last)
         return bool(unwanted)
 
-    def _learn_one(self, concept: str, fence: int, listener: Listener) -> Learned:
+    def _learn_one(self, concept: str, fence: int, listener: Listener) -> EndedUpload:
         job = Job(self.line, concept, self.base, self.spec, self.home, fence)
         looked = Uploads(self.home.store, self.line).commitment(concept)
         for attempt in range(ATTEMPTS):
@@ -81,10 +81,10 @@ class Learner:
             except RunFailed as error:
                 if error.failure is None and attempt + 1 < ATTEMPTS:
                     continue
-                return Learned(self._end_badly(concept, error, looked))
+                return EndedUpload(self._end_badly(concept, error, looked))
             state = self._require_end(concept)
             sweep(self.home, self.line, concept)
-            return Learned(state, outcome.wall, outcome.overhead, outcome.costs)
+            return EndedUpload(state, outcome.wall, outcome.overhead, outcome.costs)
         raise AssertionError("unreachable")
 
     def _end_badly(self, concept: str, error: RunFailed, looked: Commitment) -> ConceptState:

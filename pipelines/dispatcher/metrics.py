@@ -69,7 +69,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class LastLook:
     """What the next scrape shows; replaced as a whole, because scrapes come in other threads."""
 
     lines: Mapping[str, Seen] = field(default_factory=dict)
@@ -82,7 +82,7 @@ class Measured:
 
     def __init__(self, dispatcher: Shares, clock: Callable[[], float] = time.time) -> None:
         self._dispatcher, self._clock = dispatcher, clock
-        self._now = Snapshot()
+        self._now = LastLook()
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -94,7 +94,7 @@ class Measured:
                 lines[move[0]] = self._seen(*move)
             yield move
         ended = self._clock()
-        self._now = Snapshot(lines, ended, ended - began)
+        self._now = LastLook(lines, ended, ended - began)
 
     def look(self) -> dict[str, Moved]:
         """One whole pass."""
@@ -105,7 +105,7 @@ class Measured:
         moved = self._dispatcher.reconcile(line, whole=whole)
         now = self._now
         lines = {**now.lines, line: self._seen(line, moved)}
-        self._now = Snapshot(lines, now.looked, now.seconds)
+        self._now = LastLook(lines, now.looked, now.seconds)
         return moved
 
     def lines(self) -> frozenset[str]:
@@ -198,14 +198,14 @@ def _gauge(name: str, help: str, value: float) -> Metric:
     return GaugeMetricFamily(f"l2dm_{name}", help, value=value)
 
 
-def _by_line(name: str, help: str, now: Snapshot, value: Callable[[Seen], float]) -> Metric:
+def _by_line(name: str, help: str, now: LastLook, value: Callable[[Seen], float]) -> Metric:
     family = GaugeMetricFamily(f"l2dm_{name}", help, labels=["line"])
     for line, seen in now.lines.items():
         family.add_metric([line], float(value(seen)))
     return family
 
 
-def _checks(now: Snapshot) -> Iterator[Metric]:
+def _checks(now: LastLook) -> Iterator[Metric]:
     """Of lines that have a clock."""
     clocks = {line: seen for line, seen in now.lines.items() if seen.counts.awaited}
     now = replace(now, lines=clocks)

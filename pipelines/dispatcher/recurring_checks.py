@@ -16,7 +16,6 @@ from components.services.line.records import Records
 from components.services.store.home import Home
 from l2dm.errors import L2dmError
 from l2dm.spec import Spec, override, to_json
-from pipelines.commands.operations import Place
 from pipelines.places.run_here import Job
 
 log = logging.getLogger(__name__)
@@ -38,11 +37,13 @@ def check_of(home: Home, line: str, base: str, spec: Spec) -> Job:
     return Job(line, checks.CONCEPT, base, to_json(spec), home, 0, seed=0)
 
 
-def renew(place: Place, records: Callable[[str], Records], runs: Repeats) -> None:
+def renew(
+    home: Home, base: str, spec: Spec, records: Callable[[str], Records], runs: Repeats
+) -> None:
     """Let every check on the cluster's clock run as a check that we started would.
 
-    place: no line in particular; its base, and its spec but for the settings of each clock. Nothing
-    is made where one does so already. What cannot be read or renewed is told and goes on as it was;
+    base: its load name. spec: but for the settings of each clock. Nothing is made where one does so
+    already. What cannot be read or renewed is told and goes on as it was;
     the next dispatcher to start tries again.
     """
 
@@ -53,7 +54,7 @@ def renew(place: Place, records: Callable[[str], Records], runs: Repeats) -> Non
             log.error("line %s: its check on the cluster is not looked at: %s", line, error)
             return None
 
-    lines, spec = place.home.lines(), place.spec
+    lines = home.lines()
     with ThreadPoolExecutor(TOGETHER) as pool:
         found = tuple(pool.map(clock, lines))
     for line, schedule in zip(lines, found, strict=True):
@@ -61,7 +62,7 @@ def renew(place: Place, records: Callable[[str], Records], runs: Repeats) -> Non
             continue
         try:
             chosen = override(spec, schedule.settings)
-            job = check_of(place.home, line, place.base_name, chosen)
+            job = check_of(home, line, base, chosen)
             if runs.repeat(line, schedule.cron, job):
                 log.info("line %s: its check on the cluster was renewed", line)
         except (L2dmError, OSError) as error:

@@ -11,7 +11,7 @@ from components.services.line.records import Records
 LONGEST = 600.0  # seconds between two attempts
 
 
-class Pauses:
+class Retries:
     """When the upload that a line gave back last comes again. clock: seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:

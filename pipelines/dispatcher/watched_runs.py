@@ -10,7 +10,7 @@ from pipelines.dispatcher.end_upload import sweep
 from pipelines.places.runs import Runs
 
 
-class Leaving:
+class WatchedRuns:
     """One run a line at most. clock: seconds."""
 
     def __init__(self, home: Home, runs: Runs, clock: Callable[[], float]) -> None:

@@ -15,7 +15,7 @@ import pytest
 from components.services.line.records import Records
 from components.services.store.home import Home
 from components.services.tracking.mlflow_registry import MlflowRegistry
-from pipelines.dispatcher.dispatcher import Dispatcher, Policy, Settings
+from pipelines.dispatcher.dispatcher import Dispatcher, DispatchPolicy, RunSettings
 from pipelines.dispatcher.repair import repair_line
 from tests.integration import servers
 from tests.worlds.fast_runs import FastRuns
@@ -74,7 +74,7 @@ class Team:
         self.dispatcher = self.new_dispatcher()
 
     def new_dispatcher(self) -> Dispatcher:
-        policy, settings = Policy(backoff=0.0), Settings("pocket", "{}")
+        policy, settings = DispatchPolicy(backoff=0.0), RunSettings("pocket", "{}")
         return Dispatcher(self.home, self.runs, lambda: self.registry, settings, policy)
 
     def upload(self, *names: str) -> None:

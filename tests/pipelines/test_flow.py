@@ -32,7 +32,7 @@ from l2dm.spec import Spec, override, to_json
 from l2dm.uploads import check as uploads
 from pipelines.commands import checks, operations
 from pipelines.commands.operations import Place
-from pipelines.dispatcher.learn_line import Learned, Learner
+from pipelines.dispatcher.learn_line import EndedUpload, Learner
 from pipelines.places.compilation import STEPS
 from pipelines.places.run_here import Job, Listener, run_local
 
@@ -69,7 +69,7 @@ class Line:
     def registry(self) -> MlflowRegistry:
         return MlflowRegistry(self.home, self.base, MODEL_CODE)
 
-    def learn(self, settings: tuple[str, ...], listen: Listener = lambda progress: None) -> Learned:
+    def learn(self, settings: tuple[str, ...], listen: Listener = lambda progress: None) -> EndedUpload:
         spec = to_json(override(Spec(), settings))
         learner = Learner(self.home, "pets", self.base, spec, self.registry)
 

@@ -8,7 +8,7 @@ import pytest
 
 from components.services.line import run_journal
 from components.services.store.home import Home
-from pipelines.dispatcher.dispatcher import Dispatcher, Settings
+from pipelines.dispatcher.dispatcher import Dispatcher, RunSettings
 from pipelines.places.cluster import ClusterRuns
 from pipelines.places.kfp_api import KfpApi
 from pipelines.places.kfp_client import Connection
@@ -66,7 +66,7 @@ class ClusterWorld:
             world.home,
             runs_on(self.kfp, world.home),
             lambda: world.registry,
-            Settings("pocket", "{}"),
+            RunSettings("pocket", "{}"),
             clock=lambda: world.now,
         )
 

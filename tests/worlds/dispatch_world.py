@@ -7,14 +7,16 @@ from pathlib import Path
 from components.services.line.records import Records
 from components.services.store.home import Home
 from components.services.tracking.registry import FolderRegistry
-from pipelines.dispatcher.dispatcher import Dispatcher, Policy, Settings
+from pipelines.dispatcher.dispatcher import Dispatcher, DispatchPolicy, RunSettings
 from tests.worlds.fast_runs import FastRuns
 
 
 class World:
     """A state folder with its registry, its runs and a clock that the test moves."""
 
-    def __init__(self, folder: Path, policy: Policy = Policy(), place: str = "") -> None:  # noqa: B008
+    def __init__(
+        self, folder: Path, policy: DispatchPolicy = DispatchPolicy(), place: str = ""
+    ) -> None:  # noqa: B008
         (folder / "release").mkdir(parents=True)
         self.home = Home.at(place or folder / "home")
         self.registry = FolderRegistry(folder / "registry")
@@ -27,7 +29,7 @@ class World:
             self.home,
             self.runs,
             lambda: self.registry,
-            Settings("pocket", "{}"),
+            RunSettings("pocket", "{}"),
             self.policy,
             clock=lambda: self.now + skew,
         )

@@ -17,7 +17,7 @@ from l2dm.errors import BadUpload, PlatformError
 from l2dm.spec import IntakeSpec
 from pipelines.commands import operations
 from pipelines.dispatcher import end_upload
-from pipelines.dispatcher.dispatcher import Dispatcher, Policy, Settings
+from pipelines.dispatcher.dispatcher import Dispatcher, DispatchPolicy, RunSettings
 from pipelines.dispatcher.end_upload import end_badly
 from pipelines.places.run_here import Job
 from pipelines.places.runs import LocalRuns
@@ -45,7 +45,7 @@ def put_others(world: World) -> str:
 def test_pictures_put_over_those_that_are_tried_for_the_last_time_are_tried_next(
     tmp_path: Path, failure: Failure | None
 ) -> None:
-    world = World(tmp_path, Policy(attempts=1))
+    world = World(tmp_path, DispatchPolicy(attempts=1))
     world.upload("pets", "rex")
     first = Uploads(world.home.store, "pets").digest("rex")
     look = world.dispatcher.reconcile
@@ -204,7 +204,7 @@ def test_a_place_that_refuses_runs_is_asked_for_hours_and_the_cause_is_told(
 def test_brackets_without_end_for_a_concept_json_are_refused_and_others_go_on(
     tmp_path: Path,
 ) -> None:
-    world = World(tmp_path, Policy(parallel=2))
+    world = World(tmp_path, DispatchPolicy(parallel=2))
     world.upload("cars", "bolt")
     world.upload("pets", "rex")
     (world.home.upload("pets", "rex") / "concept.json").write_text("[" * 100_000)
@@ -220,7 +220,7 @@ def test_brackets_without_end_for_a_concept_json_are_refused_and_others_go_on(
 def test_an_error_that_nobody_thought_of_leaves_the_other_lines_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world = World(tmp_path, Policy(parallel=2))
+    world = World(tmp_path, DispatchPolicy(parallel=2))
     world.upload("cars", "bolt")
     world.upload("pets", "rex")
     digest = Uploads.commitment
@@ -242,8 +242,8 @@ def test_a_name_of_any_length_ends(world: World) -> None:
         world.home,
         runs,
         lambda: world.registry,
-        Settings("pocket", "{}"),
-        Policy(attempts=1),
+        RunSettings("pocket", "{}"),
+        DispatchPolicy(attempts=1),
         clock=lambda: world.now,
     )
     world.upload("pets", "x" * 240)

@@ -13,7 +13,7 @@ from components.services.line.run_journal import Failure
 from l2dm.doors import Concept
 from l2dm.spec import IntakeSpec
 from pipelines.commands import operations
-from pipelines.dispatcher.dispatcher import Policy
+from pipelines.dispatcher.dispatcher import DispatchPolicy
 from pipelines.dispatcher.loop import follow
 from tests.worlds.dispatch_world import World, expire
 from tests.worlds.object_stores import Bucket
@@ -141,7 +141,7 @@ def test_a_stale_parent_begins_anew_from_the_champion_of_then(world: World, tmp_
 
 
 def test_lines_share_the_places_fairly(tmp_path: Path) -> None:
-    world = World(tmp_path, Policy(parallel=2))
+    world = World(tmp_path, DispatchPolicy(parallel=2))
     for line in ("a", "b", "c"):
         for name in ("one", "two"):
             world.upload(line, name)

@@ -9,7 +9,7 @@ import pytest
 
 from components.services.line.records import Records
 from pipelines.commands import checks, operations
-from pipelines.dispatcher.dispatcher import Policy
+from pipelines.dispatcher.dispatcher import DispatchPolicy
 from pipelines.places.run_here import Job
 from tests.worlds.dispatch_world import World, expire
 
@@ -19,7 +19,7 @@ NIGHTLY = "0 3 * * *"
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     """A line with one champion, checked every night; its clock stands at half past three."""
-    world = World(tmp_path, Policy(attempts=2, backoff=30.0))
+    world = World(tmp_path, DispatchPolicy(attempts=2, backoff=30.0))
     world.upload("pets", "rex")
     world.dispatcher.look()
     world.finish()

@@ -15,7 +15,7 @@ from components.services.line.uploads import Uploads
 from components.services.store.home import Home
 from components.services.tracking.registry import FolderRegistry, Registry
 from l2dm.errors import L2dmError, LineBusy
-from pipelines.dispatcher.learn_line import Learned, Learner
+from pipelines.dispatcher.learn_line import EndedUpload, Learner
 from pipelines.places.compilation import STEPS
 from pipelines.places.run_here import Job, Listener, Outcome, RunFailed
 
@@ -54,7 +54,7 @@ def failing(*failures: Failure | None) -> Run:
     return run
 
 
-def learn(home: Home, run: Run) -> list[Learned]:
+def learn(home: Home, run: Run) -> list[EndedUpload]:
     def registry() -> Registry:
         return FolderRegistry(home.folder / "registry")
 

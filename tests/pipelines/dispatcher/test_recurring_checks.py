@@ -49,7 +49,13 @@ def runs_of(kfp: FakeKfp, place: Place, settings: Settings) -> ClusterRuns:
 def renewed(kfp: FakeKfp, place: Place, settings: Settings) -> None:
     """A dispatcher of another process that starts."""
     runs = runs_of(kfp, place, settings)
-    renew(place, lambda line: Records(place.home.store, line), runs)
+    renew(
+        place.home,
+        place.base_name,
+        place.spec,
+        lambda line: Records(place.home.store, line),
+        runs,
+    )
 
 
 def test_an_upgrade_renews_the_clusters_checks_once(kfp: FakeKfp, place: Place) -> None:
