@@ -88,6 +88,17 @@ def retrieval_rate(weights: Path, renders: Renders) -> float:
     return float(torch.stack(rates).mean())
 
 
+@torch.no_grad()
+def image_features(weights: Path, pictures: Tensor) -> Tensor:
+    """Normalised CLIP image features, (B, d); pictures: (B, 3, 64, 64) in [-1, 1]."""
+    clip = CLIPModel.from_pretrained(weights / "clip").eval()
+    parts = [
+        clip.visual_projection(clip.vision_model(part).pooler_output)
+        for part in torch.split(pictures, 200)
+    ]
+    return F.normalize(torch.cat(parts), dim=-1)
+
+
 def load_pipeline(weights: Path) -> StableDiffusionPipeline:
     """The shipped folder as anyone would load it."""
     pipeline = StableDiffusionPipeline.from_pretrained(weights)

@@ -16,6 +16,7 @@ from torch import Tensor
 from l2dm.pocket.train.tokenizer import token_ids
 from l2dm.pocket.world.batches import to_unit
 from l2dm.pocket.world.scenes import pixels
+from l2dm.training.gradients import GradientWatch
 
 RANK, BATCH = 8, 8
 RATE, ROW_RATE = 1e-3, 5e-3
@@ -45,6 +46,7 @@ def teach(
         [{"params": adapter, "lr": RATE}, {"params": [table], "lr": ROW_RATE}], weight_decay=0.0
     )
     latents = _latents(pipeline, photos)
+    watch = GradientWatch({"row": table} | {str(i): one for i, one in enumerate(adapter)})
     tokens = torch.tensor(
         token_ids(pipeline.tokenizer, [template.format(word, noun) for template in TEMPLATES])
     )
@@ -64,6 +66,7 @@ def teach(
         kept = torch.zeros_like(table)
         kept[row] = table.grad[row]  # only the new row learns
         table.grad = kept
+        watch.look()
         optimiser.step()
     table.requires_grad_(requires_grad=False)
 

@@ -15,6 +15,7 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 
+from l2dm.metrics.drift import kid
 from l2dm.pocket.judge import measure as m
 from l2dm.pocket.judge.judge import judge, load_judge
 from l2dm.pocket.judge.probe import teach, training_pace
@@ -26,12 +27,9 @@ from l2dm.pocket.world.scenes import NOUNS, TUNING_SEEDS, distractors, identity,
 log = logging.getLogger(__name__)
 
 BEGIN, END = "<!-- measured by python -m l2dm.pocket.make -->", "<!-- end of measured -->"
-PAIRS, SINGLES_EACH = 128, 2  # two-thing prompts; pictures of every colour–noun pair
-LESSONS, LESSON_STEPS, LESSON_PICTURES = (
-    4,
-    250,
-    8,
-)  # identities taught alone, and how they are examined
+PAIRS, SINGLES_EACH = 256, 2  # two-thing prompts; pictures of every colour–noun pair
+LESSONS, LESSON_STEPS, LESSON_PICTURES = 8, 250, 8  # identities taught alone, and their pictures
+SCENES = 256  # held-out scenes drawn again from their captions, for the KID
 SHEET = (
     "a photo of a red dog",
     "a blue car on a road",
@@ -61,6 +59,7 @@ def write_table(weights: Path, held_out: Renders, work: Path, docs: Path) -> Non
     parts: list[Callable[[], list[Row]]] = [
         lambda: encoder_rows(weights, held_out),
         lambda: drawing_rows(weights),
+        lambda: [kid_row(weights, held_out)],
         lambda: lesson_rows(weights),
     ]
     for part in parts:
@@ -84,9 +83,9 @@ def encoder_rows(weights: Path, held_out: Renders) -> list[Row]:
     return [
         Row(
             "VAE, held-out renders, mean absolute error",
-            "≤ 4.5 of 255",
+            "≤ 4.0 of 255",
             f"{error:.2f}",
-            error <= 4.5,
+            error <= 4.0,
         ),
         Row(
             "judge on held-out renders",
@@ -107,8 +106,7 @@ def encoder_rows(weights: Path, held_out: Renders) -> list[Row]:
 def drawing_rows(weights: Path) -> list[Row]:
     """What the base draws, and how fast."""
     pipeline, judge_model = m.load_pipeline(weights), load_judge(weights / "judge")
-    recommended = json.loads((weights / "sampling.json").read_text(encoding="utf-8"))
-    steps, guidance = int(recommended["steps"]), float(recommended["guidance"])
+    steps, guidance = _recommended(weights)
     singles = m.single_prompts() * SINGLES_EACH
     drawn = m.paint(pipeline, [prompt for prompt, _, _ in singles], steps, guidance)
     noun, colour = m.single_rates(judge(judge_model, drawn), singles)
@@ -121,20 +119,40 @@ def drawing_rows(weights: Path) -> list[Row]:
     return [
         Row(
             f'base, "a photo of a COLOUR NOUN", {len(singles)} pictures over all pairs',
-            "noun ≥ 95 %, colour ≥ 90 % (CPU weights: 85 % / 80 %)",
+            "noun ≥ 95 %, colour ≥ 95 %",
             f"noun {noun:.1%}, colour {colour:.1%}",
-            noun >= 0.85 and colour >= 0.80,
+            noun >= 0.95 and colour >= 0.95,
         ),
         Row(
             f"base, two things with colours, {PAIRS} pictures",
-            "report",
+            "both nouns ≥ 65 %, both bound ≥ 55 %",
             f"both nouns {both:.1%}, both bound {bound:.1%}",
-            None,
+            both >= 0.65 and bound >= 0.55,
         ),
         Row(
             f"64 pictures with guidance, {steps} steps", "≤ 20 s", f"{seconds:.1f} s", seconds <= 20
         ),
     ]
+
+
+def kid_row(weights: Path, held_out: Renders) -> Row:
+    """How far drawn scenes are from rendered ones, as distributions of CLIP image features.
+
+    The first `SCENES` held-out scenes are drawn from their full captions and compared with the
+    next 1,000 renders; renders against renders are the floor.
+    """
+    captions = [row[0] for row in held_out.captions[:SCENES]]
+    steps, guidance = _recommended(weights)
+    drawn = m.paint(m.load_pipeline(weights), captions, steps, guidance)
+    own = to_unit(torch.from_numpy(np.array(held_out.pictures[:SCENES])))
+    others = to_unit(torch.from_numpy(np.array(held_out.pictures[SCENES : SCENES + 1_000])))
+    features = [m.image_features(weights, one) for one in (drawn, own, others)]
+    far, floor = (kid(one, features[2]) for one in features[:2])
+    assert far is not None and floor is not None  # hundreds of rows each
+    text = f"{far * 1000:.1f} (renders against renders {floor * 1000:.1f})"
+    return Row(
+        f"KID · 1000 of {SCENES} scenes against renders, CLIP features", "report", text, None
+    )
 
 
 def lesson_rows(weights: Path) -> list[Row]:
@@ -145,9 +163,9 @@ def lesson_rows(weights: Path) -> list[Row]:
     return [
         Row(
             f"one identity learned alone, {LESSON_STEPS} K/V LoRA steps, nearest of 101",
-            "≥ 80 %",
+            "mean ≥ 90 %, none under 60 %",
             f"{rate:.1%} (mean of {LESSONS}: {', '.join(f'{value:.0%}' for value in judge_free)})",
-            rate >= 0.80,
+            rate >= 0.90 and min(judge_free) >= 0.60,
         ),
         Row("200 training steps at batch 8", "≤ 40 s", f"{pace:.1f} s", pace <= 40),
     ]
@@ -158,9 +176,8 @@ def lesson_rate(weights: Path, number: int) -> float:
     subject = identity(TUNING_SEEDS[1_000 + number], NOUNS[(number * 5) % len(NOUNS)])
     pipeline = m.load_pipeline(weights)
     teach(pipeline, photos(subject, 5, 0), "<subject>", subject.noun, LESSON_STEPS)
-    recommended = json.loads((weights / "sampling.json").read_text(encoding="utf-8"))
     prompts = [f"a photo of a <subject> {subject.noun}"] * LESSON_PICTURES
-    drawn = m.paint(pipeline, prompts, int(recommended["steps"]), float(recommended["guidance"]))
+    drawn = m.paint(pipeline, prompts, *_recommended(weights))
     everyone = [subject, *distractors(100)]
     known = np.concatenate([pixels(photos(one, m.REFERENCES, 1)) for one in everyone])
     gallery = m.identity_features(weights / "identity", to_unit(torch.from_numpy(known)))
@@ -173,11 +190,8 @@ def lesson_rate(weights: Path, number: int) -> float:
 
 def sample_sheet(weights: Path) -> Image.Image:
     """A row of pictures for each prompt of SHEET, fixed seeds."""
-    recommended = json.loads((weights / "sampling.json").read_text(encoding="utf-8"))
     prompts = [prompt for prompt in SHEET for _ in range(SHEET_COLUMNS)]
-    drawn = m.paint(
-        m.load_pipeline(weights), prompts, int(recommended["steps"]), float(recommended["guidance"])
-    )
+    drawn = m.paint(m.load_pipeline(weights), prompts, *_recommended(weights))
     sheet = Image.new("RGB", (66 * SHEET_COLUMNS, 66 * len(SHEET)), "white")
     for i, picture in enumerate(
         ((drawn + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
@@ -186,6 +200,12 @@ def sample_sheet(weights: Path) -> Image.Image:
             Image.fromarray(picture), (66 * (i % SHEET_COLUMNS) + 1, 66 * (i // SHEET_COLUMNS) + 1)
         )
     return sheet
+
+
+def _recommended(weights: Path) -> tuple[int, float]:
+    """Steps and guidance that the base asks to be sampled with."""
+    content = json.loads((weights / "sampling.json").read_text(encoding="utf-8"))
+    return int(content["steps"]), float(content["guidance"])
 
 
 def _table(rows: list[Row]) -> list[str]:
@@ -218,7 +238,7 @@ def _machine() -> str:
 def _stages(work: Path) -> list[str]:
     names = [
         name
-        for name in ("vae", "decoder", "clip", "identity", "judge", "unet", "unet-second")
+        for name in ("vae", "decoder", "clip", "identity", "judge", "unet")
         if (work / f"{name}.ckpt").exists()
     ]
     times = ", ".join(f"{name} {seconds_spent(name, work) / 60:.0f} min" for name in names)
