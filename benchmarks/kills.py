@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from components.services.line.run_journal import Progress, heard
+from components.services.line.run_journal import StepProgress, heard
 from components.services.store.home import Home
 from l2dm.pocket.world.scenes import TUNING_SEEDS, identity, photos
 from pipelines.places.compilation import STEPS
@@ -141,7 +141,7 @@ def _kill_during(step: str, seconds: float, home: Path, base: str) -> str:
     return f"{last.step}: {last.text}" if last.step == step else f"MISSED: in {last.step}"
 
 
-def _heard(home: Path) -> Iterator[Progress]:
+def _heard(home: Path) -> Iterator[StepProgress]:
     log = Home.at(str(home)).run(LINE, SECOND[0]) / "log.txt"
     for line in log.read_text().splitlines() if log.is_file() else ():
         if (progress := heard(line)) is not None:

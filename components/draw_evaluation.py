@@ -34,11 +34,11 @@ def draw_evaluation(  # noqa: PLR0913 - kfp reads the step's doors off its signa
         home: The state folder.
         shard: Which shard, such as "2/4".
     """
-    from components.runtime.step import Settings, Step, shard_name, task_of
+    from components.runtime.step import Parameters, Step, shard_name, task_of
     from l2dm.steps import draw_evaluation as run
 
     name = shard_name("draw_evaluation", shard)
-    with Step(name, task_of(task.path), Settings(base, spec, home), metrics) as step:
+    with Step(name, task_of(task.path), Parameters(base, spec, home), metrics) as step:
         folders = [task.path, parent.path, prior.path, adapter.path, drawn.path]
         door = step.run(run, *folders, step.context, shard=shard)
         step.tell({"pictures": sum(len(call.seeds) for call in door.record.calls)})

@@ -39,10 +39,10 @@ def evaluate(  # noqa: PLR0913 - kfp reads the step's doors off its signature
         drawn: What `draw_evaluation` drew in shards; none: everything is drawn here.
     """
     from components.runtime.outcomes import record_scores
-    from components.runtime.step import Settings, Step, folders_of, task_of
+    from components.runtime.step import Parameters, Step, folders_of, task_of
     from l2dm.steps import evaluate as run
 
-    with Step("evaluate", task_of(task.path), Settings(base, spec, home), metrics) as step:
+    with Step("evaluate", task_of(task.path), Parameters(base, spec, home), metrics) as step:
         inputs = [task.path, parent.path, prior.path, memory.path, adapter.path]
         door = step.run(run, *inputs, scores.path, step.context, drawn=folders_of(drawn))
         record_scores(step, door, summary.path)

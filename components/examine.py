@@ -33,10 +33,10 @@ def examine(  # noqa: PLR0913 - kfp reads the step's doors off its signature
         seed: Of the fresh pictures; 0 takes one from the minute in which the check begins.
     """
     from components.runtime.check_outcome import Checkup
-    from components.runtime.step import Settings, Step, checks_of
+    from components.runtime.step import Parameters, Step, checks_of
     from l2dm.steps import examine as run
 
-    with Step("examine", checks_of(line), Settings(base, spec, home), metrics) as step:
+    with Step("examine", checks_of(line), Parameters(base, spec, home), metrics) as step:
         checkup = Checkup(step, run, seed)
         door, version = checkup.champion(checked.path)
         checkup.conclude(door, version, report.path, summary.path)

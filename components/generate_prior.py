@@ -28,10 +28,10 @@ def generate_prior(
         spec: `l2dm.spec.Spec` as JSON.
         home: The state folder.
     """
-    from components.runtime.step import Settings, Step, task_of
+    from components.runtime.step import Parameters, Step, task_of
     from l2dm.steps import generate_prior as run
 
-    with Step("generate_prior", task_of(task.path), Settings(base, spec, home), metrics) as step:
+    with Step("generate_prior", task_of(task.path), Parameters(base, spec, home), metrics) as step:
         folders = [task.path, parent.path, prior.path]
         options = {"cache": step.home.prior_cache, "on_progress": step.on_progress}
         door = step.run(run, *folders, step.context, **options)

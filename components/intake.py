@@ -31,11 +31,11 @@ def intake(
         home: The state folder.
     """
     from components.runtime.outcomes import accept, begin
-    from components.runtime.step import Settings, Step, upload_of
+    from components.runtime.step import Parameters, Step, upload_of
     from l2dm.steps import empty_release
     from l2dm.steps import intake as run
 
-    with Step("intake", upload_of(line, upload), Settings(base, spec, home), metrics) as step:
+    with Step("intake", upload_of(line, upload), Parameters(base, spec, home), metrics) as step:
         folder = step.fetch()
         context = begin(step, parent.path, empty_release)
         door = step.run(run, folder, parent.path, task.path, context)

@@ -41,10 +41,10 @@ def promote(  # noqa: PLR0913 - kfp reads the step's doors off its signature
         fence: Number of the lease under which this run learns.
     """
     from components.runtime.outcomes import publish
-    from components.runtime.step import Settings, Step, task_of
+    from components.runtime.step import Parameters, Step, task_of
     from l2dm.steps import promote as run
 
-    with Step("promote", task_of(task.path), Settings(base, spec, home), metrics) as step:
+    with Step("promote", task_of(task.path), Parameters(base, spec, home), metrics) as step:
         inputs = [task.path, parent.path, memory.path, adapter.path, scores.path]
         door = step.run(run, *inputs, release.path, step.context)
         step.require_lease(fence)

@@ -30,10 +30,10 @@ def score_memory(
         home: The state folder.
         drawn: What `draw_memory` drew in shards; none: everything is drawn here.
     """
-    from components.runtime.step import Settings, Step, folders_of, task_of
+    from components.runtime.step import Parameters, Step, folders_of, task_of
     from l2dm.steps import score_memory as run
 
-    with Step("score_memory", task_of(task.path), Settings(base, spec, home), metrics) as step:
+    with Step("score_memory", task_of(task.path), Parameters(base, spec, home), metrics) as step:
         folders = [task.path, parent.path, memory.path]
         options = {"drawn": folders_of(drawn), "on_progress": step.on_progress}
         door = step.run(run, *folders, step.context, **options)

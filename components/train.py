@@ -34,10 +34,10 @@ def train(  # noqa: PLR0913 - kfp reads the step's doors off its signature
         home: The state folder.
         fence: Number of the lease under which this run learns.
     """
-    from components.runtime.step import Settings, Step, task_of
+    from components.runtime.step import Parameters, Step, task_of
     from l2dm.steps import train as run
 
-    with Step("train", task_of(task.path), Settings(base, spec, home), metrics) as step:
+    with Step("train", task_of(task.path), Parameters(base, spec, home), metrics) as step:
         doors = [task.path, parent.path, prior.path, memory.path, adapter.path]
         step.require_lease(fence)
         work = step.scratch(doors[:-1])

@@ -16,10 +16,10 @@ from components.services.line.records import ENDINGS, ConceptState, Ending, Even
 from components.services.line.uploads import Commitment
 from components.services.store.home import Home
 from components.services.tracking.mlflow_registry import MlflowRegistry
-from components.services.tracking.registry import Facts, Registry, require_version
+from components.services.tracking.registry import Registry, VersionFacts, require_version
 from l2dm import doors
 from l2dm.errors import BadDoor, TrackingFailed
-from l2dm.files import manifest
+from l2dm.files import manifest, payloads
 from l2dm.files.manifest import Door
 from l2dm.spec import to_dict
 
@@ -85,8 +85,8 @@ def record_scores(step: Step, door: Door[doors.Scores], summary: str) -> None:
     row = scores.rows[-1]
     step.tell(new_row(scores))
     step.measure(dict(_points(scores)), at)
-    for sheet in sorted(door.path(f"sheets/{row}").glob("*.png")):
-        step.tracking.file(sheet, f"sheets/{row}")
+    for sheet in payloads.row_sheets(door, row):
+        step.tracking.file(sheet, f"{payloads.SHEETS}/{row}")
     Path(summary).write_text(table(scores))
 
 
@@ -96,7 +96,7 @@ def publish(step: Step, door: Door[doors.Release], scores: str, report: str, sum
     assert release.concept is not None
     row = manifest.read(Path(scores), doors.Scores).record
     registry, records = _registry(step), Records(step.home.store, line)
-    facts = Facts(
+    facts = VersionFacts(
         task=release.task,
         concept=release.concept.name,
         class_noun=release.concept.class_noun,
@@ -141,7 +141,7 @@ def table(scores: doors.Scores) -> str:
     return "\n".join(lines) + "\n"
 
 
-def verdict_text(facts: Facts, version: int, crowned: bool) -> str:
+def verdict_text(facts: VersionFacts, version: int, crowned: bool) -> str:
     """The verdict in Markdown."""
     outcome = "is the champion now" if crowned else "is held as challenger"
     reasons = "".join(f"* {reason}\n" for reason in facts.reasons)
@@ -162,7 +162,7 @@ def _registry(step: Step) -> MlflowRegistry:
     return MlflowRegistry(step.home, step.settings.base, MODEL_CODE)
 
 
-def _end(step: Step, records: Records, facts: Facts, version: int, state: Ending) -> None:
+def _end(step: Step, records: Records, facts: VersionFacts, version: int, state: Ending) -> None:
     found, known = step.uploads.commitment(facts.concept), records.concept(facts.concept)
     if known is not None and known.task == facts.task:
         found = Commitment(known.upload, known.mark)

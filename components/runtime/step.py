@@ -21,13 +21,13 @@ from components.runtime.base_cache import local_base
 from components.services.line import run_journal
 from components.services.line.checks import CONCEPT as CHECK
 from components.services.line.leases import Leases
-from components.services.line.run_journal import Cost, Progress, say
+from components.services.line.run_journal import Cost, StepProgress, say
 from components.services.line.uploads import Commitment, Uploads, fetched
 from components.services.store.home import Home
 from components.services.store.open import SCHEME
 from components.services.tracking.runs import MlflowTracking, Point, Tracking
 from l2dm import doors
-from l2dm.files import children, manifest
+from l2dm.files import children, manifest, payloads
 from l2dm.spec import Spec, from_json
 
 D = TypeVar("D")
@@ -47,7 +47,7 @@ LESS: Mapping[str, Libraries] = {  # steps that load no model
 
 
 @dataclass(frozen=True)
-class Settings:
+class Parameters:
     """Parameters that every component has: load name of the base, spec as JSON, state folder."""
 
     base: str
@@ -56,7 +56,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Subject:
+class StepSubject:
     """What a step works on. Before intake has accepted an upload its task is None.
 
     tracked: name of the tracking run of a step that works on no task.
@@ -73,20 +73,20 @@ class Subject:
         return self.task.id if self.task else self.tracked
 
 
-def upload_of(line: str, upload: str) -> Subject:
+def upload_of(line: str, upload: str) -> StepSubject:
     """The upload that intake looks at, by its concept's name."""
-    return Subject(line, upload)
+    return StepSubject(line, upload)
 
 
-def checks_of(line: str) -> Subject:
+def checks_of(line: str) -> StepSubject:
     """The checks of a line: one tracking run holds them all, so that it shows a time line."""
-    return Subject(line, CHECK, tracked="checks")
+    return StepSubject(line, CHECK, tracked="checks")
 
 
-def task_of(folder: str) -> Subject:
+def task_of(folder: str) -> StepSubject:
     """The accepted task that every later step works on. Raises BadDoor."""
     task = manifest.read(Path(folder), doors.Task).record
-    return Subject(task.line, task.concept.name, task)
+    return StepSubject(task.line, task.concept.name, task)
 
 
 def shard_name(step: str, shard: str) -> str:
@@ -102,7 +102,7 @@ def folders_of(artifacts: Sequence[Any] | None) -> list[Path]:
 class Step:
     """One run of one step. Use as a context manager around the step's function."""
 
-    def __init__(self, name: str, subject: Subject, settings: Settings, metrics: Any) -> None:
+    def __init__(self, name: str, subject: StepSubject, settings: Parameters, metrics: Any) -> None:
         self.name, self.subject, self.settings = name, subject, settings
         self.home = Home.at(settings.home)
         self.run_key = self.home.run_key(subject.line, subject.concept)
@@ -127,7 +127,7 @@ class Step:
         base = self.settings.base
         if not base.startswith(SCHEME) or not LESS.get(self.name, LIBRARIES):
             return base
-        say(Progress(self.name, f"base {base}"))  # to fetch it takes minutes, the first time
+        say(StepProgress(self.name, f"base {base}"))  # to fetch it takes minutes, the first time
         return local_base(base, self.home)
 
     @cached_property
@@ -159,7 +159,7 @@ class Step:
 
     def __enter__(self) -> Self:
         children.follow_learner()
-        say(Progress(self.name, "begins"))
+        say(StepProgress(self.name, "begins"))
         return self
 
     def __exit__(
@@ -177,7 +177,7 @@ class Step:
         self._flush()
         costs = {"seconds": cost.seconds, "peak_mb": cost.peak_mb}
         self._write_metrics(costs)
-        say(Progress(self.name, f"{cost.seconds:.1f} s, peak {cost.peak_mb:.0f} MB", 1, 1))
+        say(StepProgress(self.name, f"{cost.seconds:.1f} s, peak {cost.peak_mb:.0f} MB", 1, 1))
 
     def run(self, function: Callable[..., D], *args: Any, **options: Any) -> D:
         """Call the step's function, paths as Path; its time is the step's own work.
@@ -241,12 +241,11 @@ class Step:
         if now - self._said > SAY_SECONDS:
             self._said = now
             losses = "  ".join(f"{name} {value:.4f}" for name, value in report.terms.items())
-            say(Progress(self.name, losses, report.step, report.steps))
+            say(StepProgress(self.name, losses, report.step, report.steps))
 
     def on_curve(self, door: manifest.Door[doors.Adapter]) -> None:
         """Take the whole loss curve: a killed run had points that it never got to write."""
-        curve = json.loads(door.path("curve.json").read_text())["terms"]
-        for name, values in curve.items():
+        for name, values in payloads.read_curve(door.folder).items():
             for at, value in enumerate(values, start=1):
                 self.measure({f"train/{name}": value}, at)
 
@@ -255,7 +254,7 @@ class Step:
         now = time.monotonic()
         if now - self._said > SAY_SECONDS:
             self._said = now
-            say(Progress(self.name, "pictures", done, total))
+            say(StepProgress(self.name, "pictures", done, total))
 
     def scratch(self, inputs: Sequence[str]) -> Path:
         """Where a killed run of this step with the same inputs finds its checkpoints."""

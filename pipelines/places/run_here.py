@@ -20,7 +20,7 @@ from typing import Any
 
 from components.services.line import run_journal
 from components.services.line.records import Records
-from components.services.line.run_journal import Cost, Failure, Progress
+from components.services.line.run_journal import Cost, Failure, StepProgress
 from components.services.store.home import Home
 from l2dm.errors import StepFailed
 from l2dm.files import children
@@ -30,7 +30,7 @@ from pipelines.places.compilation import PIPELINES, compile_pipeline, quiet
 from pipelines.places.settings import Settings
 
 RUNNERS = re.compile(r"\d\d:\d\d:\d\d\.\d+ - [A-Z]+ - ")  # how kfp.local begins its lines
-Listener = Callable[[Progress], None]
+Listener = Callable[[StepProgress], None]
 
 
 @dataclass(frozen=True)

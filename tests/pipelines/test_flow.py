@@ -21,7 +21,7 @@ from components.services.line import status_cache
 from components.services.line.leases import Leases
 from components.services.line.promotion import repair
 from components.services.line.records import Records
-from components.services.line.run_journal import Progress
+from components.services.line.run_journal import StepProgress
 from components.services.store.home import Home
 from components.services.tracking.mlflow_registry import MlflowRegistry
 from l2dm import doors
@@ -69,7 +69,9 @@ class Line:
     def registry(self) -> MlflowRegistry:
         return MlflowRegistry(self.home, self.base, MODEL_CODE)
 
-    def learn(self, settings: tuple[str, ...], listen: Listener = lambda progress: None) -> EndedUpload:
+    def learn(
+        self, settings: tuple[str, ...], listen: Listener = lambda progress: None
+    ) -> EndedUpload:
         spec = to_json(override(Spec(), settings))
         learner = Learner(self.home, "pets", self.base, spec, self.registry)
 
@@ -93,7 +95,7 @@ def test_champion_moves_once_then_is_held_and_a_stale_parent_is_refused(
     line: Line, tmp_path: Path
 ) -> None:
     upload(line.home, "rex", "dog", tmp_path)
-    heard: list[Progress] = []
+    heard: list[StepProgress] = []
     first = line.learn(TINY, heard.append)
     assert (first.concept.state, first.concept.version) == ("promoted", 1)
     assert first.costs is not None
@@ -293,7 +295,7 @@ def test_a_killed_step_ends_in_the_same_digest_without_doubles(
     upload(line.home, "rex", "dog", tmp_path)
     killed: list[int] = []
 
-    def listen(progress: Progress) -> None:
+    def listen(progress: StepProgress) -> None:
         wanted = progress.text != "begins" if step == "train" else True
         if progress.step == step and wanted and not killed:
             killed.extend(kill_step())

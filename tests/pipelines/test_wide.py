@@ -13,7 +13,7 @@ from components.services.line.promotion import settle
 from components.services.line.records import ConceptState, Records
 from components.services.store.home import Home
 from components.services.tracking.mlflow_registry import MlflowRegistry
-from components.services.tracking.registry import Facts
+from components.services.tracking.registry import VersionFacts
 from l2dm import doors, steps
 from l2dm.files import manifest
 from l2dm.spec import Spec, override, to_json
@@ -42,7 +42,7 @@ def first_version(home: Home, base: str, root: Path) -> None:
     records, registry = Records(home.store, "pets"), MlflowRegistry(home, base, MODEL_CODE)
     begun = {"task": "t0001", "parent_version": 0, "upload": "u"}
     records.append("begun", concept="rex", class_noun="dog", **begun)
-    facts = Facts("t0001", "rex", "dog", 0, door.digest, True)
+    facts = VersionFacts("t0001", "rex", "dog", 0, door.digest, True)
     version = registry.register("pets", release, facts)
     assert settle(registry, records, "pets", version)
     ended = ConceptState("rex", "dog", "promoted", version, task="t0001", upload="u")

@@ -16,7 +16,7 @@ class World:
 
     def __init__(
         self, folder: Path, policy: DispatchPolicy = DispatchPolicy(), place: str = ""
-    ) -> None:  # noqa: B008
+    ) -> None:
         (folder / "release").mkdir(parents=True)
         self.home = Home.at(place or folder / "home")
         self.registry = FolderRegistry(folder / "registry")

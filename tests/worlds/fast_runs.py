@@ -13,7 +13,7 @@ from components.services.line.promotion import require_parent, settle
 from components.services.line.records import ENDINGS, ConceptState, Records
 from components.services.line.run_journal import Failure
 from components.services.line.uploads import Uploads
-from components.services.tracking.registry import Facts, Registry
+from components.services.tracking.registry import Registry, VersionFacts
 from l2dm.errors import L2dmError
 from pipelines.places.run_here import Job
 from pipelines.places.runs import Look
@@ -123,7 +123,7 @@ def keep_contracts(
     Leases(job.home.store).check(job.line, job.fence)  # train
     cut()
     Leases(job.home.store).check(job.line, job.fence)  # promote
-    facts = Facts(task, concept, "dog", parent, f"digest-{task}{salt}", is_open)
+    facts = VersionFacts(task, concept, "dog", parent, f"digest-{task}{salt}", is_open)
     require_parent(registry, records, job.line, facts)
     cut()
     version = registry.register(job.line, release, facts)

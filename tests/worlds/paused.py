@@ -15,7 +15,7 @@ from pathlib import Path
 from components.services.line.leases import Leases
 from components.services.line.records import Records
 from components.services.store.home import Home
-from components.services.tracking.registry import Facts, Registry
+from components.services.tracking.registry import Registry, VersionFacts
 
 SCRIPT = Path(__file__).with_name("paused_promoter.py")
 LIBRARIES = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
@@ -54,7 +54,9 @@ class Stage:
         """
         records, leases = Records(self.home.store, self.line), Leases(self.home.store, seconds)
         for number, parent in ((1, 0), (2, 1), (3, 1)):
-            facts = Facts(f"t{number:04d}", f"c{number}", "dog", parent, f"digest-{number}", True)
+            facts = VersionFacts(
+                f"t{number:04d}", f"c{number}", "dog", parent, f"digest-{number}", True
+            )
             assert self.registry.register(self.line, self.release, facts) == number
         records.append("promotion", line=self.line, task="t0001", source=0, target=1)
         self.registry.set_alias(self.line, "champion", 1)

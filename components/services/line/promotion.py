@@ -15,8 +15,8 @@ from components.services.line.records import Records
 from components.services.tracking.registry import (
     ALIASES,
     Alias,
-    Facts,
     Registry,
+    VersionFacts,
     require_version,
     version_of,
 )
@@ -32,7 +32,7 @@ class Repair:
     expected: int
 
 
-def require_parent(registry: Registry, records: Records, line: str, facts: Facts) -> None:
+def require_parent(registry: Registry, records: Records, line: str, facts: VersionFacts) -> None:
     """Before a release is registered: a stale one makes no version. Raises StaleParent."""
     champion = records.state().standing.champion
     if champion == facts.parent_version or version_of(registry.versions(line), facts.task):
@@ -123,7 +123,7 @@ def roll_back(
         return champion
 
 
-def _require_open(states: Iterable[ConceptState], facts: Facts) -> None:
+def _require_open(states: Iterable[ConceptState], facts: VersionFacts) -> None:
     """A task that was ended as failed, or cancelled, while its run slept promotes nothing."""
     for state in states:
         if state.task == facts.task and state.state in ENDINGS:
@@ -133,7 +133,7 @@ def _require_open(states: Iterable[ConceptState], facts: Facts) -> None:
             )
 
 
-def _stale(line: str, facts: Facts, champion: int) -> str:
+def _stale(line: str, facts: VersionFacts, champion: int) -> str:
     return (
         f"expected the champion of line {line!r} to be version {facts.parent_version}, from which "
         f"task {facts.task} was learned, found version {champion}; the task's release gets no "

@@ -19,7 +19,7 @@ MARK = "l2dm|"
 
 
 @dataclass(frozen=True)
-class Progress:
+class StepProgress:
     """One line of a step: `done` of `total` units (0 of 0 where a step has none), and a text."""
 
     step: str
@@ -45,19 +45,19 @@ class Failure:
     problems: tuple[str, ...]
 
 
-def say(progress: Progress) -> None:
+def say(progress: StepProgress) -> None:
     """Pass one progress line to whoever started this step."""
     sys.stdout.write(f"{MARK}{json.dumps(asdict(progress))}\n")
     sys.stdout.flush()
 
 
-def heard(line: str) -> Progress | None:
+def heard(line: str) -> StepProgress | None:
     """The progress that a line of output holds; None for any other line."""
     _, mark, text = line.partition(MARK)
     if not mark:
         return None
     try:
-        return Progress(**json.loads(text))
+        return StepProgress(**json.loads(text))
     except (json.JSONDecodeError, TypeError):
         return None
 

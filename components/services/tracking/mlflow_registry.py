@@ -12,8 +12,8 @@ from components.services.tracking.connection import connect, experiment, told
 from components.services.tracking.registry import (
     ALIASES,
     Alias,
-    Facts,
     Version,
+    VersionFacts,
     copy_release,
     require_version,
     version_of,
@@ -42,7 +42,7 @@ class MlflowRegistry:
         """See Registry."""
         return tuple(sorted(self.every_alias()))
 
-    def register(self, line: str, release: Path, facts: Facts) -> int:
+    def register(self, line: str, release: Path, facts: VersionFacts) -> int:
         """See Registry. Tags are set in the call that creates the version: no half version."""
         known = version_of(self.versions(line), facts.task)
         if known is not None:
@@ -134,7 +134,7 @@ class MlflowRegistry:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
 
-    def _logged(self, line: str, facts: Facts) -> str | None:
+    def _logged(self, line: str, facts: VersionFacts) -> str | None:
         """A model that was logged whole before a kill, not yet registered."""
         found = self._client.search_logged_models(
             [experiment(self._mlflow, self.home, line)],
@@ -143,7 +143,7 @@ class MlflowRegistry:
         ready = (m for m in found if str(m.status) == "READY" and m.tags["l2dm.task"] == facts.task)
         return next((str(model.model_id) for model in ready), None)
 
-    def _log(self, line: str, release: Path, facts: Facts) -> str:
+    def _log(self, line: str, release: Path, facts: VersionFacts) -> str:
         from mlflow.models import ModelSignature
         from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
@@ -188,9 +188,9 @@ class MlflowRegistry:
         raise AssertionError("unreachable")
 
 
-def _facts(line: str, version: Any) -> Facts:
+def _facts(line: str, version: Any) -> VersionFacts:
     try:
-        facts: Facts = manifest.from_data(Facts, json.loads(version.tags[TAG]))
+        facts: VersionFacts = manifest.from_data(VersionFacts, json.loads(version.tags[TAG]))
         return facts
     except (ValueError, KeyError, TypeError) as error:
         raise Corrupt(
@@ -203,7 +203,7 @@ def _aliases(model: Any) -> dict[Alias, int]:
     return {alias: int(model.aliases[alias]) for alias in ALIASES if alias in model.aliases}
 
 
-def _description(facts: Facts) -> str:
+def _description(facts: VersionFacts) -> str:
     lines = [
         f"**{facts.concept}** ({facts.class_noun}), task {facts.task}, "
         f"learned from version {facts.parent_version}. Gate: {facts.verdict}.",

@@ -21,7 +21,7 @@ ALIASES: tuple[Alias, ...] = ("champion", "challenger", "previous")
 
 
 @dataclass(frozen=True)
-class Facts:
+class VersionFacts:
     """What the registry knows of a version without opening it.
 
     `digest` is that of the Release door, `open` the gate's verdict, `scores` numbers of the new
@@ -48,7 +48,7 @@ class Version:
     """One version of a line; numbers start at 1."""
 
     number: int
-    facts: Facts
+    facts: VersionFacts
 
 
 class Registry(Protocol):
@@ -58,7 +58,7 @@ class Registry(Protocol):
         """Every line with a version, by name."""
         ...
 
-    def register(self, line: str, release: Path, facts: Facts) -> int:
+    def register(self, line: str, release: Path, facts: VersionFacts) -> int:
         """A version that holds this Release folder; a task is one version.
 
         Two runs of one task may both have learned it, one of them taken for dead; whose version has
@@ -101,7 +101,7 @@ class FolderRegistry:
         """See Registry."""
         return tuple(sorted(path.parent.name for path in self.folder.glob("*/1")))
 
-    def register(self, line: str, release: Path, facts: Facts) -> int:
+    def register(self, line: str, release: Path, facts: VersionFacts) -> int:
         """See Registry. The folder appears under its number by one rename: whole or not at all."""
         known = version_of(self.versions(line), facts.task)
         if known is not None:
@@ -126,7 +126,7 @@ class FolderRegistry:
         """See Registry."""
         found = []
         for path in (self.folder / line).glob("[0-9]*/facts.json"):
-            facts: Facts = manifest.from_data(Facts, json.loads(path.read_text()))
+            facts: VersionFacts = manifest.from_data(VersionFacts, json.loads(path.read_text()))
             found.append(Version(int(path.parent.name), facts))
         return tuple(sorted(found, key=lambda version: version.number))
 

@@ -12,7 +12,7 @@ from components.runtime.check_outcome import Checkup, told
 from components.runtime.step import checks_of
 from components.services.line.records import Records
 from components.services.store.home import Home
-from components.services.tracking.registry import Facts, FolderRegistry
+from components.services.tracking.registry import FolderRegistry, VersionFacts
 from components.services.tracking.runs import MemoryTracking
 from l2dm import doors
 from l2dm.errors import BadDoor
@@ -33,7 +33,7 @@ class Bench:
             release = folder / f"release-{version}"
             release.mkdir()
             (release / "number").write_text(str(version))
-            facts = Facts(f"t{version:04d}", f"c{version}", "dog", version - 1, "d", True)
+            facts = VersionFacts(f"t{version:04d}", f"c{version}", "dog", version - 1, "d", True)
             self.registry.register("pets", release, facts)
             self.promote(version - 1, version)
         monkeypatch.setattr(check_outcome, "MlflowRegistry", lambda *given: self.registry)

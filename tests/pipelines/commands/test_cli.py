@@ -15,7 +15,7 @@ from components.services.line import status_cache
 from components.services.line.records import ConceptState, Records
 from components.services.line.uploads import Uploads
 from components.services.store.home import Home
-from components.services.tracking.registry import Facts, FolderRegistry
+from components.services.tracking.registry import FolderRegistry, VersionFacts
 from pipelines.commands.cli import app
 
 COMMANDS = (
@@ -169,7 +169,7 @@ def test_status_shows_versions_aliases_and_reasons(tmp_path: Path) -> None:
     release.mkdir()
     registry = FolderRegistry(tmp_path / "registry")
     reasons = ("drift 0.40 is over the limit of 0.35",)
-    facts = Facts("t0001", "rex", "dog", 0, "digest", False, reasons, {"prior_drift": 0.4})
+    facts = VersionFacts("t0001", "rex", "dog", 0, "digest", False, reasons, {"prior_drift": 0.4})
     registry.register("pets", release, facts)
     registry.set_alias("pets", "challenger", 1)
     Records(home.store, "pets").end(

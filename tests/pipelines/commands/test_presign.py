@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from components.services.line.uploads import Uploads, fetched
 from l2dm.uploads.check import read_upload
 from pipelines.commands.cli import app
-from pipelines.dispatcher.dispatcher import Policy
+from pipelines.dispatcher.dispatcher import DispatchPolicy
 from tests.worlds.dispatch_world import World
 from tests.worlds.object_stores import Bucket
 from tests.worlds.uploads import pictures
@@ -109,7 +109,7 @@ def test_the_place_of_an_upload_that_has_ended_is_not_given_away(
     place: str, tmp_path: Path
 ) -> None:
     given = pictures(tmp_path / "in")
-    world = World(tmp_path / "world", Policy(attempts=1), place)
+    world = World(tmp_path / "world", DispatchPolicy(attempts=1), place)
     assert CliRunner().invoke(app, ["submit", str(given), *WORDS, "--home", place]).exit_code == 0
     world.dispatcher.look()
     (name,) = world.runs.running()

@@ -10,7 +10,7 @@ import pytest
 
 from components.services.line.leases import Leases
 from components.services.line.records import ConceptState, Records
-from components.services.line.run_journal import Cost, Failure, Progress
+from components.services.line.run_journal import Cost, Failure, StepProgress
 from components.services.line.uploads import Uploads
 from components.services.store.home import Home
 from components.services.tracking.registry import FolderRegistry, Registry
@@ -31,7 +31,7 @@ def upload(home: Home, name: str) -> Path:
 
 def promoted(job: Job, listener: Listener) -> Outcome:
     """A run that does what the last step does: it records the end."""
-    listener(Progress("train", "loss", 1, 2))
+    listener(StepProgress("train", "loss", 1, 2))
     name = job.concept
     number = 1 + len([s for s in Records(job.home.store, job.line).concepts() if s.version])
     Records(job.home.store, job.line).end(

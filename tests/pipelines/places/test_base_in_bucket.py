@@ -16,7 +16,7 @@ import components.score_memory
 import components.train
 from components.runtime import base_cache
 from components.runtime import step as runtime
-from components.runtime.step import Settings, Step, checks_of
+from components.runtime.step import Parameters, Step, checks_of
 from components.services.line.leases import Leases
 from components.services.line.records import Records
 from components.services.store.home import Home
@@ -147,7 +147,7 @@ def test_a_line_lives_on_a_base_in_a_bucket(
 def test_a_step_that_loads_nothing_fetches_nothing(home: Home, fetched: list[str]) -> None:
     for name, libraries in runtime.LESS.items():
         step = Step(
-            name, checks_of("pets"), Settings("s3://no-such-bucket", SPEC, str(home.folder)), None
+            name, checks_of("pets"), Parameters("s3://no-such-bucket", SPEC, str(home.folder)), None
         )
         if not libraries:
             assert step.base == "s3://no-such-bucket"
@@ -162,7 +162,6 @@ def test_a_wrong_base_is_refused_before_a_step_is_started(moto_bucket: Bucket, l
 
 
 def test_pods_reach_a_base_in_a_bucket() -> None:
-    from pipelines.places.settings import Settings
 
-    assert list(base_problems(Settings(), "s3://bucket/sd15")) == []
+    assert list(base_problems(Parameters(), "s3://bucket/sd15")) == []
     assert sees("cluster", "s3://bucket/sd15")  # it is listed where the dispatcher runs

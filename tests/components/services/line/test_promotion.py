@@ -9,7 +9,7 @@ import pytest
 from components.services.line.promotion import Repair, repair, settle
 from components.services.line.records import ConceptState, Records, standing
 from components.services.store.folder import FolderObjects
-from components.services.tracking.registry import Alias, Facts, FolderRegistry
+from components.services.tracking.registry import Alias, FolderRegistry, VersionFacts
 from l2dm.errors import LostLease, StaleParent
 
 
@@ -35,7 +35,7 @@ def register(registry: FolderRegistry, release: Path, parents: list[int]) -> Non
     """Version k learned from parents[k - 1], every gate open."""
     for number, parent in enumerate(parents, start=1):
         task = f"t{number:04d}"
-        facts = Facts(task, f"c{number}", "dog", parent, f"digest-{number}", True)
+        facts = VersionFacts(task, f"c{number}", "dog", parent, f"digest-{number}", True)
         assert registry.register("pets", release, facts) == number
 
 

@@ -11,7 +11,7 @@ from components.services.line import status_cache
 from components.services.line.records import ConceptState, Records
 from components.services.store.folder import FolderObjects
 from components.services.store.home import Home
-from components.services.tracking.registry import Facts, FolderRegistry, Version
+from components.services.tracking.registry import FolderRegistry, Version, VersionFacts
 
 
 @pytest.fixture
@@ -66,8 +66,8 @@ def test_writers_at_once_never_share_a_number(records: Records) -> None:
     assert len(records.concepts()) == 40
 
 
-def facts(number: int, parent: int, concept: str) -> Facts:
-    return Facts(f"t{number:04d}", concept, "dog", parent, f"digest-{number}", True)
+def facts(number: int, parent: int, concept: str) -> VersionFacts:
+    return VersionFacts(f"t{number:04d}", concept, "dog", parent, f"digest-{number}", True)
 
 
 def test_the_status_of_a_line_has_the_documented_keys(tmp_path: Path) -> None:
@@ -133,7 +133,9 @@ def test_a_line_that_never_began_a_task_does_not_open_the_registry(tmp_path: Pat
 
 def test_a_descent_follows_parents_whatever_was_champion_between() -> None:
     def made(number: int, parent: int) -> Version:
-        return Version(number, Facts(f"t{number:04d}", f"c{number}", "dog", parent, "d", True))
+        return Version(
+            number, VersionFacts(f"t{number:04d}", f"c{number}", "dog", parent, "d", True)
+        )
 
     # 1, 2, 3 in a row; back to 1; 4 learned from it; back to 3
     versions = [made(1, 0), made(2, 1), made(3, 2), made(4, 1)]

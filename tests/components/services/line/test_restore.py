@@ -9,7 +9,7 @@ from components.services.line.promotion import repair, settle
 from components.services.line.records import ConceptState, Records
 from components.services.line.restore import restore
 from components.services.store.folder import FolderObjects
-from components.services.tracking.registry import Facts, FolderRegistry
+from components.services.tracking.registry import FolderRegistry, VersionFacts
 from l2dm.errors import L2dmError
 
 
@@ -28,7 +28,7 @@ class Line:
         parent, task = ledger.standing.champion, self.records.next_task()
         begun = {"task": task, "parent_version": parent, "upload": f"sha of {name}"}
         self.records.append("begun", concept=name, class_noun="dog", **begun)
-        facts = Facts(task, name, "dog", parent, f"digest-{task}-{name}", is_open)
+        facts = VersionFacts(task, name, "dog", parent, f"digest-{task}-{name}", is_open)
         version = self.registry.register("pets", self.folder / "release", facts)
         crowned = settle(self.registry, self.records, "pets", version)
         state = ConceptState(name, "dog", "promoted" if crowned else "held", version)
@@ -96,7 +96,7 @@ def test_a_lost_number_that_was_given_again_is_not_taken_for_the_old_version(lin
     for name in ("rex", "mimi"):
         line.learn(name)
     line.lose_versions(after=1)
-    facts = Facts("t0007", "stranger", "dog", 1, "digest", True)
+    facts = VersionFacts("t0007", "stranger", "dog", 1, "digest", True)
     assert line.registry.register("pets", line.folder / "release", facts) == 2
     dropped = restore(line.registry, line.records, "pets", unasked=True)
     assert dropped is not None

@@ -14,13 +14,21 @@ from components.services.line.records import Records
 from components.services.store.folder import FolderObjects
 from components.services.store.home import Home
 from components.services.tracking.mlflow_registry import MlflowRegistry
-from components.services.tracking.registry import Facts, FolderRegistry, Registry, Version, resolve
+from components.services.tracking.registry import (
+    FolderRegistry,
+    Registry,
+    Version,
+    VersionFacts,
+    resolve,
+)
 from l2dm import doors
 from l2dm.errors import BadDoor, L2dmError, StaleParent, TrackingFailed, UnknownLine
 from l2dm.files import manifest
 
 MODEL_CODE = Path(__file__).parents[3] / "worlds" / "echo_model.py"
-OPEN = Facts("t0001", "rex", "dog", 0, "digest-1", True, ("identity 0.9 of 0.5",), {"drift": 0.1})
+OPEN = VersionFacts(
+    "t0001", "rex", "dog", 0, "digest-1", True, ("identity 0.9 of 0.5",), {"drift": 0.1}
+)
 
 
 @pytest.fixture(params=["folder", "mlflow"])
@@ -44,7 +52,7 @@ def records(tmp_path: Path) -> Records:
     return Records(FolderObjects(tmp_path), "pets")
 
 
-def facts(number: int, parent: int, *, verdict: bool = True) -> Facts:
+def facts(number: int, parent: int, *, verdict: bool = True) -> VersionFacts:
     return replace(
         OPEN, task=f"t{number:04d}", digest=f"digest-{number}", parent_version=parent, open=verdict
     )
