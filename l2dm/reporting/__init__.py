@@ -1,8 +1,10 @@
-"""The parts of a line's report; `l2dm.reporting.report` puts them together.
+"""A line's report: one self-contained page. It reads doors and never draws, trains or decides.
 
+report    the page and the summary
 story     what the history says in numbers
 numbers   matrices and forgetting
 pictures  what the model draws, task by task
+timeline  the checks
 charts    heat maps, interval bars, curves
-page      the page itself
+page      fills `templates/`, which hold all HTML
 """

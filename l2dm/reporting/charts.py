@@ -1,12 +1,14 @@
-"""Heat maps, interval bars and loss curves as HTML and inline SVG, coloured by the page's style."""
+"""Where everything of a heat map, an interval bar and a loss curve lies; templates draw it."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from markupsafe import Markup
+
 from l2dm.metrics.bootstrap import Interval
-from l2dm.reporting.page import number, text
+from l2dm.reporting import page
 
 STRONGEST = 75  # percent of the heat colour: text stays readable on it, light and dark
 COLOURS = 6
@@ -27,22 +29,35 @@ class HeatMap:
     high: float
 
 
-def heat_map(found: HeatMap) -> str:
+@dataclass(frozen=True)
+class _Heat:
+    """One coloured cell. percent: how much of the heat colour, 0 to STRONGEST."""
+
+    value: float
+    percent: str
+    new: bool
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """One line of a chart. points: "x,y" pairs in pixels."""
+
+    name: str
+    points: str
+    colour: str
+
+
+def heat_map(found: HeatMap) -> Markup:
     """The table and its colour scale. The first row is set apart: it is the base."""
-    head = "".join(f"<th>{text(name)}</th>" for name in found.columns)
-    lines = []
-    for index, (name, cells) in enumerate(zip(found.rows, found.cells, strict=True)):
-        shown = "".join(
-            _heat_cell(value, found, (index, column) in found.new)
-            for column, value in enumerate(cells)
+    rows = [
+        (
+            name,
+            [_heat(value, found, (row, column) in found.new) for column, value in enumerate(cells)],
         )
-        lines.append(f'<tr><th class="row">{text(name)}</th>{shown}</tr>')
-        lines += ['<tr class="gap"><td></td></tr>'] if index == 0 else []
-    return (
-        f'<div class="wide"><table class="heat"><thead><tr><th></th>{head}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-        f'<div class="legend">{number(found.low)} <span class="ramp"></span> {number(found.high)}'
-        "<span>stronger = higher = better; framed: just learned</span></div>"
+        for row, (name, cells) in enumerate(zip(found.rows, found.cells, strict=True))
+    ]
+    return page.fill(
+        "heat_map.html", columns=found.columns, rows=rows, low=found.low, high=found.high
     )
 
 
@@ -55,29 +70,26 @@ def scale_of(values: Sequence[float | None], *, unit: bool) -> tuple[float, floa
     return (low, high) if high > low else (low, low + 0.1)
 
 
-def interval_bar(found: Interval | None, domain: tuple[float, float], limit: float | None) -> str:
+def interval_bar(found: Interval, domain: tuple[float, float], limit: float | None) -> Markup:
     """A dot with its interval on a common axis; a line at 0 and a dashed one at the limit."""
     low, high = domain
 
-    def x(value: float) -> float:
+    def x(value: float | None) -> float | None:
+        if value is None:
+            return None
         return round(8 + (_BAR - 16) * (value - low) / (high - low), 1)
 
-    marks = [f'<line x1="{x(0)}" x2="{x(0)}" y1="0" y2="22" stroke="var(--soft)"/>']
-    if limit is not None:
-        marks.append(
-            f'<line x1="{x(limit)}" x2="{x(limit)}" y1="0" y2="22" stroke="var(--bad)" '
-            'stroke-width="1.5" stroke-dasharray="3 3"/>'
-        )
-    if found is not None:
-        over = limit is not None and found.mean > limit
-        colour = "var(--bad)" if over else "var(--c1)"
-        if found.low is not None and found.high is not None:
-            marks.append(
-                f'<line x1="{x(found.low)}" x2="{x(found.high)}" y1="11" y2="11" '
-                f'stroke="{colour}" stroke-width="3" stroke-linecap="round" opacity=".45"/>'
-            )
-        marks.append(f'<circle cx="{x(found.mean)}" cy="11" r="4.5" fill="{colour}"/>')
-    return f'<svg width="{_BAR}" height="22" role="img">{"".join(marks)}</svg>'
+    over = limit is not None and found.mean > limit
+    return page.fill(
+        "interval_bar.svg",
+        width=_BAR,
+        zero=x(0.0),
+        limit=x(limit),
+        low=x(found.low),
+        high=x(found.high),
+        mean=x(found.mean),
+        colour="var(--bad)" if over else "var(--c1)",
+    )
 
 
 def domain_of(found: Sequence[Interval | None], limit: float | None) -> tuple[float, float]:
@@ -96,62 +108,47 @@ def curves(
     *,
     unit: str = "step",
     smooth: bool = True,
-) -> str:
+) -> Markup:
     """One chart of values over steps, or another unit; smooth: a running mean over 1/20 of them."""
     shown = {
         name: _running_mean(values) if smooth else list(values) for name, values in terms.items()
     }
     points = [value for values in shown.values() for value in values if value is not None]
     if not points:
-        return ""
+        return Markup()
     steps = max(len(values) for values in terms.values())
     top = max(*points, 1e-9)
-    axis = "".join(_gridline(share, share * top) for share in (0.0, 0.5, 1.0))
-    lines, keys = [], []
-    for index, (name, values) in enumerate(shown.items()):
-        colour = f"var(--c{index % COLOURS + 1})"
-        lines.append(_polyline(values, steps, top, colour))
-        keys.append(f'<span class="key"><i style="background:{colour}"></i>{text(name)}</span>')
-    return (
-        f"<div><h3>{text(title)}</h3>"
-        f'<svg width="100%" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">{axis}{"".join(lines)}'
-        f'<text x="{_LEFT}" y="{_HEIGHT - 4}">1</text>'
-        f'<text x="{_WIDTH}" y="{_HEIGHT - 4}" text-anchor="end">{text(unit)} {steps}</text></svg>'
-        f"{''.join(keys)}</div>"
+    return page.fill(
+        "curves.html",
+        title=title,
+        width=_WIDTH,
+        height=_HEIGHT,
+        left=_LEFT,
+        gridlines=[(_y(share), f"{share * top:.2g}") for share in (0.0, 0.5, 1.0)],
+        curves=[
+            _Curve(name, _points(values, steps, top), f"var(--c{index % COLOURS + 1})")
+            for index, (name, values) in enumerate(shown.items())
+        ],
+        unit=unit,
+        steps=steps,
     )
 
 
-def _heat_cell(value: float | None, found: HeatMap, new: bool) -> str:
+def _heat(value: float | None, found: HeatMap, new: bool) -> _Heat | None:
     if value is None:
-        return '<td class="none">·</td>'
+        return None
     share = min(1.0, max(0.0, (value - found.low) / (found.high - found.low)))
-    mark = ' class="new"' if new else ""
-    return (
-        f'<td{mark} style="background:color-mix(in srgb,var(--heat) {share * STRONGEST:.0f}%,'
-        f'var(--surface))">{number(value)}</td>'
-    )
+    return _Heat(value, f"{share * STRONGEST:.0f}", new)
 
 
-def _gridline(share: float, value: float) -> str:
-    y = _y(share)
-    return (
-        f'<line x1="{_LEFT}" x2="{_WIDTH}" y1="{y}" y2="{y}" stroke="var(--rule)"/>'
-        f'<text x="{_LEFT - 6}" y="{y + 4}" text-anchor="end">{value:.2g}</text>'
-    )
-
-
-def _polyline(values: Sequence[float | None], steps: int, top: float, colour: str) -> str:
+def _points(values: Sequence[float | None], steps: int, top: float) -> str:
     stride = max(1, len(values) // _POINTS)
     shown = [(at, value) for at, value in enumerate(values) if at % stride == 0]
     spread = max(1, steps - 1)
-    points = " ".join(
+    return " ".join(
         f"{_LEFT + (_WIDTH - _LEFT) * at / spread:.1f},{_y(value / top):.1f}"
         for at, value in shown
         if value is not None
-    )
-    return (
-        f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.8" '
-        'stroke-linejoin="round"/>'
     )
 
 

@@ -1,5 +1,9 @@
 """Matrices as heat maps, and what became of every concept."""
 
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
 from l2dm.doors import Scores
 from l2dm.metrics.bootstrap import Interval
 from l2dm.metrics.forgetting import number as finite
@@ -17,7 +21,18 @@ _METRICS = (
 )
 
 
-def matrices(story: Story, record: Scores) -> str:
+@dataclass(frozen=True)
+class _Line:
+    """What the table on forgetting says of one concept beside what became of it."""
+
+    kept: Kept
+    base: float | None
+    peak_row: str  # the task with the highest score; "" for the concept learned last
+    drop: str
+    bar: Markup
+
+
+def matrices(story: Story, record: Scores) -> Markup:
     """A heat map per metric."""
     rows, columns = story.rows, story.columns
     learned = frozenset(
@@ -41,64 +56,35 @@ def matrices(story: Story, record: Scores) -> str:
             low=low,
             high=high,
         )
-        maps.append(
-            f'<div><h3>{title}</h3><p class="note">{meaning}</p>{charts.heat_map(found)}</div>'
-        )
-    caption = (
-        "Rows are models, columns are concepts: read down a column to see a concept live through "
-        "later tasks. The first row is the pretrained base, prompted with the class noun alone. "
-        f"Same prompts and seeds in every row.{story.bounds}"
-    )
-    return page.section(
-        "Scores after each task", caption, f'<div class="maps">{"".join(maps)}</div>'
-    )
+        maps.append((title, meaning, charts.heat_map(found)))
+    return page.fill("matrices.html", maps=maps, cut=story.bounds)
 
 
-def forgetting(story: Story) -> str:
+def forgetting(story: Story) -> Markup:
     """A line per concept: its numbers, and its drop with an interval."""
     limit = story.limits.get("max_forgetting")
-    domain = charts.domain_of([one.interval for one in story.kept], limit)
+    axis = charts.domain_of([one.interval for one in story.kept], limit)
     chosen = sorted(story.kept, key=lambda one: one.lost, reverse=True)[:LISTED]
-    rows = [_forgetting_row(story, one, domain, limit) for one in chosen]
-    axis = f"drop, {page.number(domain[0])} to {page.number(domain[1])}"
-    head = (
-        "concept", "base", "learned", "peak", "now", "ceiling", "drop [95 %]", axis, "relative",
-    )  # fmt: skip
-    dashed = "" if limit is None else f", the dashed one the gate's limit of {page.number(limit)}"
-    caption = (
-        "Identity similarity of every concept: its peak in an earlier row minus now, measured on "
-        "the same prompts and seeds; the interval is a paired bootstrap over pictures. Zero (solid "
-        f"line) is kept, to the right is lost{dashed}. The ceiling is how similar the real "
-        "pictures are to each other. Relative: 0 kept, 1 back to the base. The concept learned "
-        f"last has nothing to lose yet.{latest(len(story.kept), LISTED, 'concepts')}"
-    )
-    return page.section(
-        "Forgetting per concept", caption, page.table(head, rows, (1, 2, 3, 4, 5, 8))
+    return page.fill(
+        "forgetting.html",
+        lines=[_line(story, one, axis, limit) for one in chosen],
+        axis=axis,
+        limit=limit,
+        cut=latest(len(story.kept), LISTED, "concepts"),
     )
 
 
-def _forgetting_row(
-    story: Story, one: Kept, domain: tuple[float, float], limit: float | None
-) -> list[str]:
+def _line(story: Story, one: Kept, axis: tuple[float, float], limit: float | None) -> _Line:
     assert story.scores is not None
     record = story.scores.record
     column = next(i for i, concept in enumerate(record.concepts) if concept.name == one.name)
-    peak = "–"
-    if one.drop:
-        peak = f"{page.number(one.drop.peak, 3)} ({page.text(record.rows[one.drop.row])})"
-    drop = f"{page.number(one.interval.mean, 3)}{bounds(one.interval)}" if one.interval else "–"
-    drop = f'<span class="name">{drop}</span>'
-    return [
-        page.concept(one.name, one.class_noun),
-        page.number(finite(record.matrices[IDENTITY][0][column]), 3),
-        page.number(one.learned, 3),
-        peak,
-        page.number(one.now, 3),
-        page.number(one.ceiling, 3),
-        drop,
-        charts.interval_bar(one.interval, domain, limit) if one.interval else "",
-        page.number(one.relative),
-    ]
+    return _Line(
+        kept=one,
+        base=finite(record.matrices[IDENTITY][0][column]),
+        peak_row=record.rows[one.drop.row] if one.drop else "",
+        drop=f"{page.number(one.interval.mean, 3)}{bounds(one.interval)}" if one.interval else "–",
+        bar=charts.interval_bar(one.interval, axis, limit) if one.interval else Markup(),
+    )
 
 
 def bounds(interval: Interval | None, digits: int = 3) -> str:

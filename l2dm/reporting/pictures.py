@@ -1,10 +1,13 @@
 """What the model draws for each concept and each class word, task after task, on the same seeds."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from markupsafe import Markup
+
 from l2dm.doors import Scores
-from l2dm.evaluation import sheets
+from l2dm.files import payloads
 from l2dm.files.manifest import Door
 from l2dm.metrics.forgetting import number as finite
 from l2dm.reporting import page
@@ -13,81 +16,78 @@ from l2dm.reporting.story import CONCEPTS, IDENTITY, Story
 
 @dataclass(frozen=True)
 class _Strip:
-    """One row of pictures: who drew it, the file, and what was measured on it."""
+    """One row of pictures: who drew it, the PNG, and what was measured on it."""
 
     label: str
-    path: Path
+    png: bytes
     score: str = ""
     note: str = ""
     real: bool = False
 
 
-def concepts(story: Story, scores: Door[Scores]) -> str:
+@dataclass(frozen=True)
+class _Block:
+    """The strips of one concept or class noun, from top to bottom."""
+
+    title: str
+    strips: tuple[_Strip, ...]
+
+
+def concepts(story: Story, scores: Door[Scores]) -> Markup:
     """A block a concept: real pictures, the base, then the model after each task."""
     record = scores.record
     matrix = record.matrices[IDENTITY]
     blocks = []
     for column in story.columns:
         concept = record.concepts[column]
-        strips = [_Strip("real", scores.path(sheets.real_path(concept.name)), real=True)]
+        strips = [_strip("real", scores.path(payloads.real_sheet(concept.name)), real=True)]
         for row in sorted({*story.rows, column + 1}):
             if row == 0 or row > column:
-                path = scores.path(sheets.concept_path(record.rows[row], concept.name))
+                path = scores.path(payloads.concept_sheet(record.rows[row], concept.name))
                 score = page.number(finite(matrix[row][column]))
-                strips.append(_Strip(record.rows[row], path, score))
+                strips.append(_strip(record.rows[row], path, score))
         blocks.append(_block(f"<{concept.name}> {concept.class_noun}", strips))
-    caption = (
-        "Pictures in one column share their seed and prompt, so a column that stays the same is a "
-        "concept that was kept. Top: the real pictures that were uploaded; then the base, which "
-        "was asked for the class alone. At the right, identity similarity; “identical” means every "
-        f"byte is as in the row above.{story.bounds}"
-    )
-    return page.section("What the model draws", caption, _blocks(blocks))
+    return _section("concepts.html", blocks, story.bounds)
 
 
-def class_prompts(story: Story, scores: Door[Scores]) -> str:
+def class_prompts(story: Story, scores: Door[Scores]) -> Markup:
     """A block a class noun: the base, then the model after each task."""
     record = scores.record
     measured = {(one.row, one.noun): one for one in record.drift}
     nouns = [one.noun for one in story.last_drift()]
     blocks = []
     for noun in nouns[:CONCEPTS]:
-        strips = [_Strip("base", scores.path(sheets.class_path("base", noun)))]
+        strips = [_strip("base", scores.path(payloads.class_sheet("base", noun)))]
         for row in (record.rows[number] for number in story.rows[1:]):
             found = measured.get((row, noun))
             if found is not None:
-                path = scores.path(sheets.class_path(row, noun))
+                path = scores.path(payloads.class_sheet(row, noun))
                 kid = f"KID {page.number(found.kid, 1)}"
-                strips.append(_Strip(row, path, page.number(found.distance, 3), kid))
+                strips.append(_strip(row, path, page.number(found.distance, 3), kid))
         blocks.append(_block(noun, strips))
     more = f" {CONCEPTS} of {len(nouns)} nouns are shown." if len(nouns) > CONCEPTS else ""
-    caption = (
-        "The class words without any concept, same seeds: they should go on looking like the "
-        "base’s. At the right, distance to the base’s picture of the same seed (0 is "
-        f"none) and KID times 1000.{more}"
-    )
-    return page.section("Class prompts before and after", caption, _blocks(blocks))
+    return _section("class_prompts.html", blocks, more)
 
 
-def _block(title: str, strips: list[_Strip]) -> str:
-    lines, above = [], b""
+def _strip(
+    label: str, path: Path, score: str = "", note: str = "", real: bool = False
+) -> _Strip | None:
+    """None without a file: sheets of long past rows are not carried on."""
+    return _Strip(label, path.read_bytes(), score, note, real) if path.is_file() else None
+
+
+def _block(title: str, strips: Sequence[_Strip | None]) -> _Block:
+    shown: list[_Strip] = []
     for strip in strips:
-        if not strip.path.is_file():
-            continue  # sheets of long past rows are not carried on
-        data = strip.path.read_bytes()
-        notes = [strip.note] if strip.note else []
-        notes += ["identical"] if data == above else []
-        above = data
-        kind = "strip real" if strip.real else "strip"
-        drawn = page.picture(data, f"{title}, {strip.label}")
-        score = f"<b>{page.text(strip.score)}</b>" if strip.score else ""
-        lines.append(
-            f'<div class="{kind}"><span>{page.text(strip.label)}</span>{drawn}'
-            f"<div>{score}{page.text(', '.join(notes))}</div></div>"
-        )
-    return f"<div><h3>{page.text(title)}</h3>{''.join(lines)}</div>" if lines else ""
+        if strip is None:
+            continue
+        if shown and strip.png == shown[-1].png:
+            note = f"{strip.note}, identical" if strip.note else "identical"
+            strip = replace(strip, note=note)
+        shown.append(strip)
+    return _Block(title, tuple(shown))
 
 
-def _blocks(blocks: list[str]) -> str:
-    body = "".join(blocks)
-    return f'<div class="blocks">{body}</div>' if body else ""
+def _section(template: str, blocks: Sequence[_Block], cut: str) -> Markup:
+    found = [block for block in blocks if block.strips]
+    return page.fill(template, blocks=found, cut=cut) if found else Markup()

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from markupsafe import Markup
+
 from l2dm.reporting import charts, page
 from l2dm.reporting.numbers import LISTED, latest
 
@@ -25,38 +27,23 @@ class PastCheck:
     reasons: tuple[str, ...]
 
 
-def checks(past: Sequence[PastCheck]) -> str:
+def checks(past: Sequence[PastCheck]) -> Markup:
     """The section; nothing before the first check. past: oldest first."""
     if not past:
-        return ""
-    rows = []
-    for one in list(reversed(past))[:LISTED]:
-        word, kind = MARKS.get(one.health, (one.health, ""))
-        reasons = "".join(f"<li>{page.text(reason)}</li>" for reason in one.reasons)
-        rows.append(
-            [
-                page.text(one.at),
-                f"{one.version}",
-                page.chip(word, kind),
-                page.text(one.cause),
-                f'<ul class="reasons">{reasons}</ul>',
-            ]
-        )
-    caption = (
-        "The champion evaluated again: on the seeds of its release, which give its scores again "
-        "unless something changed, and on fresh ones, which the chart shows. The bare base, drawn "
-        "again too, tells the model from its environment."
-        f"{latest(len(past), LISTED, 'checks')}"
+        return Markup()
+    return page.fill(
+        "checks.html",
+        checks=list(reversed(past))[:LISTED],
+        marks=MARKS,
+        chart=_chart(past[-SHOWN:]),
+        cut=latest(len(past), LISTED, "checks"),
     )
-    head = ("at", "version", "health", "cause", "what was found")
-    return page.section("Checks", caption, _chart(past[-SHOWN:]) + page.table(head, rows))
 
 
-def _chart(past: Sequence[PastCheck]) -> str:
+def _chart(past: Sequence[PastCheck]) -> Markup:
     """Identity similarity on fresh seeds, check by check; a line needs two points."""
     if len(past) < 2:
-        return ""
+        return Markup()
     names = dict.fromkeys(name for one in past for name in one.scores)
     found = {name: [one.scores.get(name) for one in past] for name in names}
-    chart = charts.curves("Identity similarity on fresh seeds", found, unit="check", smooth=False)
-    return f'<div class="curves">{chart}</div>'
+    return charts.curves("Identity similarity on fresh seeds", found, unit="check", smooth=False)

@@ -81,6 +81,18 @@ def test_long_curves_are_thinned_and_empty_ones_left_out():
     assert charts.curves("t1", {"denoise": []}) == ""
 
 
+def test_names_in_a_chart_stay_data():
+    evil = '"><script>x</script>'
+    safe = "&#34;&gt;&lt;script&gt;x&lt;/script&gt;"
+    html = charts.curves(evil, {evil: [1.0, 2.0]}, unit=evil)
+    assert "<script" not in html
+    assert f'aria-label="{safe}"' in html
+    assert f"{safe} 2</text>" in html
+    assert html.count(safe) == 4  # heading, label, unit and key
+    found = charts.HeatMap([evil], [evil], [[0.5]], frozenset(), 0.0, 1.0)
+    assert charts.heat_map(found).count(safe) == 2
+
+
 @pytest.mark.parametrize(
     ("value", "digits", "expected"),
     [(None, 2, "–"), (0.125, 3, "0.125"), (-0.5, 2, "−0.50"), (-0.0001, 2, "0.00"), (0, 1, "0.0")],

@@ -9,9 +9,11 @@ import torch
 from l2dm.doors import Concept
 from l2dm.errors import BadDoor
 from l2dm.reporting.report import StepCost, render, summary_markdown
+from l2dm.reporting.timeline import PastCheck
 from tests.worlds import history
 
 VOID = {"meta", "img"}
+SVG = {"svg", "line", "circle", "polyline", "text"}
 
 
 class Outline(HTMLParser):
@@ -121,10 +123,25 @@ def test_text_from_users_is_escaped(tmp_path):
     entries = history.line(tmp_path, (Concept("c1", evil),), reasons=(evil,))
     html = render(evil, entries, [StepCost(evil, evil, 1.0)])
     assert "<script" not in html
-    assert "&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt;&quot;&amp;" in html
+    assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&#34;&amp;" in html
     outline = Outline(html)
     assert evil in outline.text
     assert any(evil in value for tag, name, value in outline.attributes if name == "alt")
+
+
+BREAKS_OUT = """" onload="alert(1)' x='"><img src=x onerror=alert(2)></svg></style>{{ 7 * 7 }}"""
+
+
+def test_names_stay_data_in_attributes_and_in_svg(tmp_path):
+    entries = history.line(tmp_path, (Concept("c1", BREAKS_OUT), Concept("c2", BREAKS_OUT)))
+    past = [PastCheck(BREAKS_OUT, 1, BREAKS_OUT, BREAKS_OUT, {BREAKS_OUT: 0.5}, (BREAKS_OUT,))] * 2
+    outline = Outline(render(BREAKS_OUT, entries, [StepCost(BREAKS_OUT, BREAKS_OUT, 1.0)], past))
+    allowed = {"alt", "aria-label", "class", "style", "src", "lang", "charset", "name", "content"}
+    assert {name for tag, name, _ in outline.attributes if tag not in SVG} <= allowed
+    assert not any(name.startswith("on") for _, name, _ in outline.attributes)
+    assert not any(value == "x" for _, name, value in outline.attributes if name == "src")
+    assert any(BREAKS_OUT in value for _, name, value in outline.attributes if name == "alt")
+    assert " ".join(BREAKS_OUT.split()) in outline.text  # nor is it a template
 
 
 def test_the_same_doors_give_the_same_page(three):
