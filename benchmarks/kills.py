@@ -157,9 +157,9 @@ def _inspect(home: Path) -> End:
 
 def _end(home: Path) -> End:
     from components.services.tracking.connection import connect
-    from pipelines.commands.operations import Place
+    from pipelines.commands.target import Target
 
-    versions = Place(home, LINE, "pocket").registry().versions(LINE)
+    versions = Target(home, LINE, "pocket").registry().versions(LINE)
     client = connect(Home.at(str(home))).MlflowClient()
     experiment = client.get_experiment_by_name(f"l2dm/{LINE}")
     points: dict[str, list[int]] = {}

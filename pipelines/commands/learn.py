@@ -1,36 +1,111 @@
-"""What `l2dm learn` and `l2dm demo` print, and how they end."""
+"""`l2dm learn`: learn every waiting upload of a line on this machine and print how each ended."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pipelines.commands import console, operations
-from pipelines.commands.options import BAD_INPUT, FAILED
-from pipelines.places.run_here import Listener
+from components.services.store.home import Home
+from pipelines.commands.options import (
+    BAD_INPUT,
+    BASE,
+    FAILED,
+    HOME,
+    BaseOption,
+    HomeOption,
+    JsonOption,
+    LineOption,
+    SetOption,
+)
+from pipelines.commands.output import tell, tell_json
+from pipelines.commands.target import Target, require_base, require_line
+
+if TYPE_CHECKING:
+    from pipelines.dispatcher.learn_line import EndedUpload, Watch
 
 
-def learn_all(home: str, line: str, base: str, settings: list[str], json: bool) -> None:
+def learn(
+    line: LineOption,
+    method: Annotated[
+        Literal["l2dm", "gated", "sequential"] | None,
+        typer.Option("--method", help="Short for --set train.method=..."),
+    ] = None,
+    home: HomeOption = HOME,
+    base: BaseOption = BASE,
+    settings: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Learn every waiting upload of a line, oldest first."""
+    chosen = [f"train.method={method}"] if method else []
+    learn_all(Target(home, line, base, (*chosen, *(settings or []))), json)
+
+
+def learn_all(target: Target, json: bool) -> None:
     """Learn what waits and print each as it ends, then the report. Exits as `l2dm --help` says."""
-    ended = []
-    place = operations.Place(home, line, base, tuple(settings))
+    from pipelines.commands.progress import watching
 
-    def watch(concept: str) -> AbstractContextManager[Listener]:
-        return console.watching(f"{line}/{concept}")
-
-    for learned in operations.learn(place, watch):
+    line, ended = target.line, []
+    for learned in learn_waiting(target, lambda concept: watching(f"{line}/{concept}")):
         ended.append(learned)
         if not json:
-            console.tell_learned(line, learned)
-    report = operations.report(home, line)
+            _tell(line, learned)
+    report = report_of(target.home, line)
     if json:
-        data = [console.learned_data(learned) for learned in ended]
-        console.out_json({"line": line, "concepts": data, "report": report})
+        tell_json({"line": line, "concepts": [_data(one) for one in ended], "report": report})
     elif not ended:
-        console.out(f"{line}: nothing waits to be learned")
+        tell(f"{line}: nothing waits to be learned")
     elif report:
-        console.out(f"report: {report}")
+        tell(f"report: {report}")
     states = {learned.concept.state for learned in ended}
     if "failed" in states:
         raise typer.Exit(FAILED)
     if "refused" in states:
         raise typer.Exit(BAD_INPUT)
+
+
+def learn_waiting(target: Target, watch: "Watch") -> Iterator["EndedUpload"]:
+    """Learn every waiting upload of a line. Raises UnknownLine, LineBusy, BadSpec, BadBase."""
+    from l2dm.spec import to_json
+    from pipelines.dispatcher.learn_line import Learner
+
+    spec, base = to_json(target.spec), target.base_name
+    require_line(target.home, target.line)
+    require_base(base)
+    learner = Learner(target.home, target.line, base, spec, target.registry)
+    yield from learner.learn(watch)
+
+
+def report_of(home: Home, line: str) -> str | None:
+    """Path of the latest report of a line."""
+    if not any(home.store.list(home.report(line))):
+        return None
+    return f"{home.place}/{home.report(line)}"
+
+
+def _tell(line: str, learned: "EndedUpload") -> None:
+    """How one upload ended, with its reasons and its cost."""
+    concept = learned.concept
+    version = f" as version {concept.version}" if concept.version else ""
+    tell(f"{line}/{concept.name}: {concept.state}{version}")
+    for reason in concept.reasons:
+        tell(f"  - {reason}")
+    if learned.costs:
+        for step, cost in learned.costs.items():
+            tell(f"  {step:<18}{cost.seconds:8.1f} s {cost.peak_mb:8.0f} MB")
+        tell(f"  {'platform':<18}{learned.overhead:8.1f} s   of {learned.wall:.1f} s in all")
+
+
+def _data(learned: "EndedUpload") -> dict[str, Any]:
+    """The same for a script."""
+    concept, costs = learned.concept, learned.costs or {}
+    return {
+        "concept": concept.name,
+        "state": concept.state,
+        "version": concept.version,
+        "reasons": list(concept.reasons),
+        "seconds": round(learned.wall, 3),
+        "platform_seconds": round(learned.overhead, 3),
+        "costs": {
+            step: {"seconds": cost.seconds, "peak_mb": cost.peak_mb} for step, cost in costs.items()
+        },
+    }

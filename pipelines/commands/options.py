@@ -1,13 +1,13 @@
-"""Options that several commands share, and how an error leaves the program."""
+"""Options that several commands share, and the exit codes.
 
-import sys
+0: done (a version that the gate holds back is a result, too). FAILED: something failed. BAD_INPUT:
+every problem is listed and nothing was written. REGRESSED: a check found a regression.
+"""
+
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
-from typer.core import TyperGroup
-
-from l2dm.errors import BadInput, L2dmError
 
 FAILED, BAD_INPUT, REGRESSED = 1, 2, 3
 
@@ -35,24 +35,3 @@ RunnerOption = Annotated[
     Literal["local", "docker", "cluster"], typer.Option("--runner", help="Where runs execute.")
 ]
 HOME, BASE = ".l2dm", "pocket"
-
-
-class Commands(TyperGroup):
-    """The command group: an error that we raise on purpose is one message, not a traceback."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run a command; bad input exits with 2, any other refusal or a full disk with 1."""
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError:  # whoever read our output has seen enough
-            raise typer.Exit(FAILED) from None
-        except OSError as error:
-            where = f" at {error.filename}" if error.filename else ""
-            sys.stderr.write(
-                f"error: the file system refused{where}: {error.strerror or error}; nothing is "
-                "half written: free some space or mend the permissions and run it again\n"
-            )
-            raise typer.Exit(FAILED) from error
-        except L2dmError as error:
-            sys.stderr.write(f"error: {error}\n")
-            raise typer.Exit(BAD_INPUT if isinstance(error, BadInput) else FAILED) from error

@@ -11,9 +11,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from components.services.store.home import Home
 from l2dm.doors import Concept
 from l2dm.spec import Spec, override
-from pipelines.commands import operations
+from pipelines.commands.dispatch import Service, serve
+from pipelines.commands.learn import report_of
+from pipelines.commands.lines.history import events_of
+from pipelines.commands.lines.status import status_of
+from pipelines.commands.target import Target
+from pipelines.commands.uploads.submit import submit_pictures
+from pipelines.commands.versions.generate import draw
 
 pytestmark = pytest.mark.slow
 
@@ -38,26 +45,25 @@ def test_an_upload_in_a_bucket_becomes_the_champion(
     place: str, tiny_base: Path, tmp_path: Path
 ) -> None:
     line = f"pets-{uuid.uuid4().hex[:6]}"
+    home, target = Home.at(place), Target(place, line, str(tiny_base), TINY)
     intake = override(Spec(), TINY).intake
-    operations.submit(place, pictures(tmp_path / "in"), line, Concept("rex", "dog"), intake)
-    (before,) = operations.status(place, line, refresh=False)
+    submit_pictures(home, pictures(tmp_path / "in"), line, Concept("rex", "dog"), intake)
+    (before,) = status_of(home, line, refresh=False)
     assert [one["state"] for one in before["concepts"]] == ["waiting"]
 
-    moves = operations.dispatch(
-        place, str(tiny_base), TINY, operations.Service(every=0.5, once=True, listen="127.0.0.1:0")
-    )
+    moves = serve(target, Service(every=0.5, once=True, listen="127.0.0.1:0"))
     moved = [one for _, one in moves]
     assert (moved[0], moved[-1]) == ("started", "idle")
     # again: the run recorded its end while it was looked at
     assert set(moved) <= {"started", "running", "again", "idle"}
 
-    (now,) = operations.status(place, line, refresh=True)
+    (now,) = status_of(home, line, refresh=True)
     assert (now["champion"], now["concepts"][0]["state"]) == (1, "promoted")
-    kinds = [event["kind"] for event in operations.history(place, line)]
+    kinds = [event["kind"] for event in events_of(home, line)]
     assert kinds == ["submitted", "started", "begun", "promotion", "ended"]
-    assert operations.report(place, line) == f"{place}/reports/{line}.html"
-    drawn = operations.generate(
-        operations.Place(place, line, str(tiny_base), TINY),
+    assert report_of(home, line) == f"{place}/reports/{line}.html"
+    drawn = draw(
+        target,
         "champion",
         "a photo of a <rex> dog",
         [0],

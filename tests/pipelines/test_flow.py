@@ -30,8 +30,14 @@ from l2dm.errors import BadPrompt, L2dmError, LostLease, StaleParent
 from l2dm.files import manifest
 from l2dm.spec import Spec, override, to_json
 from l2dm.uploads import check as uploads
-from pipelines.commands import checks, operations
-from pipelines.commands.operations import Place
+from pipelines.commands.checks.check import check_now
+from pipelines.commands.dispatch import Service, serve
+from pipelines.commands.lines.status import last_checks
+from pipelines.commands.target import Target
+from pipelines.commands.versions.evaluate import evaluate_champion
+from pipelines.commands.versions.export import export_version
+from pipelines.commands.versions.generate import draw
+from pipelines.commands.versions.rollback import make_champion
 from pipelines.dispatcher.learn_line import EndedUpload, Learner
 from pipelines.places.compilation import STEPS
 from pipelines.places.run_here import Job, Listener, run_local
@@ -123,7 +129,7 @@ def test_champion_moves_once_then_is_held_and_a_stale_parent_is_refused(
     check_tracking(line)
     check_status(line)
     check_serving(line)
-    check_operations(line, tmp_path)
+    check_commands(line, tmp_path)
     check_health(line)
     check_stale_parent(line, job, outcome.release)
 
@@ -170,40 +176,40 @@ def check_serving(line: Line) -> None:
     assert one == again != other
 
 
-def check_operations(line: Line, tmp_path: Path) -> None:
+def check_commands(line: Line, tmp_path: Path) -> None:
     """What the commands do with a line that has learned something."""
-    place = Place(line.home.folder, "pets", line.base, (*TINY, "sampling.steps=2"))
+    target = Target(line.home.folder, "pets", line.base, (*TINY, "sampling.steps=2"))
     prompt, seeds = "a photo of a <rex> dog", (3, 4)
     once, again = (
-        operations.generate(place, "champion", prompt, seeds, tmp_path / name, lambda _: None)
+        draw(target, "champion", prompt, seeds, tmp_path / name, lambda _: None)
         for name in ("once", "again")
     )
     assert [path.read_bytes() for path in once] == [path.read_bytes() for path in again]
     assert once[0].read_bytes() != once[1].read_bytes()
     with pytest.raises(BadPrompt, match=r"<mimi>.* it knows: <rex>"):  # version 2 is no champion
-        operations.generate(place, "champion", "<mimi>", seeds, tmp_path / "no", lambda _: None)
+        draw(target, "champion", "<mimi>", seeds, tmp_path / "no", lambda _: None)
     assert not (tmp_path / "no").exists()
 
-    fresh = operations.evaluate(place, seed=5)
+    fresh = evaluate_champion(target, seed=5)
     assert (fresh["version"], fresh["seed"]) == (1, 5)
     assert set(fresh["row"]["means"]["identity_similarity"]) == {"rex"}
-    assert fresh == operations.evaluate(place, seed=5)
+    assert fresh == evaluate_champion(target, seed=5)
 
-    assert operations.rollback(place, "2") == (1, 2)
+    assert make_champion(target, "2") == (1, 2)
     assert line.registry().aliases("pets")["champion"] == 2
-    assert operations.rollback(place, "1") == (2, 1)
+    assert make_champion(target, "1") == (2, 1)
     with pytest.raises(L2dmError, match="version 9"):
-        operations.rollback(place, "9")
+        make_champion(target, "9")
     assert line.registry().aliases("pets")["champion"] == 1
 
-    operations.export(place, "champion", tmp_path / "files")
+    export_version(target, "champion", tmp_path / "files")
     assert "<rex>" in (tmp_path / "files" / "README.md").read_text()
 
 
 def check_health(line: Line) -> None:
-    """The champion is examined; then another one, whose files rot in the registry, is replaced."""
-    place = Place(line.home.folder, "pets", line.base, (*TINY, "check.policy=roll_back"))
-    found = checks.check_now(place, 5, lambda progress: None)
+    """The champion is checked; then another one, whose files rot in the registry, is replaced."""
+    target = Target(line.home.folder, "pets", line.base, (*TINY, "check.policy=roll_back"))
+    found = check_now(target, 5, lambda progress: None)
     assert (found["version"], found["health"], found["reasons"]) == (
         1,
         "healthy",
@@ -211,14 +217,14 @@ def check_health(line: Line) -> None:
     )
     assert found["concepts"][0].startswith("rex: the release's seeds give its scores again")
 
-    operations.rollback(place, "2")
+    make_champion(target, "2")
     (rotten,) = [
         path
         for path in line.home.artifacts.rglob("tokens.safetensors")
         if b"mimi" in path.read_bytes()
     ]
     rotten.write_bytes(b"rotten")
-    found = checks.check_now(place, 6, lambda progress: None)
+    found = check_now(target, 6, lambda progress: None)
     assert (found["version"], found["health"], found["cause"]) == (2, "regressed", "release")
     assert found["champion"] == 1
     assert line.registry().aliases("pets")["champion"] == 1
@@ -226,7 +232,7 @@ def check_health(line: Line) -> None:
     assert (last.kind, last.facts["source"], last.facts["target"]) == ("rollback", 2, 1)
     assert (recorded.kind, recorded.facts["version"]) == ("checked", 2)
     assert "is not what was written" in last.facts["reasons"][0]
-    assert checks.last_checks(line.home.folder)["pets"].endswith(": healthy")
+    assert last_checks(line.home)["pets"].endswith(": healthy")
     page = line.home.store.read(line.home.report("pets")).data.decode()
     assert "✕ regressed" in page and "✓ healthy" in page
     check_timeline(line)
@@ -311,9 +317,9 @@ def test_a_killed_step_ends_in_the_same_digest_without_doubles(
     upload(calm.home, "rex", "dog", tmp_path / "calm")
     mine = points(line)
     if step == "promote":  # the dispatcher's run of an upload is the learner's run of it
-        settings = [*TINY, "train.steps=40"]
-        service = operations.Service(every=0.5, once=True)
-        moves = operations.dispatch(calm.home.folder, calm.base, settings, service)
+        settings = (*TINY, "train.steps=40")
+        service = Service(every=0.5, once=True)
+        moves = serve(Target(calm.home.folder, "", calm.base, settings), service)
         assert list(moves) == [("pets", "started"), ("pets", "running"), ("pets", "idle")]
     else:
         calm.learn((*TINY, "train.steps=40"))

@@ -11,9 +11,9 @@ from components.services.line.leases import Leases
 from components.services.line.records import Records
 from components.services.store.home import Home
 from l2dm.errors import LineBusy, LostLease, PlatformError
-from pipelines.commands import checks as checking
+from pipelines.commands.checks.schedule import Timekeeper, set_clock
 from pipelines.commands.cli import app
-from pipelines.commands.operations import Place
+from pipelines.commands.target import Target
 from pipelines.places.settings import load
 from tests.worlds.cluster_world import EXAMPLE, ClusterWorld
 from tests.worlds.dispatch_world import expire
@@ -29,7 +29,7 @@ def home(tmp_path: Path) -> Home:
 
 
 @pytest.fixture
-def place(kfp: FakeKfp, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def target(kfp: FakeKfp, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Target:
     """A line and an l2dm.toml beside it; what a cluster needs besides is looked at elsewhere."""
     text = f"""image = "l2dm@sha256:{"0" * 64}"
 [environment]
@@ -40,19 +40,19 @@ host = "{kfp.url}"
     (tmp_path / "l2dm.toml").write_text(text)
     Records(home.store, "pets").append("submitted", concept="rex", class_noun="dog")
     monkeypatch.setattr("pipelines.places.cluster.require_cluster", lambda *given: None)
-    return Place(home.folder, "pets", "pocket", ("check.policy=roll_back",))
+    return Target(home.folder, "pets", "pocket", ("check.policy=roll_back",))
 
 
 def test_a_clock_of_the_cluster_is_one_recurring_run(
-    kfp: FakeKfp, place: Place, tmp_path: Path
+    kfp: FakeKfp, target: Target, tmp_path: Path
 ) -> None:
-    keeper = checking.Timekeeper("cluster", tmp_path / "l2dm.toml")
+    keeper = Timekeeper("cluster", tmp_path / "l2dm.toml")
     for hour in (3, 4):  # set twice: the first one goes, after the other is there
-        now = checking.set_clock(place, f"0 {hour} * * *", keeper)
+        now = set_clock(target, f"0 {hour} * * *", keeper)
     assert (now["cron"], now["keeper"]) == ("0 4 * * *", "cluster")
     kfp.fail("POST", "/recurringruns$", 403)
     with pytest.raises(PlatformError):
-        checking.set_clock(place, "0 5 * * *", keeper)
+        set_clock(target, "0 5 * * *", keeper)
     (made,) = kfp.recurring  # what could not be replaced goes on
     assert made["display_name"] == "pets-check"
     assert made["trigger"]["cron_schedule"]["cron"] == "0 0 4 * * *"
@@ -60,13 +60,13 @@ def test_a_clock_of_the_cluster_is_one_recurring_run(
     given = made["runtime_config"]["parameters"]
     assert (given["line"], given["seed"]) == ("pets", 0)
     assert '"policy": "roll_back"' in given["spec"]
-    checks = Records(place.home.store, "pets").state().checks
+    checks = Records(target.home.store, "pets").state().checks
     assert checks.due("pets", 1, 4e9) is None  # no dispatcher starts it a second time
 
-    checking.set_clock(place, "", keeper)
+    set_clock(target, "", keeper)
     assert kfp.recurring == []
-    checking.set_clock(place, "0 5 * * *", keeper)
-    checking.set_clock(place, "0 6 * * *", replace(keeper, runner="local"))
+    set_clock(target, "0 5 * * *", keeper)
+    set_clock(target, "0 6 * * *", replace(keeper, runner="local"))
     assert kfp.recurring == []  # the dispatcher keeps it now
 
 

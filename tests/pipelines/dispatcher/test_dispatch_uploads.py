@@ -15,7 +15,8 @@ from components.services.store.home import Home
 from l2dm.doors import Concept
 from l2dm.errors import BadUpload, PlatformError
 from l2dm.spec import IntakeSpec
-from pipelines.commands import operations
+from pipelines.commands.lines.status import status_of
+from pipelines.commands.uploads.submit import submit_pictures
 from pipelines.dispatcher import end_upload
 from pipelines.dispatcher.dispatcher import Dispatcher, DispatchPolicy, RunSettings
 from pipelines.dispatcher.end_upload import end_badly
@@ -156,7 +157,7 @@ def test_two_who_submit_again_at_the_same_second_lose_nothing(
 ) -> None:
     home, store = Home.at(tmp_path / "home"), Home.at(tmp_path / "home").store
     first, one, two = (pictures(tmp_path / str(n), 3, n * 10) for n in range(3))
-    operations.submit(home.folder, first, "pets", REX, IntakeSpec())
+    submit_pictures(home, first, "pets", REX, IntakeSpec())
     uploads, records = Uploads(store, "pets"), Records(store, "pets")
     ended = uploads.commitment("rex")
     state = ConceptState("rex", "dog", "failed", reasons=("out of memory",), upload=ended.digest)
@@ -166,13 +167,13 @@ def test_two_who_submit_again_at_the_same_second_lose_nothing(
     def later(self: Uploads, folder: Path, over: str = "") -> None:
         if not kept:  # before the slower one commits, the other does everything
             kept.append("")
-            operations.submit(home.folder, one, "pets", REX, IntakeSpec())
+            submit_pictures(home, one, "pets", REX, IntakeSpec())
             kept[0] = uploads.digest("rex")
         commit(self, folder, over)
 
     monkeypatch.setattr(Uploads, "commit", later)
     with pytest.raises(BadUpload, match="found one of this name waiting"):
-        operations.submit(home.folder, two, "pets", REX, IntakeSpec())
+        submit_pictures(home, two, "pets", REX, IntakeSpec())
     assert uploads.digest("rex") == kept[0] != ended.digest
     folder = uploads.fetch("rex", tmp_path / "fetched" / "rex", max_bytes=10**7)
     assert len(list(folder.iterdir())) == 4
@@ -213,7 +214,7 @@ def test_brackets_without_end_for_a_concept_json_are_refused_and_others_go_on(
     world.runs.fail(name, Failure("intake", "BadUpload", ("no concept.json",)))
     assert world.dispatcher.look() == {"cars": "started", "pets": "ended"}
     assert world.states() == {"rex": "refused"}
-    (line,) = operations.status(world.home.folder, "pets", refresh=False)
+    (line,) = status_of(world.home, "pets", refresh=False)
     assert line["concepts"][0]["class_noun"] == ""
 
 

@@ -12,7 +12,7 @@ from components.services.line.records import Records
 from components.services.line.run_journal import Failure
 from l2dm.doors import Concept
 from l2dm.spec import IntakeSpec
-from pipelines.commands import operations
+from pipelines.commands.uploads.submit import submit_pictures
 from pipelines.dispatcher.dispatcher import DispatchPolicy
 from pipelines.dispatcher.loop import follow
 from tests.worlds.dispatch_world import World, expire
@@ -221,7 +221,7 @@ def test_a_line_in_a_bucket_is_dispatched_like_one_in_a_folder(
             noise = random.Random(f"{name} {number}").randbytes(64 * 64 * 3)
             Image.frombytes("RGB", (64, 64), noise).save(folder / f"{number}.png")
         concept = Concept(name, "dog")
-        operations.submit(world.home.place, folder, "pets", concept, IntakeSpec())
+        submit_pictures(world.home, folder, "pets", concept, IntakeSpec())
     for _ in range(2):
         assert world.dispatcher.look() == {"pets": "started"}
         world.finish()

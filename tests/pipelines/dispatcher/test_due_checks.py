@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from components.services.line.records import Records
-from pipelines.commands import checks, operations
+from pipelines.commands.checks.schedule import Timekeeper, set_clock
+from pipelines.commands.lines.status import last_checks
+from pipelines.commands.target import Target
 from pipelines.dispatcher.dispatcher import DispatchPolicy
 from pipelines.places.run_here import Job
 from tests.worlds.dispatch_world import World, expire
@@ -25,15 +27,15 @@ def world(tmp_path: Path) -> World:
     world.finish()
     world.dispatcher.look()
     settings = ("check.policy=roll_back",)
-    checks.set_clock(place(world, settings), NIGHTLY, checks.Timekeeper())
+    set_clock(target(world, settings), NIGHTLY, Timekeeper())
     tomorrow = time.time() + 24 * 3600
     noon = datetime.fromtimestamp(tomorrow, UTC).replace(hour=12)
     world.now = noon.timestamp()
     return world
 
 
-def place(world: World, settings: tuple[str, ...] = ()) -> operations.Place:
-    return operations.Place(world.home.folder, "pets", "pocket", settings)
+def target(world: World, settings: tuple[str, ...] = ()) -> Target:
+    return Target(world.home.folder, "pets", "pocket", settings)
 
 
 def job(world: World) -> Job:
@@ -64,7 +66,7 @@ def test_a_check_goes_before_an_upload_and_the_upload_follows(world: World) -> N
 
 
 def test_a_check_that_is_always_due_does_not_keep_uploads_waiting(world: World) -> None:
-    checks.set_clock(place(world), "* * * * *", checks.Timekeeper())
+    set_clock(target(world), "* * * * *", Timekeeper())
     for name in ("mimi", "bo"):
         world.upload("pets", name)
     seen = []
@@ -109,14 +111,14 @@ def test_a_regression_is_told(world: World, caplog: pytest.LogCaptureFixture) ->
     with caplog.at_level(logging.WARNING):
         world.dispatcher.look()
     assert "line pets: version 1 is regressed (cause: model): made up" in caplog.text
-    assert checks.last_checks(world.home.folder)["pets"].endswith(": regressed")
+    assert last_checks(world.home)["pets"].endswith(": regressed")
 
 
 def test_a_clock_can_be_read_and_ended(world: World) -> None:
-    now = checks.set_clock(place(world), None, checks.Timekeeper())
+    now = set_clock(target(world), None, Timekeeper())
     assert (now["cron"], now["settings"]) == (NIGHTLY, ["check.policy=roll_back"])
     assert (now["keeper"], now["next"][10:19]) == ("dispatcher", "T03:00:00")
-    checks.set_clock(place(world), "", checks.Timekeeper())
+    set_clock(target(world), "", Timekeeper())
     assert world.dispatcher.look() == {"pets": "idle"}
     kinds = [event.kind for event in Records(world.home.store, "pets").events()]
     assert kinds.count("scheduled") == 2

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from components.services.line.records import Records
 from components.services.store.home import Home
 from pipelines.commands.cli import app
-from pipelines.commands.operations import Place
+from pipelines.commands.target import Target
 from pipelines.dispatcher.recurring_checks import check_of, renew
 from pipelines.places.cluster import ClusterRuns
 from pipelines.places.kfp_api import KfpApi
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("nobody")
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def target(tmp_path: Path) -> Target:
     """A line whose clock the cluster keeps, one whose clock a dispatcher does, one without."""
     home = Home.at(tmp_path / "home")
     for line, keeper in (("pets", "cluster"), ("cars", "dispatcher"), ("cups", "")):
@@ -34,7 +34,7 @@ def place(tmp_path: Path) -> Place:
         if keeper:
             facts = {"settings": ["check.policy=roll_back"], "keeper": keeper}
             records.append("scheduled", line=line, cron="0 3 * * *", **facts)
-    return Place(home.folder, "", "pocket")
+    return Target(home.folder, "", "pocket")
 
 
 def settings_of(kfp: FakeKfp, image: str = "0", **cluster: str) -> Settings:
@@ -42,32 +42,32 @@ def settings_of(kfp: FakeKfp, image: str = "0", **cluster: str) -> Settings:
     return parse({"image": f"l2dm@sha256:{image * 64}", "cluster": where})
 
 
-def runs_of(kfp: FakeKfp, place: Place, settings: Settings) -> ClusterRuns:
-    return ClusterRuns(place.home, settings, KfpApi(Connection(settings.cluster, Pauses())))
+def runs_of(kfp: FakeKfp, target: Target, settings: Settings) -> ClusterRuns:
+    return ClusterRuns(target.home, settings, KfpApi(Connection(settings.cluster, Pauses())))
 
 
-def renewed(kfp: FakeKfp, place: Place, settings: Settings) -> None:
+def renewed(kfp: FakeKfp, target: Target, settings: Settings) -> None:
     """A dispatcher of another process that starts."""
-    runs = runs_of(kfp, place, settings)
+    runs = runs_of(kfp, target, settings)
     renew(
-        place.home,
-        place.base_name,
-        place.spec,
-        lambda line: Records(place.home.store, line),
+        target.home,
+        target.base_name,
+        target.spec,
+        lambda line: Records(target.home.store, line),
         runs,
     )
 
 
-def test_an_upgrade_renews_the_clusters_checks_once(kfp: FakeKfp, place: Place) -> None:
-    job = check_of(place.home, "pets", "pocket", replace(place, settings=()).spec)
-    runs_of(kfp, place, settings_of(kfp)).repeat("pets", "0 3 * * *", job)
+def test_an_upgrade_renews_the_clusters_checks_once(kfp: FakeKfp, target: Target) -> None:
+    job = check_of(target.home, "pets", "pocket", replace(target, settings=()).spec)
+    runs_of(kfp, target, settings_of(kfp)).repeat("pets", "0 3 * * *", job)
     for image, base, settings in (
         ("1", "pocket", ()),
         ("1", "org/other", ()),
         ("1", "org/other", ("check.margin=0.2",)),
     ):
         (before,) = kfp.recurring
-        now = replace(place, base=base, settings=settings)
+        now = replace(target, base=base, settings=settings)
         for _ in range(3):  # the same one starts again: nothing is made
             renewed(kfp, now, settings_of(kfp, image))
             (made,) = kfp.recurring
@@ -83,50 +83,50 @@ def test_an_upgrade_renews_the_clusters_checks_once(kfp: FakeKfp, place: Place) 
     assert kfp.count("POST", "/recurringruns") == 4
 
 
-def test_who_a_run_is_and_where_it_writes_count_too(kfp: FakeKfp, place: Place) -> None:
+def test_who_a_run_is_and_where_it_writes_count_too(kfp: FakeKfp, target: Target) -> None:
     for more in ({}, {"service_account": "steps"}, {"pipeline_root": "s3://kfp"}):
         for _ in range(2):
-            renewed(kfp, place, settings_of(kfp, **more))
+            renewed(kfp, target, settings_of(kfp, **more))
     assert kfp.count("POST", "/recurringruns") == 3
     assert len(kfp.recurring) == 1
 
 
-def test_of_two_that_were_made_at_once_the_first_stays(kfp: FakeKfp, place: Place) -> None:
+def test_of_two_that_were_made_at_once_the_first_stays(kfp: FakeKfp, target: Target) -> None:
     """Two dispatchers start together and neither saw the other's."""
-    renewed(kfp, place, settings_of(kfp))
+    renewed(kfp, target, settings_of(kfp))
     (first,) = kfp.recurring
     other = {"recurring_run_id": "0", "created_at": "2027-01-01T00:00:00+00:00"}
     kfp.recurring.insert(0, {**first, **other})
-    renewed(kfp, place, settings_of(kfp))
+    renewed(kfp, target, settings_of(kfp))
     assert kfp.recurring == [first]
 
 
 def test_a_server_that_shows_little_of_them_is_no_reason_to_fail(
-    kfp: FakeKfp, place: Place, monkeypatch: pytest.MonkeyPatch
+    kfp: FakeKfp, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(KfpApi, "_does", lambda *given: False)
     for _ in range(2):
-        renewed(kfp, place, settings_of(kfp))
+        renewed(kfp, target, settings_of(kfp))
         assert len(kfp.recurring) == 1
 
 
 @pytest.mark.parametrize("kind", ["lost", "dropped", 503])
-def test_an_answer_that_is_lost_doubles_none(kfp: FakeKfp, place: Place, kind: int | str) -> None:
+def test_an_answer_that_is_lost_doubles_none(kfp: FakeKfp, target: Target, kind: int | str) -> None:
     kfp.fail("POST", "/recurringruns$", kind)
-    renewed(kfp, place, settings_of(kfp))
+    renewed(kfp, target, settings_of(kfp))
     assert len(kfp.recurring) == 1
 
 
 def test_what_cannot_be_renewed_is_told_and_goes_on(
-    kfp: FakeKfp, place: Place, caplog: pytest.LogCaptureFixture
+    kfp: FakeKfp, target: Target, caplog: pytest.LogCaptureFixture
 ) -> None:
-    renewed(kfp, place, settings_of(kfp))
+    renewed(kfp, target, settings_of(kfp))
     before = list(kfp.recurring)
-    broken = place.home.folder / "records/cups/000002.json"
+    broken = target.home.folder / "records/cups/000002.json"
     broken.write_text("half a reco")
     kfp.fail("POST", "/recurringruns$", 403)
     with caplog.at_level(logging.ERROR):
-        renewed(kfp, place, settings_of(kfp, "1"))
+        renewed(kfp, target, settings_of(kfp, "1"))
     assert kfp.recurring == before
     told = [record.getMessage() for record in caplog.records]
     assert any("line cups: its check on the cluster is not looked at" in one for one in told)

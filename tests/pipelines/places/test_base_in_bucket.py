@@ -26,8 +26,11 @@ from l2dm.errors import BadBase
 from l2dm.files import manifest
 from l2dm.pocket import WEIGHTS
 from l2dm.spec import Spec, override, to_json
-from pipelines.commands import operations
-from pipelines.commands.operations import Place, require_base
+from pipelines.commands.learn import learn_waiting
+from pipelines.commands.target import Target, require_base
+from pipelines.commands.versions.evaluate import evaluate_champion
+from pipelines.commands.versions.export import export_version
+from pipelines.commands.versions.generate import draw
 from pipelines.places.open import sees
 from pipelines.places.placement import base_problems
 from tests.worlds import six_steps
@@ -106,7 +109,7 @@ def test_a_line_lives_on_a_base_in_a_bucket(
 ) -> None:  # fmt: skip
     base, root = put(moto_bucket, tiny_base, "bases/small-sd"), tmp_path / "doors"
     root.mkdir()
-    place = Place(line.folder, "pets", base, TINY)
+    target = Target(line.folder, "pets", base, TINY)
     require_base(base)
     assert fetched == []  # only listed
     with Leases(line.store).held("pets") as keeper:
@@ -126,14 +129,14 @@ def test_a_line_lives_on_a_base_in_a_bucket(
     assert fetched == [base]
     assert Records(line.store, "pets").state().standing.champion == 1
 
-    (picture,) = operations.generate(place, "champion", "a <rex> dog", [1], tmp_path / "out", print)
-    assert set(operations.evaluate(place, 3)["row"]["means"]["identity_similarity"]) == {"rex"}
-    operations.export(place, "1", tmp_path / "export")
+    (picture,) = draw(target, "champion", "a <rex> dog", [1], tmp_path / "out", print)
+    assert set(evaluate_champion(target, 3)["row"]["means"]["identity_similarity"]) == {"rex"}
+    export_version(target, "1", tmp_path / "export")
     assert '"name": "small-sd"' in (tmp_path / "export" / "export.json").read_text()
     assert fetched == [base]
 
     monkeypatch.setenv("L2DM_SCRATCH", str(tmp_path / "scratch"))  # a server has no state folder
-    release = place.registry().fetch("pets", 1, tmp_path / "fetched")
+    release = target.registry().fetch("pets", 1, tmp_path / "fetched")
     with warnings.catch_warnings(record=True):
         from components.runtime.pyfunc import PromptToPng
     server = PromptToPng()
@@ -155,9 +158,9 @@ def test_a_step_that_loads_nothing_fetches_nothing(home: Home, fetched: list[str
 
 
 def test_a_wrong_base_is_refused_before_a_step_is_started(moto_bucket: Bucket, line: Home) -> None:
-    place = Place(line.folder, "pets", f"s3://{moto_bucket.name}/nowhere", TINY)
+    target = Target(line.folder, "pets", f"s3://{moto_bucket.name}/nowhere", TINY)
     with pytest.raises(BadBase, match="name the prefix that holds unet/, vae/ and text_encoder/"):
-        list(operations.learn(place, lambda concept: pytest.fail("started")))
+        list(learn_waiting(target, lambda concept: pytest.fail("started")))
     assert Records(line.store, "pets").concept("rex") is None
 
 

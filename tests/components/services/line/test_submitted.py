@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from components.services.store.folder import FolderObjects
+from components.services.store.home import Home
 from l2dm.doors import Concept
 from l2dm.errors import ClosedStore
 from l2dm.spec import IntakeSpec
-from pipelines.commands import operations
+from pipelines.commands.uploads.submit import submit_pictures
 from pipelines.dispatcher.dispatcher import DispatchPolicy
 from tests.worlds.dispatch_world import World
 from tests.worlds.uploads import pictures
@@ -44,7 +45,7 @@ def test_an_upload_is_found_without_its_event(
     def submit(first: int) -> None:
         closed(True)
         given = pictures(tmp_path / f"in-{first}", first=first)
-        operations.submit(world.home.place, given, "pets", REX, SPEC)
+        submit_pictures(world.home, given, "pets", REX, SPEC)
         closed(False)
 
     for started in range(2):  # in a folder the second one's pictures get other names
@@ -75,4 +76,4 @@ def test_another_trouble_of_the_store_is_told(
 
     monkeypatch.setattr(FolderObjects, "create", full)
     with pytest.raises(OSError, match="No space"):
-        operations.submit(tmp_path / "home", pictures(tmp_path / "in"), "pets", REX, SPEC)
+        submit_pictures(Home.at(tmp_path / "home"), pictures(tmp_path / "in"), "pets", REX, SPEC)

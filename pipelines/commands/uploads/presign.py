@@ -1,4 +1,4 @@
-"""An upload that somebody without credentials sends: presigned requests, concept.json last.
+"""`l2dm presign`: an upload that somebody without credentials sends, concept.json last.
 
 The folder is checked here as `l2dm submit` checks it, and what was checked is what may be sent: the
 bytes of every picture and of concept.json are part of their signature.
@@ -11,17 +11,25 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from components.services.line import status_cache
-from components.services.line.uploads import FILE, Uploads, stored_name, to_bytes
-from components.services.store.open import probe
-from components.services.store.s3 import S3Objects
-from l2dm.doors import Concept
+import typer
+
 from l2dm.errors import BadStore
-from l2dm.spec import IntakeSpec
-from l2dm.uploads import check as uploads
-from pipelines.commands.operations import Place
+from pipelines.commands.options import (
+    BASE,
+    HOME,
+    HomeOption,
+    JsonOption,
+    LineOption,
+    SetOption,
+)
+from pipelines.commands.output import tell, tell_json
+from pipelines.commands.target import Target
+
+if TYPE_CHECKING:
+    from l2dm.doors import Concept
+    from l2dm.spec import IntakeSpec
 
 LENGTH = "content-length"  # every client says it by itself
 
@@ -43,14 +51,50 @@ class Request:
 
 
 def presign(
-    place: Place, pictures: Path, concept: Concept, spec: IntakeSpec, seconds: int
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of pictures.")],
+    line: LineOption,
+    concept: Annotated[str, typer.Option("--concept", help="Name of the concept, a slug.")],
+    class_noun: Annotated[str, typer.Option("--class-noun", help='What it is, e.g. "dog".')],
+    seconds: Annotated[
+        int, typer.Option("--seconds", min=1, max=604800, help="How long they may be sent.")
+    ] = 3600,
+    home: HomeOption = HOME,
+    settings: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Check the pictures and print requests that upload them, for somebody without credentials.
+
+    A shell script with curl; --json prints method, URL, headers and file or body of each. They are
+    sent in that order. Whoever has them may send these pictures until they expire.
+    """
+    from l2dm.doors import Concept
+    from l2dm.spec import Spec, override
+
+    spec = override(Spec(), settings or []).intake
+    named = Concept(concept, class_noun)
+    requests = signed_requests(Target(home, line, BASE), folder, named, spec, seconds)
+    if json:
+        told = [request.data for request in requests]
+        tell_json({"line": line, "concept": concept, "seconds": seconds, "requests": told})
+    else:
+        tell(script(requests, seconds))
+
+
+def signed_requests(
+    target: Target, pictures: Path, concept: "Concept", spec: "IntakeSpec", seconds: int
 ) -> tuple[Request, ...]:
     """What to send for an upload of these pictures, in this order; nothing is written.
 
     Raises BadUpload with every problem, BadStore where the state is in a folder or the store does
     not honour conditions.
     """
-    home, line = place.home, place.line
+    from components.services.line import status_cache
+    from components.services.line.uploads import FILE, Uploads, stored_name, to_bytes
+    from components.services.store.open import probe
+    from components.services.store.s3 import S3Objects
+    from l2dm.uploads import check
+
+    home, line = target.home, target.line
     store = home.store
     if not isinstance(store, S3Objects):
         raise BadStore(
@@ -58,29 +102,24 @@ def presign(
             f"{home.place}; use `l2dm submit`"
         )
     probe(store)
-    taken = status_cache.taken(home, line, status_cache.read(home, line, place.registry))
+    taken = status_cache.taken(home, line, status_cache.read(home, line, target.registry))
     if concept.name not in taken and Uploads(store, line).digest(concept.name):
         taken[concept.name] = "its upload has ended, and only `l2dm submit` may replace that"
     with tempfile.TemporaryDirectory() as scratch:
-        upload = uploads.submit(pictures, Path(scratch), line, concept, spec, taken)
+        upload = check.submit(pictures, Path(scratch), line, concept, spec, taken)
         facts = json.loads((Path(scratch) / line / concept.name / FILE).read_bytes())
-    files = {_sha256(one.read_bytes()): one for one in pictures.iterdir() if one.is_file()}
     folder, requests = f"inbox/{line}/{concept.name}/", list[Request]()
+    files = {_sha256(one.read_bytes()): one for one in pictures.iterdir() if one.is_file()}
     for listed, picture in zip(facts["pictures"], upload.pictures, strict=True):
         path = files[picture.sha256]
         listed["name"] = stored_name(picture.name, picture.sha256)
-        signed = store.presign(
-            folder + listed["name"],
-            sha256=picture.sha256,
-            size=path.stat().st_size,
-            expires=seconds,
-        )
+        key, size = folder + listed["name"], path.stat().st_size
+        signed = store.presign(key, sha256=picture.sha256, size=size, expires=seconds)
         requests.append(Request(signed.url, signed.headers, file=path.name))
     body = to_bytes(facts)
-    signed = store.presign(
-        folder + FILE, sha256=_sha256(body), size=len(body), expires=seconds, new=True
-    )
-    return (*requests, Request(signed.url, signed.headers, body=body.decode()))
+    digest = _sha256(body)
+    last = store.presign(folder + FILE, sha256=digest, size=len(body), expires=seconds, new=True)
+    return (*requests, Request(last.url, last.headers, body=body.decode()))
 
 
 def script(requests: Sequence[Request], seconds: int) -> str:

@@ -1,0 +1,93 @@
+"""`l2dm status`: every line with its versions, aliases and concepts, and who learns it now."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from components.services.store.home import Home
+from pipelines.commands.options import HOME, HomeOption, JsonOption
+from pipelines.commands.output import tell, tell_json
+from pipelines.commands.target import chosen_lines, open_registry
+
+
+def status(
+    line: Annotated[str | None, typer.Option("--line", help="Only this line.")] = None,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Ask the registry again.")] = False,
+    home: HomeOption = HOME,
+    json: JsonOption = False,
+) -> None:
+    """Show lines, versions, aliases and concepts with state and reasons."""
+    place = Home.at(home)
+    lines = status_of(place, line, refresh=refresh)
+    if json:
+        tell_json({"lines": lines})
+        return
+    if not lines:
+        tell("no lines yet; begin with `l2dm submit`, or try `l2dm demo`")
+        return
+    busy, checked = _busy(place), last_checks(place)
+    for one in lines:
+        _tell(one)
+        if one["name"] in checked:
+            tell(checked[one["name"]])
+        if one["name"] in busy:
+            tell(f"being learned by {busy[one['name']]}")
+
+
+def status_of(home: Home, line: str | None, *, refresh: bool) -> list[dict[str, Any]]:
+    """Every line, or one, as `l2dm status --json` prints it. Raises UnknownLine."""
+    from components.services.line import status_cache
+
+    lines = chosen_lines(home, line)
+    if refresh:
+        for name in lines:
+            status_cache.forget(home, name)
+    return [
+        status_cache.status(home, name, status_cache.read(home, name, lambda: open_registry(home)))
+        for name in lines
+    ]
+
+
+def _busy(home: Home) -> dict[str, str]:
+    """Who learns which line now."""
+    from components.services.line.leases import Leases
+
+    leases = Leases(home.store)
+    holders = {line: leases.holder(line) for line in home.lines()}
+    return {line: holder for line, holder in holders.items() if holder}
+
+
+def last_checks(home: Home) -> dict[str, str]:
+    """What the last check of each line's champion found, in a sentence."""
+    from components.services.line.records import Records
+
+    told: dict[str, str] = {}
+    for line in home.lines():
+        ledger = Records(home.store, line).state()
+        champion = ledger.standing.champion
+        last = ledger.checks.found.get(champion)
+        if last:
+            told[line] = f"version {champion} was checked {last.at}: {last.health}"
+    return told
+
+
+def _tell(line: Mapping[str, Any]) -> None:
+    """One line as a table: aliases above, a row per concept."""
+    from rich.console import Console
+    from rich.table import Table
+
+    named = ("champion", "challenger", "previous")
+    aliases = ", ".join(f"{alias} {line[alias]}" for alias in named if line[alias])
+    table = Table(title=f"{line['name']}: {aliases or 'no version yet'}", title_justify="left")
+    for column in ("concept", "class noun", "state", "version", "reasons"):
+        table.add_column(column, overflow="fold")
+    for concept in line["concepts"]:
+        table.add_row(
+            concept["name"],
+            concept["class_noun"],
+            concept["state"],
+            str(concept["version"] or ""),
+            "\n".join(concept["reasons"]),
+        )
+    Console().print(table)

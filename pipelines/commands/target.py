@@ -1,0 +1,105 @@
+"""What a command works on: a line of a state folder, with a base and settings of the spec."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.services.store.home import Home
+from l2dm.errors import UnknownLine
+
+if TYPE_CHECKING:
+    from components.services.tracking.registry import Registry
+    from l2dm.spec import Spec
+
+
+@dataclass(frozen=True)
+class Target:
+    """A line in a state folder, the base it is loaded on, and settings of the spec."""
+
+    folder: str | Path
+    line: str
+    base: str
+    settings: tuple[str, ...] = ()
+
+    @property
+    def home(self) -> Home:
+        """The state folder."""
+        return Home.at(self.folder)
+
+    @property
+    def base_name(self) -> str:
+        """Load name of the base that means the same in every process."""
+        return str(Path(self.base).resolve()) if Path(self.base).is_dir() else self.base
+
+    def local_base(self) -> str:
+        """What the library loads the base by on this machine; one in a bucket is fetched."""
+        from components.runtime.base_cache import local_base
+
+        return local_base(self.base_name, self.home)
+
+    @property
+    def spec(self) -> "Spec":
+        """The spec with its settings applied. Raises BadSpec."""
+        from l2dm.spec import Spec, override
+
+        return override(Spec(), self.settings)
+
+    def registry(self) -> "Registry":
+        """The registry of this state folder; imports mlflow."""
+        return open_registry(self.home, self.base_name)
+
+    @contextmanager
+    def fetched(self, version: str) -> Iterator[Path]:
+        """A version's Release folder for as long as the `with` lasts. Raises UnknownLine."""
+        from components.services.tracking.registry import resolve
+
+        with tempfile.TemporaryDirectory() as scratch:
+            registry = self.registry()
+            number = resolve(registry, self.line, version)
+            yield registry.fetch(self.line, number, Path(scratch) / "release")
+
+
+def open_registry(home: Home, base: str = "") -> "Registry":
+    """The registry of a state folder, with the base that its new versions name; imports mlflow."""
+    from components.runtime.outcomes import MODEL_CODE
+    from components.services.tracking.mlflow_registry import MlflowRegistry
+
+    return MlflowRegistry(home, base, MODEL_CODE)
+
+
+def require_line(home: Home, line: str) -> None:
+    """Raise UnknownLine, naming what there is."""
+    known = home.lines()
+    if line not in known:
+        raise UnknownLine(
+            f"expected a line of {home.place}, found {line!r}; there are {list(known) or 'none'}, "
+            "begin one with `l2dm submit DIR --line LINE --concept NAME --class-noun NOUN`"
+        )
+
+
+def chosen_lines(home: Home, line: str | None) -> tuple[str, ...]:
+    """One line, or all of a state folder. Raises UnknownLine."""
+    if line is None:
+        return home.lines()
+    require_line(home, line)
+    return (line,)
+
+
+def require_base(base: str) -> None:
+    """Refuse a wrong base before a step is started.
+
+    Hub names are looked up by the steps; buckets are listed here and fetched there.
+    """
+    from components.runtime.base_cache import require_listed
+    from components.services.store.open import SCHEME
+    from l2dm.bases import folder as base_folder
+
+    if base.startswith(SCHEME):
+        require_listed(base)
+        return
+    on_hub = base.count("/") == 1 and not base.startswith((".", "/")) and not Path(base).is_dir()
+    if not on_hub:
+        base_folder.locate(base)

@@ -1,0 +1,1 @@
+"""Commands about one upload: send it, let somebody else send it, end it. They learn nothing."""

@@ -1,0 +1,4 @@
+"""Commands about one version of a line: draw with it, measure it, export it, make it the champion.
+
+They learn nothing.
+"""

@@ -1,0 +1,55 @@
+"""`l2dm rollback`: make an older version the champion again."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.commands.options import BASE, HOME, BaseOption, HomeOption, JsonOption, LineOption
+from pipelines.commands.output import tell, tell_json
+from pipelines.commands.target import Target, require_line
+
+
+def rollback(
+    line: LineOption,
+    to: Annotated[str, typer.Option("--to", help="Alias or number.")] = "previous",
+    home: HomeOption = HOME,
+    base: BaseOption = BASE,
+    json: JsonOption = False,
+) -> None:
+    """Make an older version the champion again, after loading it once."""
+    before, now = make_champion(Target(home, line, base), to)
+    if json:
+        tell_json({"line": line, "champion": now, "previous": before})
+    else:
+        tell(f"{line}: version {now} is the champion again, version {before} is previous")
+
+
+def make_champion(target: Target, to: str) -> tuple[int, int]:
+    """Make another version the champion; returns the one before and the one now.
+
+    Raises UnknownLine, LineBusy, BadBase, DoesNotFit.
+    """
+    from components.services.line import status_cache
+    from components.services.line.leases import Leases
+    from components.services.line.promotion import roll_back
+    from components.services.line.records import Records
+    from components.services.tracking.registry import resolve
+    from l2dm.releases.painter import open_release
+
+    require_line(target.home, target.line)
+    home, line, registry = target.home, target.line, target.registry()
+    version, base = resolve(registry, line, to), target.local_base()
+
+    def check(number: int, release: Path) -> None:
+        open_release(release, base)
+
+    with Leases(home.store).held(line), tempfile.TemporaryDirectory() as scratch:
+        status_cache.forget(home, line)
+        records = Records(home.store, line)
+        try:
+            before = roll_back(registry, records, line, version, check, Path(scratch) / "release")
+        finally:
+            status_cache.refresh(home, registry, line)
+    return before, version
