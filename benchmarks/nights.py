@@ -25,14 +25,12 @@ from statistics import fmean
 from unittest import mock
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from benchmarks.core import Line, run
 from l2dm import doors, steps
 from l2dm.bases.stable_diffusion import Model, load_base
 from l2dm.errors import BadDoor
-from l2dm.evaluation.matrix import read_values
-from l2dm.files import manifest
+from l2dm.files import manifest, payloads
 from l2dm.metrics.health import Evidence, diagnose
 from l2dm.metrics.regression import Bars
 from l2dm.pocket.world.scenes import NOUNS
@@ -90,7 +88,7 @@ def _check(folder: Path, release: Path, base: str, night: int) -> None:
         return
     began = time.monotonic()
     context = steps.Context(base, "bench-0", "", len(NAMES), TEN.spec)
-    found = steps.examine(release, out, context, seed=1_000_000 + 1000 * night).record
+    found = steps.check(release, out, context, seed=1_000_000 + 1000 * night).record
     seconds = time.monotonic() - began
     (folder / "seconds.json").write_text(json.dumps(seconds))
     log.info("%s: %s %s, %.0f s", folder.name, found.health, found.cause, seconds)
@@ -101,16 +99,13 @@ def damage(release: Path, out: Path, base: str, name: str, share: float) -> None
     shutil.rmtree(out, ignore_errors=True)
     adapter = releases.adapter_of(release)
     concept = next(one for one in adapter.record.concepts if one.name == name)
-    weights = load_file(adapter.path("adapter.safetensors"))
-    rows = load_file(adapter.path("tokens.safetensors"))
+    weights, rows = payloads.read_weights(adapter), payloads.read_rows(adapter)
+    state, curve = payloads.read_state(adapter), payloads.read_curve(adapter.folder)
     noun = load_base(base).noun_row(concept.class_noun).cpu()
     rows[name] = ((1 - share) * rows[name] + share * noun).contiguous()
-    curve = adapter.path("curve.json").read_bytes()
 
     def fill(draft: Path) -> None:
-        save_file(weights, draft / "adapter.safetensors")
-        save_file(rows, draft / "tokens.safetensors")
-        (draft / "curve.json").write_bytes(curve)
+        payloads.write_adapter(draft, weights, rows, state, curve)
 
     door = manifest.read(release, doors.Release)
 
@@ -154,7 +149,7 @@ def write(work: Path, docs: Path) -> None:
         "# Ten nights",
         "",
         "`python -m benchmarks.nights`: a gated line of ten pocket concepts, its release checked",
-        f"with `examine`, the step of the pipeline `check_forgetting`; torch {torch.__version__}.",
+        f"with `check`, the step of the pipeline `check_forgetting`; torch {torch.__version__}.",
         "Eight pictures a concept on the release's seeds, eight on fresh ones, eight of the bare",
         f"base. A drop of identity similarity counts from {BARS.margin} on, alpha {BARS.alpha}.",
         "Nights of one kind draw the same pictures on the release's seeds and differ in the fresh",
@@ -319,12 +314,11 @@ def _evidence(folder: Path) -> dict[str, Evidence]:
     except BadDoor:
         return {}
     scores = releases.scores_of(folder.parent / TEN.name / f"t{len(NAMES):04d}" / "release")
-    values = [*read_values(scores), *json.loads(door.path("values.json").read_text())]
+    measured = [*payloads.read_measurements(scores), *payloads.read_measurements(door)]
     drawn: dict[tuple[str, str], list[float]] = {}
-    for one in values:
-        if "concept" in one:
-            key = (one["row"], one["concept"])
-            drawn.setdefault(key, []).append(one["metrics"][recheck.METRIC])
+    for one in measured:
+        if one.concept is not None:
+            drawn.setdefault((one.row, one.concept), []).append(one.metrics[recheck.METRIC])
     rows = (door.record.row, recheck.AGAIN, recheck.FRESH)
     names = [one.concept for one in door.record.findings]
     return {name: Evidence(*(drawn[row, name] for row in rows)) for name in names}

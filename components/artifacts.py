@@ -53,7 +53,7 @@ class Release(dsl.Artifact):  # type: ignore[misc]
 
 
 class Check(dsl.Artifact):  # type: ignore[misc]
-    """A version examined again (`l2dm.doors.Check`)."""
+    """What a check of a version found (`l2dm.doors.Check`)."""
 
     schema_title = "system.L2dmCheck"
     schema_version = "0.0.1"

@@ -24,7 +24,7 @@ CANDIDATES = 2**32  # seeds under which former champions are recorded: not the c
 OURS = ("model", "release")  # causes that another version does not have; the others hit all
 
 
-class Checkup:
+class ChampionCheck:
     """One check of a line's champion, and of former ones when a healthy one is looked for."""
 
     def __init__(self, step: Step, run: Callable[..., Door[doors.Check]], seed: int) -> None:
@@ -33,11 +33,11 @@ class Checkup:
         self._records = Records(step.home.store, self._line)
         self._registry = MlflowRegistry(step.home, step.settings.base, MODEL_CODE)
 
-    def champion(self, out: str) -> tuple[Door[doors.Check], int]:
-        """Examine the champion; its Check door and its version. Raises UnknownLine."""
+    def check(self, out: str) -> tuple[Door[doors.Check], int]:
+        """Draw with the champion; what was found, and its version. Raises UnknownLine."""
         champion = self._records.state().standing.champion
         version = checks.require_champion(self._line, champion)
-        return self._examine(version, Path(out)), version
+        return self._check(version, Path(out)), version
 
     def conclude(self, door: Door[doors.Check], version: int, report: str, summary: str) -> None:
         """Record what was found, roll back if that is the policy, tell everybody."""
@@ -56,7 +56,7 @@ class Checkup:
         write_report(self._step, self._registry, Path(report), "")
         self._step.tracking.finish("FINISHED")
 
-    def _examine(self, version: int, out: Path) -> Door[doors.Check]:
+    def _check(self, version: int, out: Path) -> Door[doors.Check]:
         context = self._step.context_for("", version)
         with tempfile.TemporaryDirectory() as scratch:
             release = self._registry.fetch(self._line, version, Path(scratch) / "release")
@@ -106,7 +106,7 @@ class Checkup:
             try:
                 if self._health(candidate) != "healthy":
                     continue
-            except (BadDoor, DoesNotFit) as error:  # it cannot be examined; an older one may
+            except (BadDoor, DoesNotFit) as error:  # it cannot be checked; an older one may
                 log.warning("version %d is passed over: %s", candidate, error)
                 continue
             with tempfile.TemporaryDirectory() as scratch:
@@ -122,7 +122,7 @@ class Checkup:
                         expected=version,
                         reasons=check.reasons,
                     )
-                except StaleParent:  # another champion by now: it has not been examined
+                except StaleParent:  # another champion by now: it has not been checked
                     return None
                 finally:
                     status_cache.refresh(self._step.home, self._registry, self._line)
@@ -132,14 +132,14 @@ class Checkup:
     def _health(self, version: int) -> str:
         """What a former champion is now: a check of long ago was of another image, or driver.
 
-        Examined once a check, also when its step is tried again.
+        It is drawn with once, also when the step is tried again.
         """
         seed = self._seed + CANDIDATES + version
         known = self._records.state().checks.found.get(version)
         if known is not None and known.seed == seed:
             return known.health
         with tempfile.TemporaryDirectory() as scratch:
-            door = self._examine(version, Path(scratch) / "check")
+            door = self._check(version, Path(scratch) / "check")
             self._record(door, version, seed)
         return door.record.health
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from components.services.line.checks import CONCEPT, Checking
+from components.services.line.checks import CONCEPT, RunningCheck
 from components.services.line.ledger import Ledger, Started
 from components.services.store.home import Home
 from pipelines.dispatcher.due_checks import tell
@@ -25,7 +25,7 @@ class WatchedRuns:
     def __contains__(self, line: str) -> bool:
         return line in self._watched
 
-    def end_superseded(self, line: str, run: Started | Checking | None) -> None:
+    def end_superseded(self, line: str, run: Started | RunningCheck | None) -> None:
         """Stop a run of ours that another dispatcher has replaced: it cannot promote any more."""
         watched = self._watched.get(line)
         if run is not None and watched is not None and run.run != watched.run:

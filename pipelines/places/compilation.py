@@ -13,7 +13,7 @@ STEPS = ("intake", "generate_prior", "score_memory", "train", "evaluate", "promo
 PIPELINES: Mapping[str, tuple[str, ...]] = {  # names of each one's steps
     "learn_concept": STEPS,
     "learn_concept_wide": STEPS,
-    "check_forgetting": ("examine",),
+    "check_forgetting": ("check",),
 }
 
 

@@ -1,9 +1,9 @@
 """Checks in a line's records: what is scheduled, what runs, what was found.
 
-`scheduled` sets or ends a line's clock, `checking` names the run that examines the champion,
-`checked` holds what it found, `unchecked` gives it back after a run that failed. A due check is
-known by its seed, which follows from line and instant, so that it is examined once however often
-anybody looks.
+A check draws with a line's champion what it drew at its release. `scheduled` sets or ends the
+line's clock, `checking` names the run of a check, `checked` holds what it found, `unchecked` gives
+it back after a run that failed. A due check is known by its seed, which follows from line and
+instant, so that it is made once however often anybody looks.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Checking:
+class RunningCheck:
     """A check that was started and has not ended. fence: number of the lease it runs under."""
 
     run: str
@@ -49,7 +49,7 @@ class Checking:
 
 
 @dataclass(frozen=True)
-class Failed:
+class FailedCheck:
     """Runs of one check that failed: how many, and when (Unix seconds) it may be tried again."""
 
     seed: int
@@ -58,7 +58,7 @@ class Failed:
 
 
 @dataclass(frozen=True)
-class Found:
+class LastCheck:
     """What the last check of a version found. number: which of the line's checks it was."""
 
     number: int
@@ -79,11 +79,11 @@ class Checks:
     """
 
     schedule: Schedule | None = None
-    running: Checking | None = None
-    failed: Failed | None = None
+    running: RunningCheck | None = None
+    failed: FailedCheck | None = None
     count: int = 0
     answered: tuple[int, ...] = ()
-    found: dict[int, Found] = field(default_factory=dict)
+    found: dict[int, LastCheck] = field(default_factory=dict)
     last: bool = False
     since: str = ""
 
@@ -96,7 +96,9 @@ class Checks:
             clock = Schedule(facts["cron"], tuple(facts["settings"]), facts["at"], keeper)
             self.schedule = clock if clock.cron else None
         elif kind == "checking":
-            self.running = Checking(facts["run"], facts["seed"], facts["attempt"], facts["fence"])
+            self.running = RunningCheck(
+                facts["run"], facts["seed"], facts["attempt"], facts["fence"]
+            )
             self.last = True
         elif kind in ("checked", "unchecked"):
             self._end(kind, facts)
@@ -157,12 +159,12 @@ class Checks:
         clock, running, failed = data["schedule"], data["running"], data["failed"]
         return cls(
             Schedule(**{**clock, "settings": tuple(clock["settings"])}) if clock else None,
-            Checking(**running) if running else None,
-            Failed(**failed) if failed else None,
+            RunningCheck(**running) if running else None,
+            FailedCheck(**failed) if failed else None,
             int(data["count"]),
             tuple(data["answered"]),
             {
-                int(number): Found(**{**one, "reasons": tuple(one["reasons"])})
+                int(number): LastCheck(**{**one, "reasons": tuple(one["reasons"])})
                 for number, one in data["found"].items()
             },
             bool(data["last"]),
@@ -174,11 +176,11 @@ class Checks:
         if self.running and self.running.seed == seed:
             self.running = None
         if kind == "unchecked":
-            self.failed = Failed(seed, self.failures(seed) + 1, float(facts["not_before"]))
+            self.failed = FailedCheck(seed, self.failures(seed) + 1, float(facts["not_before"]))
             return
         self.count += 1
         self.answered = (*self.answered, seed)[-REMEMBERED:]
-        self.found[facts["version"]] = Found(
+        self.found[facts["version"]] = LastCheck(
             self.count,
             seed,
             facts["digest"],

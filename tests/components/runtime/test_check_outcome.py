@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from components.runtime import check_outcome
-from components.runtime.check_outcome import Checkup, told
+from components.runtime.check_outcome import ChampionCheck, told
 from components.runtime.step import checks_of
 from components.services.line.records import Records
 from components.services.store.home import Home
@@ -23,7 +23,7 @@ Finds = Callable[[int], tuple[str, str]]
 
 
 class Bench:
-    """A line of three champions; `finds(version)` says what its examination finds, or raises."""
+    """A line of three champions; `finds(version)` says what a check of it finds, or raises."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.home, self.registry = Home.at(folder / "home"), FolderRegistry(folder / "registry")
@@ -38,7 +38,7 @@ class Bench:
             self.promote(version - 1, version)
         monkeypatch.setattr(check_outcome, "MlflowRegistry", lambda *given: self.registry)
         monkeypatch.setattr(check_outcome, "write_report", lambda *given: None)
-        monkeypatch.setattr(Checkup, "_load", lambda self, version, release: None)
+        monkeypatch.setattr(ChampionCheck, "_load", lambda self, version, release: None)
 
     def promote(self, source: int, target: int) -> None:
         task = f"t{target:04d}"
@@ -57,12 +57,12 @@ class Bench:
             measure=lambda values, at: None,
             tracking=MemoryTracking(),
         )
-        checkup = Checkup(step, self.examine, seed)  # type: ignore[arg-type]
-        door, version = checkup.champion(str(self.folder / "checked"))
-        checkup.conclude(door, version, "report", str(self.folder / "summary"))
+        champion = ChampionCheck(step, self.found, seed)  # type: ignore[arg-type]
+        door, version = champion.check(str(self.folder / "checked"))
+        champion.conclude(door, version, "report", str(self.folder / "summary"))
         return (self.folder / "summary").read_text()
 
-    def examine(self, release: Path, out: Path, *given: Any, **options: Any) -> Any:
+    def found(self, release: Path, out: Path, *given: Any, **options: Any) -> Any:
         version = int((release / "number").read_text())
         health, cause = self.finds(version)
         reasons = (f"{version} is {health}",)
@@ -98,7 +98,7 @@ def test_the_first_healthy_one_of_those_before_it_is_champion_again(bench: Bench
     assert bench.records.state().checks.answered[-1] == 7
 
 
-def test_what_was_healthy_long_ago_is_examined_again(bench: Bench) -> None:
+def test_what_was_healthy_long_ago_is_checked_again(bench: Bench) -> None:
     facts = {"seed": 1, "health": "healthy", "cause": "", "digest": "d", "reasons": []}
     bench.records.append("checked", line="pets", version=2, scores={}, drops={}, **facts)
     bench.finds = lambda version: LOST if version > 1 else ("healthy", "")
@@ -106,7 +106,7 @@ def test_what_was_healthy_long_ago_is_examined_again(bench: Bench) -> None:
     assert bench.champion == 1
 
 
-def test_a_step_that_is_tried_again_examines_nothing_twice(bench: Bench) -> None:
+def test_a_step_that_is_tried_again_checks_nothing_twice(bench: Bench) -> None:
     looked = list[int]()
 
     def finds(version: int) -> tuple[str, str]:
@@ -123,7 +123,7 @@ def test_a_step_that_is_tried_again_examines_nothing_twice(bench: Bench) -> None
     assert bench.champion == 1
 
 
-def test_what_cannot_be_examined_is_passed_over(bench: Bench) -> None:
+def test_what_cannot_be_checked_is_passed_over(bench: Bench) -> None:
     def finds(version: int) -> tuple[str, str]:
         if version == 2:
             raise BadDoor("torn")

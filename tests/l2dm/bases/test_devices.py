@@ -145,11 +145,11 @@ def test_what_is_drawn_in_shards_is_gathered(learned: Run, tmp_path: Path) -> No
     assert (memory.digest, scores.digest) == (learned.memory.digest, learned.scores.digest)
 
 
-def test_a_release_is_examined_and_painted_with(learned: Run, tmp_path: Path) -> None:
+def test_a_release_is_checked_and_painted_with(learned: Run, tmp_path: Path) -> None:
     release, context = learned.release.folder, learned.context
 
     def look(out: Path) -> tuple[object, ...]:
-        check = steps.examine(release, out, context, seed=999).record
+        check = steps.check(release, out, context, seed=999).record
         row = steps.check_champion(release, context, seed=999)
         painter = painting.open_release(release, context.base)
         picture = painter.paint("a photo of a <tom> cat", [3], SPEC.sampling)

@@ -78,12 +78,12 @@ def test_a_check_is_a_run_of_its_own_pipeline(kfp: FakeKfp, home: Home) -> None:
     (pipeline,) = kfp.pipelines
     assert pipeline["display_name"] == "l2dm-check-forgetting"
     run_journal.write_failure(
-        home.store, home.run_key("pets", "_check"), "examine", BadDoor("torn")
+        home.store, home.run_key("pets", "_check"), "check", BadDoor("torn")
     )
     run["state"] = "FAILED"
     failure = runs.look("pets-check-7-1").failure
     assert failure is not None
-    assert (failure.step, failure.problems) == ("examine", ("torn",))
+    assert (failure.step, failure.problems) == ("check", ("torn",))
 
 
 def test_the_placed_pipeline_with_its_platform_part_is_one_that_the_server_takes(
