@@ -28,7 +28,7 @@ import torch
 
 from benchmarks.core import Line, run
 from l2dm import doors, steps
-from l2dm.bases.stable_diffusion import Model, load_base
+from l2dm.bases.model import Model, load_base
 from l2dm.errors import BadDoor
 from l2dm.files import manifest, payloads
 from l2dm.metrics.health import Evidence, diagnose
@@ -125,7 +125,7 @@ def half_precision() -> Iterator[None]:
     def rounded(base: str) -> Model:
         model = loaded(base)
         with torch.no_grad():
-            for weight in model.unet.parameters():
+            for weight in model.denoiser.parameters():
                 weight.copy_(weight.to(torch.bfloat16).to(weight.dtype))
         return model
 

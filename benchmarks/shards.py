@@ -26,7 +26,7 @@ from l2dm import doors, steps
 from l2dm import spec as specs
 from l2dm.bases import attach
 from l2dm.bases.encoders import Encoders, load_encoders
-from l2dm.bases.stable_diffusion import Model, load_base
+from l2dm.bases.model import Model, load_base
 from l2dm.evaluation.measure import METRICS
 from l2dm.files import manifest
 from l2dm.files.images import save_png

@@ -22,9 +22,9 @@ from l2dm import spec as specs
 from l2dm.bases import attach, devices, sampling
 from l2dm.bases import folder as base_folder
 from l2dm.bases.encoders import load_encoders
+from l2dm.bases.model import Model, load_base, resolution, vocabulary
 from l2dm.bases.prompts import TEMPLATES
 from l2dm.bases.sampling import Progress
-from l2dm.bases.stable_diffusion import Model, load_base, resolution, vocabulary
 from l2dm.context import Context, write_door
 from l2dm.errors import BadUpload
 from l2dm.evaluation import matrix, shards

@@ -74,6 +74,14 @@ def local_base(base: str, home: Home) -> str:
     )
 
 
+def fetch_to_serve(base: str) -> str:
+    """The same where a version is served, without a state folder: an entry point of the package.
+
+    It is kept where the state would be if it lay beside the base. Raises BadBase, BadStore.
+    """
+    return local_base(base, Home.at(base))
+
+
 def require_listed(base: str) -> None:
     """Refuse a base in a bucket by what a listing tells; nothing is fetched.
 
@@ -92,11 +100,7 @@ def _looked_at(base: str) -> tuple[Objects, _Listed]:
     names = [one.key for one in found]
     if "model_index.json" not in names:
         told = f"{len(names)} others such as {names[0]!r}" if names else "nothing below it"
-        raise BadBase(
-            f"base model {base}: expected model_index.json of a Stable Diffusion folder as "
-            f"diffusers saves it, found {told}; name the prefix that holds unet/, vae/ and "
-            "text_encoder/"
-        )
+        raise BadBase(f"base model {base}: {base_folder.no_index(told, 'name the prefix')}")
     if problems := base_folder.unloadable(names):
         raise BadBase([f"base model {base}: {problem}" for problem in problems])
     wanted = tuple(one for one in found if base_folder.fetched(one.key))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from l2dm.adapters.contract import compare, detached
 from l2dm.errors import DoesNotFit, NothingAttached
@@ -27,18 +28,22 @@ class _Switch:
 
 
 class GatedLinear(nn.Module):
-    """A frozen linear layer plus one low-rank path per concept. down: (d_in, r), up: (r, d_out)."""
+    """A frozen linear layer plus one low-rank path per concept. down: (d_in, r), up: (r, d_out).
 
-    def __init__(self, inner: nn.Linear, switch: _Switch) -> None:
+    first_row: where the text's L rows begin among the rows that the layer sees.
+    """
+
+    def __init__(self, inner: nn.Linear, switch: _Switch, first_row: int = 0) -> None:
         super().__init__()
         self.inner = inner
+        self.first_row = first_row
         # Plain dictionaries: a ParameterDict mistakes a concept called "keys" for its own method.
         self.down: dict[str, nn.Parameter] = {}
         self.up: dict[str, nn.Parameter] = {}
         self._switch = switch
 
     def forward(self, states: Tensor) -> Tensor:
-        """states: (B, L, d_in). Returns (B, L, d_out).
+        """states: (B, R, d_in) with R >= first_row + L. Returns (B, R, d_out).
 
         The sum is chosen by `where`, never multiplied by a gate of zero: adding zero can flip the
         sign of a zero, and shapes stay the same whichever rows are gated, so rows cannot disturb
@@ -47,8 +52,15 @@ class GatedLinear(nn.Module):
         output: Tensor = self.inner(states)
         for name, rows in self._switch.rows.items():
             change = (states @ self.down[name]) @ self.up[name]
-            output = torch.where(rows, output + change, output)
+            output = torch.where(self._placed(rows, states.shape[1]), output + change, output)
         return output
+
+    def _placed(self, rows: Tensor, seen: int) -> Tensor:
+        """The text's rows, (B, L, 1), among the `seen` rows of this layer, (B, R, 1)."""
+        behind = seen - self.first_row - rows.shape[1]
+        return (
+            functional.pad(rows, (0, 0, self.first_row, behind)) if seen > rows.shape[1] else rows
+        )
 
 
 class Gated:
@@ -138,8 +150,11 @@ class Gated:
         return named
 
 
-def attach(network: nn.Module, targets: Mapping[str, nn.Linear], gate: Gate) -> Gated:
-    """Wrap the linear layers `targets` of `network`. Raises NothingAttached when there is none."""
+def attach(network: nn.Module, targets: Mapping[str, tuple[nn.Linear, int]], gate: Gate) -> Gated:
+    """Wrap linear layers of `network`. Raises NothingAttached when there is none.
+
+    targets: by module name, the layer and where the text's rows begin among those that it sees.
+    """
     if not targets:
         raise NothingAttached(
             "expected key and value projections of cross-attention to gate, found none; "
@@ -147,8 +162,8 @@ def attach(network: nn.Module, targets: Mapping[str, nn.Linear], gate: Gate) -> 
         )
     switch = _Switch()
     layers: dict[str, GatedLinear] = {}
-    for name, linear in targets.items():
+    for name, (linear, first_row) in targets.items():
         owner, _, attribute = name.rpartition(".")
-        layers[name] = GatedLinear(linear, switch)
+        layers[name] = GatedLinear(linear, switch, first_row)
         setattr(network.get_submodule(owner), attribute, layers[name])
     return Gated(layers, switch, gate)

@@ -12,8 +12,8 @@ from l2dm import doors
 from l2dm.adapters import gated, lowrank, spectral
 from l2dm.adapters.contract import Adapter
 from l2dm.bases.diffusion import generator_for
+from l2dm.bases.model import Model
 from l2dm.bases.prompts import prompt_gate, span_gate, token_gate
-from l2dm.bases.stable_diffusion import Model
 from l2dm.errors import DoesNotFit
 from l2dm.files.manifest import Door
 from l2dm.spec import TrainSpec
@@ -23,24 +23,23 @@ ROWS = "tokens.safetensors"
 
 
 def attach_lowrank(model: Model, *, rank: int, generator: torch.Generator) -> lowrank.LowRank:
-    """A fresh LoRA on keys and values of the UNet's cross-attention."""
-    targets = list(model.cross_attention_kv())
-    adapter = lowrank.attach(model.unet, targets, rank=rank, generator=generator)
+    """A fresh LoRA on the layers that make keys and values of text."""
+    targets = list(model.text_layers())
+    adapter = lowrank.attach(model.denoiser, targets, rank=rank, generator=generator)
     model.adapter = adapter
     return adapter
 
 
 def attach_spectral(model: Model) -> spectral.Spectral:
-    """Fresh spectral shifts on UNet and text encoder (L2DM's own choice)."""
-    networks = {"unet": model.unet, "text_encoder": model.text_encoder}
-    adapter = spectral.attach(networks)
+    """Fresh spectral shifts on the networks that the family names (UNet and text encoder)."""
+    adapter = spectral.attach(model.shifted())
     model.adapter = adapter
     return adapter
 
 
 def attach_gated(model: Model, gate: str) -> gated.Gated:
-    """Fresh gated layers without any concept on keys and values of the UNet's cross-attention."""
-    adapter = gated.attach(model.unet, model.cross_attention_kv(), _gate(model, gate))
+    """Fresh gated layers without any concept on the layers that make keys and values of text."""
+    adapter = gated.attach(model.denoiser, model.text_layers(), _gate(model, gate))
     model.adapter = adapter
     return adapter
 
@@ -116,7 +115,7 @@ def begin_shared(
 def shared_state(model: Model, spec: TrainSpec) -> dict[str, Any]:
     """The fields of `methods.Learned` for an adapter that the whole line shares."""
     settings = {"rank": spec.rank} if model.adapter.kind == "lowrank" else {}
-    rows = {name: row.unsqueeze(0).cpu() for name, row in model.embedding.state().items()}
+    rows = {name: row.unsqueeze(0).cpu() for name, row in model.placeholders.state().items()}
     return {
         "kind": model.adapter.kind,
         "settings": settings,
@@ -149,7 +148,7 @@ def _empty(model: Model, record: doors.Adapter) -> Adapter:
 
 def _gate(model: Model, kind: str) -> gated.Gate:
     """The rows that a concept owns in a prompt; docs/methods.md names the three gates."""
-    ids_of = model.embedding.ids
+    ids_of = model.placeholders.ids
 
     def token(ids: Tensor, name: str, noun: str) -> Tensor:
         return token_gate(ids, ids_of[name])

@@ -1,7 +1,7 @@
 """What looks at pictures: a CLIP model for alignment, a vision model for identity.
 
-Both come from the base's own folder (`clip/`, `identity/`) or from folders that the user names
-with L2DM's `--encoders`; a DINO folder goes through the same code as the pocket's own encoder.
+Both come from the base's own folder (`clip/`, `identity/`); a DINO folder goes through the same
+code as the pocket's own encoder.
 Preprocessing is read from `preprocessor_config.json`, without torchvision.
 """
 
@@ -101,22 +101,20 @@ class Encoders:
         return self.identity(pictures[:count])
 
 
-def load_encoders(
-    base: str, folder: Path | None = None, *, device: torch.device | None = None
-) -> Encoders:
-    """The encoders of a base, or of `folder` (holding `clip/` and `identity/`). Raises BadBase.
+def load_encoders(base: str, *, device: torch.device | None = None) -> Encoders:
+    """The encoders that lie in a base's folder, in `clip/` and `identity/`. Raises BadBase.
 
     device: `devices.accelerator()` if none is named.
     """
     from transformers import AutoModel, CLIPModel, CLIPTokenizer
 
-    root = folder or base_folder.locate(base)
+    root = base_folder.locate(base)
     for part in ("clip", "identity"):
         if not (root / part / "config.json").is_file():
             raise BadBase(
                 f"encoders in {root}: expected {part}/ with a "
                 f"{'CLIPModel' if part == 'clip' else 'vision model such as DINO'} in safetensors, "
-                "found none; put it there or name a folder that has it"
+                "found none; put it there"
             )
     clip = CLIPModel.from_pretrained(root / "clip", dtype=torch.float32, use_safetensors=True)
     vision = AutoModel.from_pretrained(root / "identity", dtype=torch.float32, use_safetensors=True)

@@ -1,8 +1,8 @@
 """Where a base model lies, whether it is one that we can run, and its fingerprint.
 
 One code path for "pocket", a folder and "org/name": each becomes a folder in the layout that
-diffusers saves. Standard library only, so that a wrong base is refused before torch is loaded.
-A base in a bucket is a folder by the time that a step sees it (`components/bases.py`).
+diffusers saves. Loads no torch, so that a wrong base is refused at once. A base in a bucket is a
+folder by the time that a step sees it (`components/runtime/base_cache.py`).
 """
 
 import hashlib
@@ -12,17 +12,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from l2dm.bases.family import Family, families
 from l2dm.errors import BadBase
 
-_COMPONENTS = {
-    "unet": {"UNet2DConditionModel"},
-    "vae": {"AutoencoderKL"},
-    "text_encoder": {"CLIPTextModel"},
-    "tokenizer": {"CLIPTokenizer", "CLIPTokenizerFast"},
-}
-_WEIGHTS = ("unet", "vae", "text_encoder")
 _PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
-_FETCHED = ("*.json", "*.txt", "*/*.safetensors")
+_FETCHED = ("*.json", "*.txt", "*/*.safetensors", "*/*.model")  # the last: sentencepiece words
+_HASHED = {".json", ".txt", ".safetensors", ".model"}
 _BLOCK = 1 << 20
 
 
@@ -47,25 +42,37 @@ def locate(name: str) -> Path:
 
 def check(folder: Path) -> None:
     """Raise BadBase, listing everything that keeps this folder from being a base model."""
-    index = _read_json(folder / "model_index.json")
-    if index is None:
-        raise BadBase(
-            f"base model {folder}: expected model_index.json of a Stable Diffusion folder as "
-            "diffusers saves it, found none; pass the folder that holds unet/, vae/, text_encoder/"
-        )
-    problems = [problem for part in _COMPONENTS for problem in _component(folder, index, part)]
-    problems += unloadable(path.relative_to(folder).as_posix() for path in folder.glob("*/*"))
-    if problems:
+    family, misfits = _recognised(_index(folder))
+    files = [path.relative_to(folder).as_posix() for path in folder.glob("*/*")]
+    fitting = [part for part in family.parts if part.name not in misfits]
+    configs = [f"{part.name}/{'' if part.weights else 'tokenizer_'}config.json" for part in fitting]
+    problems = [*misfits.values(), *(f"{one} is missing" for one in configs if one not in files)]
+    if problems := problems + _unloadable(family, files):
         raise BadBase([f"base model {folder}: {problem}" for problem in problems])
 
 
+def family_of(folder: Path) -> Family:
+    """The family of a base that `check` found nothing against."""
+    return _recognised(_index(folder))[0]
+
+
+def no_index(found: str, advice: str) -> str:
+    """The sentence about a base without model_index.json. advice: "pass the folder", or similar."""
+    names = " or ".join(family.name for family in families())
+    parts = " or ".join(", ".join(f"{name}/" for name in family.weights) for family in families())
+    return (
+        f"expected model_index.json of a {names} folder as diffusers saves it, found {found}; "
+        f"{advice} that holds {parts}"
+    )
+
+
 def unloadable(files: Iterable[str]) -> list[str]:
-    """Components without weights that we load, each in a sentence. files: paths in the folder."""
-    names: dict[str, list[PurePosixPath]] = {part: [] for part in _WEIGHTS}
-    for path in map(PurePosixPath, files):
-        if len(path.parts) == 2 and path.parts[0] in names:
-            names[path.parts[0]].append(path)
-    return [problem for part in _WEIGHTS for problem in _weights(part, names[part])]
+    """Components without weights that we load, each in a sentence. files: paths in the folder.
+
+    Of the family that the files come nearest to, because a list of names does not say which it is.
+    """
+    listed = list(files)
+    return min((_unloadable(family, listed) for family in families()), key=len)
 
 
 def fetched(file: str) -> bool:
@@ -80,7 +87,7 @@ def weights_files(folder: Path, part: str) -> list[Path]:
 
 def variant(folder: Path) -> str | None:
     """'fp16' where the folder ships only half-precision files, else None."""
-    names = [path.name for path in weights_files(folder, "unet")]
+    names = [path.name for path in weights_files(folder, family_of(folder).denoiser)]
     return "fp16" if names and all(".fp16." in name for name in names) else None
 
 
@@ -91,18 +98,20 @@ def fingerprint(folder: Path) -> str:
     between, so that a 3 GB base costs a step milliseconds. Paths and times take no part.
     """
     digest = hashlib.sha256()
-    for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
+    for part in (*(part.name for part in family_of(folder).parts), "scheduler"):
         for path in sorted((folder / part).glob("*")):
-            if path.suffix in {".json", ".txt", ".safetensors"} and path.is_file():
+            if path.suffix in _HASHED and path.is_file():
                 digest.update(f"{part}/{path.name}:{path.stat().st_size}\n".encode())
                 _hash_file(path, digest)
     return digest.hexdigest()[:16]
 
 
 def resolution(folder: Path) -> int:
-    """Side of the base's pictures in pixels: the noise predictor's, times the factor of the vae."""
-    unet, vae = (_read_json(folder / part / "config.json") or {} for part in ("unet", "vae"))
-    return int(unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1))
+    """Side of the base's pictures in pixels, from the configs of its parts."""
+    family = family_of(folder)
+    return family.resolution(
+        {name: _read_json(folder / name / "config.json") or {} for name in family.weights}
+    )
 
 
 def recommended(folder: Path) -> dict[str, Any]:
@@ -110,17 +119,48 @@ def recommended(folder: Path) -> dict[str, Any]:
     return {"steps": 30, "guidance": 7.5} | (_read_json(folder / "sampling.json") or {})
 
 
-def _component(folder: Path, index: dict[str, Any], part: str) -> list[str]:
-    entry = index.get(part)
-    name = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
-    if name not in _COMPONENTS[part]:
-        wanted = " or ".join(sorted(_COMPONENTS[part]))
-        return [
-            f"{part} is {name or 'missing'}, expected {wanted}; only Stable Diffusion 1.x and 2.x "
-            "architectures are supported"
-        ]
-    config = "config.json" if part in _WEIGHTS else "tokenizer_config.json"
-    return [] if (folder / part / config).is_file() else [f"{part}/{config} is missing"]
+def _index(folder: Path) -> dict[str, Any]:
+    index = _read_json(folder / "model_index.json")
+    if index is None:
+        raise BadBase(f"base model {folder}: {no_index('none', 'pass the folder')}")
+    return index
+
+
+def _recognised(index: dict[str, Any]) -> tuple[Family, dict[str, str]]:
+    """The family that an index fits, or the nearest one, and what speaks against it by part."""
+
+    def distance(found: tuple[Family, dict[str, str]]) -> tuple[bool, bool, int]:
+        family, misfits = found
+        return bool(misfits), family.pipeline != index.get("_class_name"), len(misfits)
+
+    return min(((family, _misfits(family, index)) for family in families()), key=distance)
+
+
+def _misfits(family: Family, index: dict[str, Any]) -> dict[str, str]:
+    """Parts of an index that are another family's, each with a sentence."""
+    expected = {part.name: " or ".join(sorted(part.classes)) for part in family.parts}
+    expected |= dict.fromkeys(sorted(family.without), "none")
+    allowed = {part.name: part.classes for part in family.parts}
+    known = ", ".join(one.name for one in families())
+    return {
+        name: f"{name} is {found or 'missing'}, expected {wanted}; only {known} architectures are "
+        "supported"
+        for name, wanted in expected.items()
+        if (found := _class_of(index.get(name))) not in allowed.get(name, {None})
+    }
+
+
+def _class_of(entry: object) -> str | None:
+    """The class that an index names for a part, if it has that part."""
+    return entry[1] if isinstance(entry, list) and len(entry) == 2 else None
+
+
+def _unloadable(family: Family, files: Iterable[str]) -> list[str]:
+    names: dict[str, list[PurePosixPath]] = {part: [] for part in family.weights}
+    for path in map(PurePosixPath, files):
+        if len(path.parts) == 2 and path.parts[0] in names:
+            names[path.parts[0]].append(path)
+    return [problem for part in names for problem in _weights(part, names[part])]
 
 
 def _weights(part: str, files: Sequence[PurePosixPath]) -> list[str]:

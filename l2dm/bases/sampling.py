@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from l2dm.bases.stable_diffusion import Model
+from l2dm.bases.model import Model
 from l2dm.bases.text import concatenate
 from l2dm.spec import SamplingSpec
 
@@ -46,7 +46,7 @@ def draw_latents(
     *,
     on_progress: Progress | None = None,
 ) -> Tensor:
-    """Draw latents, (N, C, h, w), scaled as the UNet reads them."""
+    """Draw latents, (N, C, h, w), scaled as the denoiser reads them."""
     drawn: list[Tensor] = []
     for start in range(0, len(shots), spec.batch):
         part = shots[start : start + spec.batch]
@@ -60,7 +60,9 @@ def draw_latents(
 def _denoise(model: Model, shots: Sequence[Shot], spec: SamplingSpec) -> Tensor:
     """Classifier-free guidance (Ho and Salimans 2022) around the base's sampler."""
     guidance = spec.guidance or model.guidance
-    text = concatenate([model.read([""] * len(shots)), model.read([shot.prompt for shot in shots])])
+    text = concatenate(
+        [model.read_nothing(len(shots)), model.read([shot.prompt for shot in shots])]
+    )
     sampler = model.sampler()
     sampler.set_timesteps(spec.steps or model.steps, device=model.device)
     generators = [torch.Generator().manual_seed(shot.seed) for shot in shots]

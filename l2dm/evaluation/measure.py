@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from l2dm.bases.encoders import Encoders
+from l2dm.bases.model import Model
 from l2dm.bases.prompts import EVALUATION_TEMPLATES, without_placeholders
 from l2dm.bases.sampling import Progress, Shot, draw
-from l2dm.bases.stable_diffusion import Model
 from l2dm.doors import Concept, Memory
 from l2dm.errors import BadDoor
 from l2dm.files.manifest import Door

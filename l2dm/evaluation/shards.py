@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from l2dm import doors
+from l2dm.bases.model import Model
 from l2dm.bases.sampling import Shot
-from l2dm.bases.stable_diffusion import Model
 from l2dm.errors import BadDoor, BadSpec
 from l2dm.evaluation import measure
 from l2dm.files import manifest

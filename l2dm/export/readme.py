@@ -14,10 +14,14 @@ _LORA = "pytorch_lora_weights.safetensors"
 
 @dataclass(frozen=True)
 class Facts:
-    """What the text says. `variant` is 'fp16' where the base ships only half-precision files."""
+    """What the text says. `variant` is 'fp16' where the base ships only half-precision files.
+
+    pipeline: the class of diffusers that draws with the base.
+    """
 
     line: str
     task: str
+    pipeline: str
     kind: str
     gate: str
     concepts: Sequence[Concept]
@@ -91,10 +95,10 @@ def _load_lora(facts: Facts, variant: str) -> str:
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import {facts.pipeline}
 
 base = sys.argv[1]  # "org/name" or a folder
-pipe = StableDiffusionPipeline.from_pretrained(base{variant}, dtype=torch.float32)
+pipe = {facts.pipeline}.from_pretrained(base{variant}, dtype=torch.float32)
 pipe.load_lora_weights(".", weight_name="{_LORA}", adapter_name="l2dm_line_{facts.line}")
 pipe.load_textual_inversion(sorted(map(str, Path("embeddings").glob("*.safetensors"))))"""
 
@@ -113,12 +117,12 @@ pipe.load_gated(".")"""
 
 
 def _load_merged(facts: Facts, variant: str) -> str:
-    return """from pathlib import Path
+    return f"""from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import {facts.pipeline}
 
-pipe = StableDiffusionPipeline.from_pretrained(".", dtype=torch.float32)
+pipe = {facts.pipeline}.from_pretrained(".", dtype=torch.float32)
 pipe.load_textual_inversion(sorted(map(str, Path("embeddings").glob("*.safetensors"))))"""
 
 

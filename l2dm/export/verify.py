@@ -1,11 +1,12 @@
 """Read an export back with plain diffusers and compare it with this library, bit for bit.
 
-Together with `models.py`, `encoders.py` and the stand-alone `gated_pipeline.py` this is all of the
-library that knows diffusers.
+Together with `bases/` and the stand-alone `gated_pipeline.py` this is all of the library that knows
+diffusers.
 """
 
 import contextlib
 import importlib.util
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,9 @@ from torch import Tensor
 
 from l2dm import doors
 from l2dm.bases import folder as base_folder
+from l2dm.bases.model import Model
 from l2dm.bases.prompts import EVALUATION_TEMPLATES
 from l2dm.bases.sampling import Shot, draw_latents
-from l2dm.bases.stable_diffusion import Model
 from l2dm.errors import DoesNotFit
 from l2dm.spec import SamplingSpec
 
@@ -48,6 +49,11 @@ class Reference:
 def adapter_name(line: str) -> str:
     """A name for diffusers: part of no weight's name, or its loader warns of missing keys."""
     return f"l2dm_line_{line}"
+
+
+def gated_name(pipeline: str) -> str:
+    """The class in the written pipeline.py where diffusers itself draws with `pipeline`."""
+    return f"Gated{pipeline}"
 
 
 def reference(model: Model, concepts: Sequence[doors.Concept]) -> Reference:
@@ -80,18 +86,20 @@ def verify(folder: Path, base: Path, record: doors.Adapter, line: str, wanted: R
 
 def open_export(folder: Path, base: Path, record: doors.Adapter, line: str) -> Any:
     """The pipeline that the export's README describes, on the CPU in float32."""
-    from diffusers import StableDiffusionPipeline
+    import diffusers
 
+    pipeline = base_folder.family_of(base).pipeline
+    plain = getattr(diffusers, pipeline)
     match record.kind:
         case "lowrank":
-            pipe = _pipeline(StableDiffusionPipeline, base)
+            pipe = _pipeline(plain, base)
             pipe.load_lora_weights(folder, weight_name=LORA, adapter_name=adapter_name(line))
         case "gated":
-            pipe = _pipeline(_written(folder / PIPELINE).GatedStableDiffusionPipeline, base)
+            pipe = _pipeline(getattr(_written(folder / PIPELINE), gated_name(pipeline)), base)
             pipe.load_gated(folder)
             return pipe
         case _:
-            pipe = _pipeline(StableDiffusionPipeline, folder)
+            pipe = _pipeline(plain, folder)
     files = [str(folder / EMBEDDINGS / f"{one.name}.safetensors") for one in record.concepts]
     pipe.load_textual_inversion(files)
     return pipe
@@ -99,14 +107,14 @@ def open_export(folder: Path, base: Path, record: doors.Adapter, line: str) -> A
 
 def _pipeline(kind: Any, folder: Path) -> Any:
     """The safety checker is left out: on noise it answers with a black picture."""
+    left_out = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    known = inspect.signature(kind.__init__).parameters
     half = {"variant": "fp16"} if base_folder.variant(folder) else {}
     pipe = kind.from_pretrained(
         folder,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
         use_safetensors=True,
         dtype=torch.float32,
+        **{name: value for name, value in left_out.items() if name in known},
         **half,
     )
     pipe.set_progress_bar_config(disable=True)
@@ -131,8 +139,16 @@ def _text_problems(pipe: Any, wanted: Reference) -> list[str]:
         return [
             f"other text features for {prompt!r}"
             for prompt, states in wanted.states.items()
-            if not torch.equal(pipe.encode_prompt(prompt, "cpu", 1, False)[0], states)
+            if not torch.equal(_states(pipe, prompt), states)
         ]
+
+
+def _states(pipe: Any, prompt: str) -> Tensor:
+    """Text features, (1, L, D). By keyword: the order of arguments differs between pipelines."""
+    states: Tensor = pipe.encode_prompt(
+        prompt=prompt, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False
+    )[0]
+    return states
 
 
 def _picture_problems(pipe: Any, wanted: Reference) -> list[str]:

@@ -25,18 +25,17 @@ from torch.nn.utils import parametrize
 from l2dm import __version__, doors
 from l2dm.bases import folder as base_folder
 from l2dm.bases.attach import ROWS, WEIGHTS
-from l2dm.bases.stable_diffusion import Model
+from l2dm.bases.model import Model
 from l2dm.errors import BadInput, DoesNotFit
 from l2dm.export import readme, verify
 from l2dm.files import manifest
 from l2dm.files.manifest import Door
 from l2dm.releases import folder as releases
-from l2dm.steps import load_release
+from l2dm.releases.load import load_release
 
 RECORD = "export.json"
 README = "README.md"
 GATED_FORMAT = "l2dm-gated-1"  # gated_pipeline.FORMAT; a test holds them together
-_SAVED = ("unet", "vae", "text_encoder")
 
 
 def export(release: Path, base: str, out: Path) -> tuple[Path, ...]:
@@ -112,9 +111,10 @@ def _fill(
     _save_embeddings(draft / verify.EMBEDDINGS, load_file(adapter.path(ROWS)))
     match record.kind:
         case "lowrank":
-            _save_lora(draft, release.record.line, weights, int(record.settings["rank"]))
+            line, rank = release.record.line, int(record.settings["rank"])
+            _save_lora(draft, line, weights, rank, model.family.denoiser)
         case "gated":
-            _save_gated(draft, record, weights)
+            _save_gated(draft, record, weights, model.family.pipeline)
         case "spectral":
             _save_merged(draft, model)
         case _:
@@ -128,12 +128,15 @@ def _save_embeddings(folder: Path, rows: Mapping[str, Tensor]) -> None:
         save_file({f"<{name}>": row.float().contiguous()}, folder / f"{name}.safetensors")
 
 
-def _save_lora(folder: Path, line: str, weights: Mapping[str, Tensor], rank: int) -> None:
+def _save_lora(
+    folder: Path, line: str, weights: Mapping[str, Tensor], rank: int, network: str
+) -> None:
     """Write both spellings. Alpha is the rank, and both say so: not every reader assumes it."""
     layers = sorted({name.rpartition(".lora_")[0] for name in weights})
-    config = {"unet.r": rank, "unet.lora_alpha": rank, "unet.target_modules": layers}
+    said = {"r": rank, "lora_alpha": rank, "target_modules": layers}
+    config = {f"{network}.{key}": value for key, value in said.items()}
     save_file(
-        {f"unet.{name}": tensor for name, tensor in weights.items()},
+        {f"{network}.{name}": tensor for name, tensor in weights.items()},
         folder / verify.LORA,
         metadata={"format": "pt", "lora_adapter_metadata": json.dumps(config, sort_keys=True)},
     )
@@ -149,12 +152,19 @@ def _save_kohya(path: Path, weights: Mapping[str, Tensor], rank: int) -> None:
     )
 
 
-def _save_gated(folder: Path, record: doors.Adapter, weights: Mapping[str, Tensor]) -> None:
+def _save_gated(
+    folder: Path, record: doors.Adapter, weights: Mapping[str, Tensor], pipeline: str
+) -> None:
     gate = str(record.settings["gate"])
     concepts = [[concept.name, concept.class_noun] for concept in record.concepts]
     metadata = {"format": GATED_FORMAT, "gate": gate, "concepts": json.dumps(concepts)}
     save_file(dict(weights), folder / "gated.safetensors", metadata=metadata)
     source = files("l2dm.export").joinpath("gated_pipeline.py").read_text(encoding="utf-8")
+    if f"class {verify.gated_name(pipeline)}(" not in source:
+        raise DoesNotFit(
+            f"expected a base whose gated concepts can be exported, found one that diffusers draws "
+            f"with {pipeline}; the export knows no pipeline file for it"
+        )
     manifest.write_text(folder / verify.PIPELINE, source)
     if gate == "prompt":
         (folder / "lora").mkdir()
@@ -165,19 +175,20 @@ def _save_gated(folder: Path, record: doors.Adapter, weights: Mapping[str, Tenso
 
 def _save_merged(folder: Path, model: Model) -> None:
     """The base's folder with the shifted weights in it. Uses the model up."""
-    model.text_encoder.set_input_embeddings(model.embedding.table)  # type: ignore[operator]
-    for name in _SAVED:
-        network = getattr(model, name)
+    model.placeholders.remove()
+    networks = model.networks.named()
+    for name, network in networks.items():
         for module in network.modules():
             if parametrize.is_parametrized(module, "weight"):
                 parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
         network.save_pretrained(folder / name, safe_serialization=True, max_shard_size="100GB")
         _forget_folder(folder / name / "config.json")
-    path = folder / "text_encoder" / "model.safetensors"
-    save_file(text_model_names(load_file(path)), path, metadata={"format": "pt"})
+        if type(network).__name__ == "CLIPTextModel":
+            path = folder / name / "model.safetensors"
+            save_file(text_model_names(load_file(path)), path, metadata={"format": "pt"})
     index = json.loads((model.folder / "model_index.json").read_text(encoding="utf-8"))
     for part, entry in index.items():
-        if isinstance(entry, list) and entry[0] and part not in _SAVED:
+        if isinstance(entry, list) and entry[0] and part not in networks:
             shutil.copytree(model.folder / part, folder / part)
     _write_json(folder / "model_index.json", index)
 
@@ -215,6 +226,7 @@ def _write_texts(
     facts = readme.Facts(
         line=record.line,
         task=record.task,
+        pipeline=model.family.pipeline,
         kind=learned.kind,
         gate=str(learned.settings.get("gate", "")),
         concepts=learned.concepts,

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from l2dm.bases.stable_diffusion import Model
+from l2dm.bases.model import Model
 from l2dm.methods.lesson import Batch, Lesson
 
 

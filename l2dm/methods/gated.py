@@ -11,7 +11,7 @@ from torch import Tensor
 
 from l2dm.bases.attach import ROWS, WEIGHTS, attach_gated
 from l2dm.bases.diffusion import generator_for
-from l2dm.bases.stable_diffusion import Model
+from l2dm.bases.model import Model
 from l2dm.errors import DoesNotFit
 from l2dm.methods.contract import Learned, Trainable
 from l2dm.methods.lesson import Batch, Lesson
@@ -68,7 +68,7 @@ class Gated:
         if self._lesson.parent.record.kind == "gated":
             weights = load_file(self._lesson.parent.path(WEIGHTS))
             rows = load_file(self._lesson.parent.path(ROWS))
-        for name, row in self._model.embedding.state().items():
+        for name, row in self._model.placeholders.state().items():
             rows[name] = row.unsqueeze(0).cpu()
         return Learned(
             kind="gated",

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from l2dm.adapters.contract import holding
 from l2dm.bases.attach import begin_shared, shared_state
-from l2dm.bases.stable_diffusion import Model
+from l2dm.bases.model import Model
 from l2dm.methods.contract import Learned, Trainable
 from l2dm.methods.lesson import Batch, Examples, Lesson, join
 from l2dm.methods.losses import denoise_loss, distill_loss

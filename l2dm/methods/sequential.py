@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from l2dm.bases.attach import begin_shared, shared_state
-from l2dm.bases.stable_diffusion import Model
+from l2dm.bases.model import Model
 from l2dm.methods.contract import Learned, Trainable
 from l2dm.methods.lesson import Batch, Lesson
 from l2dm.methods.losses import denoise_loss

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
+from l2dm.bases.model import Model
 from l2dm.bases.prompts import placeholders_in
-from l2dm.bases.stable_diffusion import Model
 from l2dm.bases.text import Text, concatenate
 
 

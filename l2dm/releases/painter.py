@@ -7,9 +7,9 @@ from pathlib import Path
 from torch import Tensor
 
 from l2dm import doors
+from l2dm.bases.model import Model
 from l2dm.bases.prompts import require_known
 from l2dm.bases.sampling import Progress, Shot, draw
-from l2dm.bases.stable_diffusion import Model
 from l2dm.releases.folder import adapter_of
 from l2dm.spec import SamplingSpec
 from l2dm.steps import load_release

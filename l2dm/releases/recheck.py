@@ -14,8 +14,8 @@ from torch import Tensor
 from l2dm.bases import attach
 from l2dm.bases import folder as base_folder
 from l2dm.bases.encoders import load_encoders
+from l2dm.bases.model import load_base
 from l2dm.bases.sampling import Progress, Shot
-from l2dm.bases.stable_diffusion import load_base
 from l2dm.doors import Check, Concept, Memory, Release, Scores
 from l2dm.errors import BadDoor
 from l2dm.evaluation import sheets

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from l2dm import doors
 from l2dm.bases.diffusion import derive_seed
+from l2dm.bases.model import Model
 from l2dm.bases.prompts import TEMPLATES
 from l2dm.bases.sampling import Progress, Shot, draw_latents
-from l2dm.bases.stable_diffusion import Model
 from l2dm.errors import BadDoor
 from l2dm.files import manifest
 from l2dm.files.images import save_png, stack

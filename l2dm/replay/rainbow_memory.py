@@ -13,8 +13,8 @@ from torch import Tensor
 from l2dm import doors
 from l2dm.bases.diffusion import derive_seed, generator_for
 from l2dm.bases.encoders import Encoders
+from l2dm.bases.model import Model
 from l2dm.bases.sampling import Progress, Shot, draw_latents
-from l2dm.bases.stable_diffusion import Model
 from l2dm.files.shapes import expect_shape
 from l2dm.spec import MemorySpec, SamplingSpec
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from l2dm.bases.stable_diffusion import Model
+from l2dm.bases.model import Model
 from l2dm.errors import DoesNotFit
 from l2dm.methods.contract import Learned, Method, Trainable
 from l2dm.methods.lesson import Lesson, draw_batch

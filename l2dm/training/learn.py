@@ -11,8 +11,8 @@ from torch import Tensor
 from l2dm import doors
 from l2dm import spec as specs
 from l2dm.bases import attach
+from l2dm.bases.model import Model, load_base
 from l2dm.bases.prompts import TEMPLATES
-from l2dm.bases.stable_diffusion import Model, load_base
 from l2dm.context import Context, write_door
 from l2dm.files import manifest
 from l2dm.files.images import stack

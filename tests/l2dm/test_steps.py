@@ -158,7 +158,7 @@ def test_another_base_is_refused_with_both_fingerprints(
 
 
 def test_rows_and_concepts_must_agree(runs: tuple[Run, Run], tiny_base: Path) -> None:
-    from l2dm.bases.stable_diffusion import load_base
+    from l2dm.bases.model import load_base
 
     model = load_base(str(tiny_base))
     with pytest.raises(DoesNotFit, match=r"lists concepts \['rex'\] but holds token rows \[\]"):

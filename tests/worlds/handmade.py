@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from l2dm import doors
 from l2dm.bases import attach
-from l2dm.bases.stable_diffusion import load_base
+from l2dm.bases.model import load_base
 from l2dm.files import manifest
 from l2dm.releases import folder as releases
 

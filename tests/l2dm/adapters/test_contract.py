@@ -9,7 +9,7 @@ import torch
 from l2dm.adapters import gated, lowrank, spectral
 from l2dm.adapters.contract import Adapter, NoAdapter, compare, holding
 from l2dm.bases import attach as attaching
-from l2dm.bases.stable_diffusion import Model, load_base
+from l2dm.bases.model import Model, load_base
 from l2dm.errors import DoesNotFit, NothingAttached
 
 PROMPT = "a photo of a <rex> dog"
@@ -129,7 +129,7 @@ def test_gradients_only_where_promised(model: Model, kind: str) -> None:
     noisy = torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(7))
     model.predict(noisy, torch.tensor([10]), model.read([PROMPT])).square().mean().backward()
     promised = {id(parameter) for parameter in adapter.trainable().values()}
-    networks = (model.unet, model.text_encoder, model.vae)
+    networks = model.networks.named().values()
     moved = [
         parameter
         for network in networks

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from l2dm.bases import attach
+from l2dm.bases.model import Model, load_base
 from l2dm.bases.sampling import Shot, draw
-from l2dm.bases.stable_diffusion import Model, load_base
 from l2dm.spec import SamplingSpec
 
 NOUNS = {"rex": "dog", "tom": "cat", "keys": "cup"}  # "keys" is a method of dictionaries
@@ -82,7 +82,7 @@ def test_gate_rows_are_named_by_tokens(tiny_base: Path) -> None:
     switch = model.adapter._switch  # type: ignore[attr-defined]
     with model.adapter.reading(text.ids):
         opened = switch.rows["rex"][0, :, 0].nonzero().flatten().tolist()
-    placeholder = text.ids[0].tolist().index(model.embedding.ids["rex"])
+    placeholder = text.ids[0].tolist().index(model.placeholders.ids["rex"])
     dog = len(model.token_ids("dog"))
     assert opened == list(range(placeholder, placeholder + 1 + dog))
     assert not switch.rows

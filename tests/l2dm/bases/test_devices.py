@@ -18,7 +18,7 @@ from l2dm import doors, steps
 from l2dm import spec as specs
 from l2dm.bases import devices, sampling
 from l2dm.bases.encoders import load_encoders
-from l2dm.bases.stable_diffusion import load_base
+from l2dm.bases.model import load_base
 from l2dm.export import verify
 from l2dm.export import write as export
 from l2dm.files import manifest

@@ -10,8 +10,8 @@ import torch
 
 from l2dm.bases import folder as base_folder
 from l2dm.bases.encoders import load_encoders
+from l2dm.bases.model import load_base, resolution, vocabulary
 from l2dm.bases.sampling import Shot, draw, draw_latents
-from l2dm.bases.stable_diffusion import load_base, resolution, vocabulary
 from l2dm.errors import BadBase, BadPrompt, DoesNotFit
 from l2dm.spec import SamplingSpec
 
@@ -29,11 +29,11 @@ def test_everything_is_read_from_the_configs(tiny_base: Path) -> None:
     model = load_base(str(tiny_base))
     assert model.latent_shape == (4, 8, 8)
     assert model.resolution == 16 == resolution(str(tiny_base))
-    assert model.scaling == 0.5
+    assert model.networks.scaling == 0.5
     assert (model.steps, model.guidance) == (3, 2.0)
     assert model.noise.prediction == "epsilon"
-    assert len(model.cross_attention_kv()) == 8  # one block down, one in the middle, two up
-    assert not any(parameter.requires_grad for parameter in model.unet.parameters())
+    assert len(model.text_layers()) == 8  # one block down, one in the middle, two up
+    assert not any(parameter.requires_grad for parameter in model.denoiser.parameters())
 
 
 def test_v_prediction_is_read_from_the_scheduler(copy: Path) -> None:
@@ -86,7 +86,7 @@ def test_placeholders_leave_other_prompts_alone(tiny_base: Path) -> None:
     assert torch.equal(model.read(["a photo of a dog"]).states, before)
     reading = model.read(["a photo of a <rex> dog"])
     assert not torch.equal(reading.states, before)
-    assert int((reading.ids == model.embedding.ids["rex"]).sum()) == 1
+    assert int((reading.ids == model.placeholders.ids["rex"]).sum()) == 1
     with torch.no_grad():
         row.zero_()
     assert not torch.equal(model.read(["a photo of a <rex> dog"]).states, reading.states)
@@ -126,7 +126,7 @@ def test_a_base_that_is_missing() -> None:
 
 
 def test_a_folder_without_index(tmp_path: Path) -> None:
-    with pytest.raises(BadBase, match=r"expected model_index\.json of a Stable Diffusion folder"):
+    with pytest.raises(BadBase, match=r"expected model_index\.json of a Stable Diffusion 1/2"):
         load_base(str(tmp_path))
 
 

@@ -365,7 +365,7 @@ def test_a_fresh_row_of_an_empty_line_is_empty(tmp_path):
 @pytest.mark.filterwarnings("ignore:__array__ implementation")
 def test_a_row_of_a_real_model_is_complete_and_repeats(tmp_path, tiny_base):
     from l2dm.bases.encoders import load_encoders
-    from l2dm.bases.stable_diffusion import load_base
+    from l2dm.bases.model import load_base
 
     folder = str(tiny_base)
     subject = Subject(load_base(folder), load_encoders(folder), SPEC)

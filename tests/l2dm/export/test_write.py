@@ -17,16 +17,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from l2dm import doors
+from l2dm.bases.model import Model, load_base
 from l2dm.bases.sampling import Shot, draw
-from l2dm.bases.stable_diffusion import Model, load_base
 from l2dm.errors import BadInput, DoesNotFit
 from l2dm.export import verify
 from l2dm.export import write as export
 from l2dm.files import manifest
 from l2dm.files.images import load_png
 from l2dm.releases import folder as releases
+from l2dm.releases.load import load_release
 from l2dm.spec import SamplingSpec
-from l2dm.steps import load_release
 from tests.worlds.handmade import KINDS, LINE, make_release
 
 SPEC = SamplingSpec(steps=3, guidance=2.0)
@@ -275,7 +275,7 @@ def test_one_concept_as_lora_predicts_what_the_prompt_gate_predicts(
     tiny_base: Path, exported: dict[str, Exported], models: dict[str, Model]
 ) -> None:
     lora = load_file(exported["prompt"].folder / "lora" / "toy.kohya.safetensors")
-    unet = load_base(str(tiny_base)).unet
+    unet = load_base(str(tiny_base)).denoiser
     for name, module in unet.named_modules():
         stem = f"lora_unet_{name.replace('.', '_')}"
         if f"{stem}.alpha" in lora:

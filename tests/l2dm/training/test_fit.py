@@ -10,7 +10,7 @@ from torch import Tensor
 
 from l2dm import doors
 from l2dm.bases.diffusion import NoiseSchedule
-from l2dm.bases.stable_diffusion import Model, load_base
+from l2dm.bases.model import Model, load_base
 from l2dm.errors import DoesNotFit
 from l2dm.files import manifest
 from l2dm.methods.contract import Learned, Method, Trainable

@@ -159,7 +159,7 @@ def test_a_step_that_loads_nothing_fetches_nothing(home: Home, fetched: list[str
 
 def test_a_wrong_base_is_refused_before_a_step_is_started(moto_bucket: Bucket, line: Home) -> None:
     target = Target(line.folder, "pets", f"s3://{moto_bucket.name}/nowhere", TINY)
-    with pytest.raises(BadBase, match="name the prefix that holds unet/, vae/ and text_encoder/"):
+    with pytest.raises(BadBase, match="name the prefix that holds unet/, vae/, text_encoder/"):
         list(learn_waiting(target, lambda concept: pytest.fail("started")))
     assert Records(line.store, "pets").concept("rex") is None
 

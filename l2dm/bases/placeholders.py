@@ -1,0 +1,122 @@
+"""The words `<name>` that a line has learned: a token for each tokenizer and one embedding row."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from l2dm.bases.family import Reader
+from l2dm.errors import DoesNotFit
+
+
+class PlaceholderEmbedding(nn.Module):
+    """A frozen embedding table plus one row per placeholder, outside the table.
+
+    The table is never resized or written, so ordinary prompts stay bit-identical, and the gradient
+    of one concept's row cannot touch another's. first: where this table's part of a row begins.
+    """
+
+    def __init__(self, table: nn.Embedding, first: int = 0) -> None:
+        super().__init__()
+        self.table = table
+        self.first = first
+        # Plain dictionaries: a ParameterDict mistakes a concept called "keys" for its own method.
+        self.rows: dict[str, nn.Parameter] = {}
+        self.ids: dict[str, int] = {}
+
+    @property
+    def weight(self) -> Tensor:
+        """The frozen table, for code that asks an embedding for its weight."""
+        return self.table.weight
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width of this table's part of a row."""
+        return self.table.embedding_dim
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids: (B, L). Returns (B, L, D)."""
+        known = ids.clone()
+        for token in self.ids.values():
+            known[ids == token] = 0
+        embedded: Tensor = self.table(known)
+        for name, token in self.ids.items():
+            here = (ids == token).unsqueeze(-1)
+            if here.any():
+                row = self.rows[name].narrow(0, self.first, self.embedding_dim)
+                embedded = torch.where(here, row.to(embedded.dtype), embedded)
+        return embedded
+
+
+class Placeholders:
+    """Every placeholder of a model, read by all of its text encoders.
+
+    A row is as wide as the tables of all text encoders together, in their order: (D,).
+    """
+
+    def __init__(self, readers: Sequence[Reader]) -> None:
+        """Put a PlaceholderEmbedding in the place of each text encoder's table."""
+        self._readers = tuple(readers)
+        self._embeddings: list[PlaceholderEmbedding] = []
+        self._rows: dict[str, nn.Parameter] = {}
+        for reader in self._readers:
+            embedding = PlaceholderEmbedding(reader.network.get_input_embeddings(), self.width)
+            reader.network.set_input_embeddings(embedding)
+            self._embeddings.append(embedding)
+
+    @property
+    def width(self) -> int:
+        """Width of a row, D."""
+        return sum(embedding.embedding_dim for embedding in self._embeddings)
+
+    @property
+    def ids(self) -> Mapping[str, int]:
+        """Each concept's token id in `Text.ids`."""
+        return self._embeddings[0].ids
+
+    def add(self, name: str, row: Tensor) -> nn.Parameter:
+        """Teach the tokenizers `<name>` and give it the embedding row, (D,). Returns the row."""
+        word = f"<{name}>"
+        if any(word in reader.tokenizer.get_vocab() for reader in self._readers):
+            raise DoesNotFit(
+                f"{word} is a word of this base's tokenizer already; choose another concept name"
+            )
+        if row.shape != (self.width,):
+            raise DoesNotFit(
+                f"row of {word} has shape {tuple(row.shape)}, this text encoder reads "
+                f"({self.width},); the adapter belongs to another base"
+            )
+        row = row.detach().clone().to(self._embeddings[0].weight.device, torch.float32)
+        self._rows[name] = nn.Parameter(row, requires_grad=False)
+        for reader, embedding in zip(self._readers, self._embeddings, strict=True):
+            reader.tokenizer.add_tokens(word)
+            embedding.ids[name] = reader.tokenizer.convert_tokens_to_ids(word)
+            embedding.rows[name] = self._rows[name]
+        return self._rows[name]
+
+    def noun_row(self, noun: str) -> Tensor:
+        """Where a placeholder starts: the mean embedding row of the class noun's tokens, (D,)."""
+        parts = [
+            embedding.table.weight[_token_ids(reader.tokenizer, noun)].mean(0)
+            for reader, embedding in zip(self._readers, self._embeddings, strict=True)
+        ]
+        return torch.cat(parts).detach().float()
+
+    def token_ids(self, words: str) -> list[int]:
+        """Token ids of some words as `Text.ids` holds them, without begin and end."""
+        return _token_ids(self._readers[0].tokenizer, words)
+
+    def state(self) -> Mapping[str, Tensor]:
+        """Every concept's row, (D,)."""
+        return {name: row.detach().clone() for name, row in self._rows.items()}
+
+    def remove(self) -> None:
+        """Give the text encoders their own tables back."""
+        for reader, embedding in zip(self._readers, self._embeddings, strict=True):
+            reader.network.set_input_embeddings(embedding.table)
+
+
+def _token_ids(tokenizer: Any, words: str) -> list[int]:
+    ids: list[int] = tokenizer(words, add_special_tokens=False).input_ids
+    return ids
