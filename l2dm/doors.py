@@ -45,7 +45,7 @@ class PictureFile:
 
 @dataclass(frozen=True)
 class Upload:
-    """`concept.json`, written last: its presence commits the upload."""
+    """`concept.json`. It is written last: while it is missing there is no upload."""
 
     line: str
     concept: Concept
@@ -121,7 +121,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Call:
-    """Pictures that were drawn in one call of the sampler; `bare`: by the base, no adapter."""
+    """Pictures that one call of the sampler drew. `bare`: by the base alone, without adapter."""
 
     bare: bool
     prompts: tuple[str, ...]
@@ -212,7 +212,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Gate's answer. `reasons` are sentences with their numbers, for both answers."""
+    """The gate's answer. `reasons`: one sentence a question, with its numbers, passed or not."""
 
     open: bool
     reasons: tuple[str, ...]
@@ -238,13 +238,13 @@ class Release:
 
 @dataclass(frozen=True)
 class ConceptHealth:
-    """One concept of a release that was examined again. Scores are mean identity similarities.
+    """One concept of a release that was checked. Scores are mean identity similarities.
 
     `released`: at its release; `again`: the same prompts and seeds now; `fresh`: other seeds.
-    `moved`: largest difference of one picture between the first two; `drop`: the mean one, of
-    `pairs` pictures. `p`: probability of so large a drop by chance, corrected for many concepts; 0
-    where chance has no say, in the same environment; 1 where nothing moved. `needed`: pictures that
-    would decide; 0 where these do, or where no number would.
+    `moved`: largest difference of one picture between the first two. `drop`: the mean difference
+    over its `pairs` pictures. `p`: probability that chance alone makes so large a drop, corrected
+    for many concepts; 1 where nothing moved, 0 for a drop in the same environment, where chance
+    plays no part. `needed`: how many pictures would decide; 0 if these do, or if no number would.
     """
 
     concept: str
@@ -262,12 +262,13 @@ class ConceptHealth:
 
 @dataclass(frozen=True)
 class Check:
-    """A release examined again: does it still draw what it drew?
+    """What a check of a release found: does it still draw what it drew?
 
-    `health`: healthy, regressed or inconclusive. `cause` of what is not healthy: "model" (the same
-    environment, another picture), "environment" (the bare base moved, too), "base" (other base
-    files), "release" (its own files were changed); "" otherwise. `control`: largest difference of
-    one picture of the bare base on the release's seeds, by any cosine. `row` is the release's own.
+    `health`: healthy, regressed or inconclusive. `cause`, "" if healthy: "model" (the bare base
+    draws as before, the release does not), "environment" (the bare base moved, too), "base" (the
+    base's files are others), "release" (the release's files are). `control`: how far the bare base
+    moved, the largest difference in any cosine of one picture on the release's seeds. `row`: the
+    release's own row.
     Payload: `values.json` (one `Measurement` per picture, rows `again` and `fresh`),
     `sheets/<concept>.png` (fresh pictures); none where nothing could be drawn.
     """
