@@ -8,16 +8,16 @@ L2dmError
 │   ├── BadPrompt         an unknown <concept>, or too long to read
 │   ├── BadBase           base model missing, of another architecture, or pickled
 │   ├── UnknownLine       a line, version or alias that does not exist
-│   └── BadStore          an object store: no answer, no conditional writes, or
-│       └── ClosedStore     missing or closed to us: asking again does not help
+│   └── BadStore          an object store that does not answer or cannot write on condition
+│       └── ClosedStore     one that is missing or closed to us: asking again does not help
 ├── BadDoor             a folder between steps is missing, torn, changed or of another kind
 ├── DoesNotFit          adapter and base disagree: names, shapes, dtypes, fingerprint, not finite
-├── NothingAttached     a pattern matched no module
-├── NothingLearned      a gradient that is zero or not finite in a training's first steps
+├── NothingAttached     a pattern that should match modules matched none
+├── NothingLearned      a trainable tensor that no gradient reaches, or one that is not finite
 ├── WrongShape          a tensor with other axes than the function is written for
 ├── StaleParent         the champion moved since this task was begun
 ├── LineBusy            another learner holds this line
-├── LostLease           another run took this line over, or this one was not heard of in time
+├── LostLease           this run's lease expired, or another run took the line over
 ├── TrackingFailed      MLflow does not answer, or refused
 ├── ObjectError         something about one object of an object store
 │   ├── BadKey            a key that leads out of the store, or that cannot be one
@@ -111,7 +111,7 @@ class LineBusy(L2dmError):
 
 
 class LostLease(L2dmError):
-    """Another run took this line over, or this one was not heard of in time."""
+    """This run's lease expired, or another run took the line over."""
 
 
 class PlatformError(L2dmError):
