@@ -196,14 +196,12 @@ class Step:
         return Uploads(self.home.store, self.subject.line)
 
     def fetch(self) -> Path:
-        """The upload's folder on this machine; of a bucket a copy, which goes when the step ends.
+        """A copy of the upload on this machine, which goes when the step ends.
 
         Raises BadUpload when it holds too much.
         """
         line, concept = self.subject.line, self.subject.concept
         self.looked = self.uploads.commitment(concept)
-        if not self.home.bucket:
-            return self.home.upload(line, concept)
         work = self.home.work(line, concept)
         work.mkdir(parents=True, exist_ok=True)
         # a folder of this step's own: another run of this upload may be there yet

@@ -15,7 +15,10 @@ class World:
     """A state folder with its registry, its runs and a clock that the test moves."""
 
     def __init__(
-        self, folder: Path, policy: DispatchPolicy = DispatchPolicy(), place: str = ""
+        self,
+        folder: Path,
+        policy: DispatchPolicy = DispatchPolicy(),  # noqa: B008
+        place: str = "",
     ) -> None:
         (folder / "release").mkdir(parents=True)
         self.home = Home.at(place or folder / "home")
