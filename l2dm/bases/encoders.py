@@ -90,7 +90,7 @@ class Encoders:
     def distractors(self, count: int, pictures: Tensor | None = None) -> Tensor:
         """Identity features of things that are none of the line's concepts, (m <= count, d').
 
-        The base's own list where it ships one, else of the given pictures (class pictures).
+        The base's own list where it ships one, else of class pictures, (B, 3, H, W) uint8.
         """
         if self.foreign is not None:
             return self.foreign[:count]

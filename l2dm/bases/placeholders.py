@@ -27,7 +27,7 @@ class PlaceholderEmbedding(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The frozen table, for code that asks an embedding for its weight."""
+        """The frozen table, (V, D), for code that asks an embedding for its weight."""
         return self.table.weight
 
     @property

@@ -68,19 +68,19 @@ class StableDiffusion:
         return self.read([""])
 
     def predict(self, noisy: "Tensor", timesteps: "Tensor", text: Text) -> "Tensor":
-        """The UNet's output."""
+        """The UNet's output, (B, C, h, w) like noisy. timesteps: (B,) or one for all."""
         output: Tensor = self.unet(
             noisy, timesteps, encoder_hidden_states=text.states, return_dict=False
         )[0]
         return output
 
     def encode(self, pictures: "Tensor") -> "Tensor":
-        """The posterior's mean, scaled."""
+        """The posterior's mean, scaled, (B, C, h, w). pictures: (B, 3, H, W) in [-1, 1]."""
         latents: Tensor = self.vae.encode(pictures).latent_dist.mean * self.scaling
         return latents
 
     def decode(self, latents: "Tensor") -> "Tensor":
-        """The autoencoder's pictures."""
+        """The autoencoder's pictures, (B, 3, H, W). latents: (B, C, h, w), scaled."""
         pictures: Tensor = self.vae.decode(latents / self.scaling, return_dict=False)[0]
         return pictures
 

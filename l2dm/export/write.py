@@ -74,8 +74,8 @@ def export(release: Path, base: str, out: Path) -> tuple[Path, ...]:
 def kohya(weights: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:
     """LoRA weights in the spelling of kohya's trainer, which ComfyUI and A1111 read.
 
-    `<layer>.lora_A.weight` becomes `lora_unet_<layer with _ for .>.lora_down.weight`, lora_B
-    becomes lora_up, and every layer says its alpha.
+    `<layer>.lora_A.weight`, (r, d_in), becomes `lora_unet_<layer with _ for .>.lora_down.weight`,
+    lora_B, (d_out, r), becomes lora_up, and every layer says its alpha, ().
     """
     renamed: dict[str, Tensor] = {}
     for name, tensor in weights.items():
@@ -87,12 +87,19 @@ def kohya(weights: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:
 
 
 def text_model_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A text encoder's weights with the prefix that transformers 5.6 dropped and others ask for."""
+    """A text encoder's weights with the prefix that transformers 5.6 dropped and others ask for.
+
+    Shapes stay.
+    """
     return {f"text_model.{name.removeprefix('text_model.')}": t for name, t in weights.items()}
 
 
 def as_lora(weights: Mapping[str, Tensor], concept: str) -> dict[str, Tensor]:
-    """One concept's gated paths as LoRA weights in float32: A = down^T, B = up^T."""
+    """One concept's gated paths as LoRA weights in float32: A = down^T, B = up^T.
+
+    weights: `<concept>/<layer>.down`, (d_in, r), and `.up`, (r, d_out). Returns lora_A, (r, d_in),
+    and lora_B, (d_out, r), by layer.
+    """
     found: dict[str, Tensor] = {}
     for name, tensor in weights.items():
         owner, _, path = name.partition("/")

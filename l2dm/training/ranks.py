@@ -37,7 +37,7 @@ class Team(Protocol):
         """The part of a batch that this process works on, where its model is."""
 
     def weigh(self, terms: Mapping[str, Tensor]) -> Weighed:
-        """Terms of the share, one value per sample, as parts of the means over the whole batch."""
+        """Terms of the share, (B,) each, as parts of the means over the whole batch."""
 
     def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Give everybody the sum of all gradients, which is that of the whole batch."""
@@ -59,7 +59,7 @@ class Alone:
         return batch.to(self.device)
 
     def weigh(self, terms: Mapping[str, Tensor]) -> Weighed:
-        """The mean of every term, and their sum."""
+        """The mean of every term, (B,) each, and their sum."""
         means = {name: values.float().mean() for name, values in terms.items()}
         return Weighed(torch.stack(list(means.values())).sum(), means)
 
@@ -90,7 +90,7 @@ class Rank:
         return Batch(*parts).to(self.device)
 
     def weigh(self, terms: Mapping[str, Tensor]) -> Weighed:
-        """See Team. A term is divided by how many samples it has on all ranks, not on this one.
+        """See Team. A term, (B,), is divided by its samples on all ranks, not on this one.
 
         A group smaller than the team leaves some ranks without its terms; rank 0 has them all.
         """

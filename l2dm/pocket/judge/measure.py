@@ -26,7 +26,7 @@ def article(word: str) -> str:
 
 
 def vae_error(vae: AutoencoderKL, pictures: Tensor) -> float:
-    """Mean absolute error of reconstruction, of 255; pictures in [-1, 1]."""
+    """Mean absolute error of reconstruction, of 255. pictures: (N, 3, H, W) in [-1, 1]."""
     errors = []
     with torch.no_grad():
         for part in torch.split(pictures, 100):

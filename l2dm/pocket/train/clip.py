@@ -55,7 +55,10 @@ class Tutored(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(WIDTH, size) for size in HEAD_SIZES)
 
     def label_loss(self, embedding: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy of the five labels; a thing that is not there has no colour."""
+        """Mean cross-entropy of the labels; a thing that is not there has no colour.
+
+        embedding: (B, D). labels: (B, 5). Returns ().
+        """
         losses = []
         for i, head in enumerate(self.heads):
             target = labels[:, i].long()
