@@ -17,6 +17,7 @@ PACKAGES := l2dm components pipelines
 
 demo: $(READY)
 	$(BIN)/l2dm demo --home $(DEMO_HOME)
+	@echo 'from here on the program is $(BIN)/l2dm; $(BIN)/l2dm --help lists its commands'
 
 # Side by side on one thread each: on two cores that is faster than one after the other on two.
 SUITE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
