@@ -23,9 +23,10 @@ from l2dm import spec as specs
 from l2dm.bases import folder as base_folder
 from l2dm.errors import BadDoor
 from l2dm.files import manifest
+from l2dm.files.concept_json import FILE
 from l2dm.pocket.world.scenes import TEST_SEEDS, Identity, identity, photos
 from l2dm.releases import folder as releases
-from l2dm.uploads import check as uploads
+from l2dm.uploads.folder import write_upload
 
 log = logging.getLogger("bench")
 
@@ -151,12 +152,12 @@ def _task(home: Path, parent: Path, upload: Path, context: steps.Context, cache:
 
 def _upload(inbox: Path, context: steps.Context, who: Identity, concept: doors.Concept) -> Path:
     folder = inbox / context.line / concept.name
-    if not (folder / uploads.FILE).is_file():
+    if not (folder / FILE).is_file():
         source = inbox.parent / "pictures" / concept.name
         source.mkdir(parents=True, exist_ok=True)
         for index, picture in enumerate(photos(who, PICTURES, seed=1)):
             picture.save(source / f"{index}.png")
-        uploads.submit(source, inbox, context.line, concept, context.spec.intake, {})
+        write_upload(folder, source, context.line, concept, context.spec.intake, {})
     return folder
 
 

@@ -1,10 +1,10 @@
-"""The six steps. Each is a plain function: folders in, a folder out, no network, no environment.
+"""The six steps. Each is a plain function: folders in, a folder out. None needs a network.
 
     intake ─┬─► generate_prior ─┐
             └─► score_memory ───┴─► train ─► evaluate ─► promote
 
-On a long line the drawing of `score_memory` and `evaluate` can be shared out among others of their
-kind, `draw_memory` and `draw_evaluation`.
+On a long line `draw_memory` and `draw_evaluation` draw for `score_memory` and `evaluate`, several
+at once and a shard each.
 
 Same inputs and same seed give the same bytes on one machine. `parent` is always a release; the
 first task of a line starts from the empty one, so no step asks whether it is the first.
@@ -14,33 +14,33 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file, save_file
-
 from l2dm import doors
 from l2dm import spec as specs
 from l2dm.bases import attach, devices, sampling
 from l2dm.bases import folder as base_folder
 from l2dm.bases.encoders import load_encoders
-from l2dm.bases.model import Model, load_base, resolution, vocabulary
+from l2dm.bases.model import load_base, resolution, vocabulary
 from l2dm.bases.prompts import TEMPLATES
 from l2dm.bases.sampling import Progress
 from l2dm.context import Context, write_door
 from l2dm.errors import BadUpload
 from l2dm.evaluation import matrix, shards
+from l2dm.evaluation.measure import Drawer, Subject, counted, planned
 from l2dm.evaluation.shards import Shard
-from l2dm.files import manifest
-from l2dm.files.images import save_png
+from l2dm.files import manifest, payloads
 from l2dm.files.manifest import Door
+from l2dm.files.payloads import Features
 from l2dm.metrics import gate
 from l2dm.releases import folder as releases
 from l2dm.releases import recheck
+from l2dm.releases.load import load_release
 from l2dm.replay import class_pictures, rainbow_memory
 from l2dm.training import launch
 from l2dm.training.fit import OnStep
-from l2dm.training.learn import Sources, learn, method_of, pictures_of
+from l2dm.training.learn import Sources, learn, method_of
 from l2dm.training.ranks import Alone
-from l2dm.uploads import check as uploads
+from l2dm.uploads.check import task_pictures
+from l2dm.uploads.folder import read_upload
 
 
 def empty_release(out: Path, line: str, base: str) -> Door[doors.Release]:
@@ -52,19 +52,18 @@ def intake(upload: Path, parent: Path, out: Path, context: Context) -> Door[door
     """Turn an upload into a task, or refuse it with every reason at once. Raises BadUpload."""
     release = manifest.read(parent, doors.Release)
     adapter = releases.adapter_of(parent).record
-    found = uploads.read_upload(upload)
+    found = read_upload(upload)
     taken = {old.name: "the line has learned it already" for old in adapter.concepts}
     limits = context.spec.intake
     words = vocabulary(context.base)
-    if problems := uploads.check(upload, found.line, found.concept, limits, taken, words):
-        raise BadUpload(problems)
+    side = resolution(context.base)
+    pictures = task_pictures(upload, found, side, limits, taken, words)
     if found.line != context.line:
         raise BadUpload(
             f"upload {upload.name!r}: expected one for line {context.line!r}, its concept.json "
             f"says {found.line!r}; submit it again with --line {context.line}"
         )
-    pictures = uploads.task_pictures(upload, found, resolution(context.base), limits)
-    names = tuple(f"pictures/{index:02d}.png" for index in range(len(pictures)))
+    names = payloads.picture_names(len(pictures))
     record = doors.Task(
         id=context.task_id,
         line=context.line,
@@ -76,12 +75,7 @@ def intake(upload: Path, parent: Path, out: Path, context: Context) -> Door[door
         base=adapter.base,
         seed=context.seed,
     )
-
-    def fill(draft: Path) -> None:
-        (draft / "pictures").mkdir()
-        for name, picture in zip(names, pictures, strict=True):
-            save_png(picture, draft / name)
-
+    fill = partial(payloads.write_pictures, pictures=pictures)
     return write_door(out, record, fill, context, {"parent": release.digest})
 
 
@@ -118,8 +112,8 @@ def generate_prior(
         captions={noun: class_pictures.captions(noun, spec.prior.count) for noun in nouns},
         seeds=class_pictures.seeds(spec.seed, spec.prior.count),
     )
-    inputs = {"task": lesson.digest}
-    return write_door(out, record, lambda draft: class_pictures.save(draft, drawn), context, inputs)
+    fill = partial(payloads.write_class_pictures, drawn=drawn)
+    return write_door(out, record, fill, context, {"task": lesson.digest})
 
 
 def score_memory(
@@ -140,7 +134,7 @@ def score_memory(
     lesson = manifest.read(task, doors.Task)
     old = releases.memory_of(parent)
     inputs = {"task": lesson.digest, "memory": old.digest}
-    features = load_file(old.path(releases.LONG_TERM))
+    features = payloads.read_long_term(old)
     model = load_release(parent, context.base)
     encoders = load_encoders(context.base)
     spec = context.spec
@@ -151,21 +145,20 @@ def score_memory(
         model,
         encoders,
         _replayed(old.record, spec),
-        {one.concept.name: features[f"{one.concept.name}/image"] for one in old.record.long_term},
+        {name: one.image for name, one in features.items()},
         spec.memory,
         spec.sampling,
         seed=lesson.record.seed,
         draw=draw,
     )
-    pictures, name = pictures_of(lesson), lesson.record.concept.name
-    features[f"{name}/image"] = encoders.image(pictures)
-    features[f"{name}/identity"] = encoders.identity(pictures)
-    new = doors.Remembered(lesson.record.concept, lesson.record.prompts)
+    pictures, concept = payloads.read_pictures(lesson), lesson.record.concept
+    features[concept.name] = Features(encoders.image(pictures), encoders.identity(pictures))
+    new = doors.Remembered(concept, lesson.record.prompts)
     record = doors.Memory(model.fingerprint, (*old.record.long_term, new), short.entries)
 
     def fill(draft: Path) -> None:
-        save_file(features, draft / releases.LONG_TERM)
-        save_file({"latents": short.latents.contiguous()}, draft / releases.SHORT_TERM)
+        payloads.write_long_term(draft, features)
+        payloads.write_short_term(draft, short.latents)
 
     return write_door(out, record, fill, context, inputs)
 
@@ -243,15 +236,14 @@ def evaluate(  # noqa: PLR0913 - one parameter for each door
     }
     model = load_base(context.base)
     attach.attach_door(model, learned)
-    cost = matrix.planned(context.spec, len(learned.record.concepts), len(classes.record.nouns))
-    draw = matrix.counted(cost, on_progress)
+    cost = planned(context.spec, len(learned.record.concepts), len(classes.record.nouns))
+    draw = counted(cost, on_progress)
     if drawn:
         draw = shards.gather(drawn, "evaluate", inputs, specs.recorded(context.spec)).pictures
-    subject = matrix.Subject(model, load_encoders(context.base), context.spec, draw)
+    subject = Subject(model, load_encoders(context.base), context.spec, draw)
     found = matrix.new_row(subject, task=lesson, parent=before, prior=classes, memory=bank)
-    return write_door(
-        out, found.record, lambda draft: matrix.save(found, before, draft), context, inputs
-    )
+    fill = partial(matrix.save, found, before)
+    return write_door(out, found.record, fill, context, inputs)
 
 
 def draw_evaluation(
@@ -270,7 +262,7 @@ def draw_evaluation(
     model = load_base(context.base)
     attach.attach_door(model, learned)
     kept = shards.Recorder()
-    drawer = matrix.Drawer(model, context.spec, kept.pictures(sampling.draw))
+    drawer = Drawer(model, context.spec, kept.pictures(sampling.draw))
     parts = matrix.drawings(drawer, task=lesson, parent=before, prior=classes)
     for draw in Shard.named(shard).mine(parts):
         draw()
@@ -300,8 +292,8 @@ def promote(
     parts = releases.Parts(
         manifest.read(adapter, doors.Adapter), manifest.read(memory_, doors.Memory), rows
     )
-    values = matrix.read_values(rows)  # a smaller budget per concept is no forgetting
-    verdict = gate.judge(rows.record, lesson.concept, context.spec.gate, values)
+    measured = payloads.read_measurements(rows)  # a smaller budget per concept is no forgetting
+    verdict = gate.judge(rows.record, lesson.concept, context.spec.gate, measured)
     return releases.write(
         out,
         parts,
@@ -313,33 +305,22 @@ def promote(
     )
 
 
-def load_release(release: Path, base: str, *, device: torch.device | None = None) -> Model:
-    """The model that a release describes, ready to draw. Raises BadDoor, DoesNotFit.
-
-    device: as for `load_base`.
-    """
-    manifest.read(release, doors.Release)
-    model = load_base(base, device=device)
-    attach.attach_door(model, releases.adapter_of(release))
-    return model
-
-
 def check_champion(
     release: Path, context: Context, *, seed: int, on_progress: Progress | None = None
 ) -> matrix.FreshRow:
     """A release evaluated again on everything it knows, with other seeds than at its release."""
     model = load_release(release, context.base)
     known = releases.adapter_of(release).record.concepts
-    draw = matrix.counted(matrix.planned(context.spec, len(known), 0), on_progress)
-    subject = matrix.Subject(model, load_encoders(context.base), context.spec, draw)
+    draw = counted(planned(context.spec, len(known), 0), on_progress)
+    subject = Subject(model, load_encoders(context.base), context.spec, draw)
     return matrix.fresh_row(subject, memory=releases.memory_of(release), seed=seed)
 
 
-def examine(
+def check(
     release: Path, out: Path, context: Context, *, seed: int, on_progress: Progress | None = None
 ) -> Door[doors.Check]:
     """Does a release still draw what it drew? Its own seeds, and others from `seed` on."""
-    found, inputs = recheck.examine_again(
+    found, inputs = recheck.check_release(
         release, context.base, context.spec, seed, on_progress=on_progress
     )
     spec = specs.to_dict(context.spec)
@@ -350,7 +331,7 @@ def examine(
 
 def _replayed(bank: doors.Memory, spec: specs.Spec) -> tuple[doors.Remembered, ...]:
     """The concepts whose pictures the method wants to see again."""
-    return bank.long_term if method_of(spec.train).replays else ()
+    return bank.long_term if method_of(spec).replays else ()
 
 
 def _wordings(phrase: str, count: int) -> tuple[str, ...]:
@@ -359,15 +340,14 @@ def _wordings(phrase: str, count: int) -> tuple[str, ...]:
 
 __all__ = [
     "Context",
+    "check",
     "check_champion",
     "draw_evaluation",
     "draw_memory",
     "empty_release",
     "evaluate",
-    "examine",
     "generate_prior",
     "intake",
-    "load_release",
     "promote",
     "score_memory",
     "train",

@@ -13,12 +13,10 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from l2dm.errors import BadDoor, DoesNotFit, WrongShape
-from l2dm.uploads.pictures import open_picture
 
 __all__ = [
     "fit",
     "load_png",
-    "open_picture",
     "png_bytes",
     "save_png",
     "sheet",
@@ -72,14 +70,14 @@ def stack(paths: Sequence[Path]) -> Tensor:
 
 
 def to_unit(pictures: Tensor) -> Tensor:
-    """uint8 0..255 to float32 in [-1, 1]; any shape."""
+    """uint8 0..255 to float32 in [-1, 1]; any shape, (...), which stays."""
     if pictures.dtype != torch.uint8:
         raise WrongShape(f"expected uint8 pictures, found {pictures.dtype}; call to_bytes first")
     return pictures.float() / 127.5 - 1.0
 
 
 def to_bytes(unit: Tensor) -> Tensor:
-    """Floats, [-1, 1] and clamped beyond, to uint8 by rounding; any shape. Inverse of `to_unit`.
+    """Floats, (...), in [-1, 1] and clamped beyond, to uint8 by rounding. Inverse of `to_unit`.
 
     Raises DoesNotFit when a value is not finite, because it would turn into an arbitrary colour.
     """

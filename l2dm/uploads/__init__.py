@@ -1,4 +1,4 @@
-"""From a user's pictures to an upload in an inbox, and from an upload to pictures that fit.
+"""From a user's pictures to an upload in a folder, and from an upload to pictures that fit.
 
-It never learns or draws anything.
+It never learns or draws anything, and it never commits an upload to a line.
 """

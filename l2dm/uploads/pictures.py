@@ -7,7 +7,7 @@ was found small enough. Every refusal is a sentence: expected, found, where, wha
 import struct
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,30 +57,24 @@ class Look:
     contrast: float
 
 
-def open_picture(path: Path, spec: IntakeSpec) -> Image.Image:
-    """The picture as upright 8-bit RGB: EXIF rotation applied, alpha composited on white.
+def look(path: Path, spec: IntakeSpec, see: Callable[[Image.Image], object] | None = None) -> Look:
+    """Check a picture, decoding all of it once, and say how it looks. Raises BadUpload.
 
-    Grey, palette, CMYK and 16-bit pictures are converted. Raises BadUpload with one sentence.
+    see: is given the picture as upright 8-bit RGB: EXIF rotation applied, alpha composited on
+    white; grey, palette, CMYK and 16-bit pictures converted.
     """
     with warnings.catch_warnings():
         # Pillow warns about what is checked here (size) or does not matter (odd EXIF entries).
         warnings.simplefilter("ignore")
         try:
-            return _upright_rgb(_decoded(path, spec), path.name)
-        except _DAMAGE as error:
-            raise _damaged(path, error) from error
-
-
-def look(path: Path, spec: IntakeSpec) -> Look:
-    """Check a picture, decoding all of it, and say how it looks. Raises BadUpload."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
             picture = _decoded(path, spec)
             kind = "JPEG" if picture.format == "MPO" else str(picture.format)
             small = _upright_rgb(_reduced(picture) if kind == "JPEG" else picture, path.name)
+            whole = _upright_rgb(picture, path.name) if see and kind == "JPEG" else small
         except _DAMAGE as error:
             raise _damaged(path, error) from error
+    if see:
+        see(whole)
     return Look(kind, _gradients(small), *_colours(small))
 
 

@@ -29,7 +29,7 @@ from l2dm.doors import Concept
 from l2dm.errors import BadPrompt, L2dmError, LostLease, StaleParent
 from l2dm.files import manifest
 from l2dm.spec import Spec, override, to_json
-from l2dm.uploads import check as uploads
+from l2dm.uploads.folder import write_upload
 from pipelines.commands.checks.check import check_now
 from pipelines.commands.dispatch import Service, serve
 from pipelines.commands.lines.status import last_checks
@@ -63,7 +63,7 @@ def upload(home: Home, name: str, noun: str, scratch: Path) -> Path:
         small = Image.frombytes("RGB", (8, 8), rng.randbytes(192))
         small.resize((32, 32), Image.Resampling.NEAREST).save(folder / f"{number}.png")
     spec = override(Spec(), TINY).intake
-    uploads.submit(folder, home.inbox, "pets", Concept(name, noun), spec, {})
+    write_upload(home.upload("pets", name), folder, "pets", Concept(name, noun), spec, {})
     return home.upload("pets", name)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from l2dm.spec import IntakeSpec
-from l2dm.uploads.pictures import open_picture
+from l2dm.uploads.pictures import look
 
 SPEC = IntakeSpec()
 
@@ -29,6 +29,14 @@ def scene(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
 def saved(picture: Image.Image, path: Path, **options) -> Path:
     picture.save(path, **options)
     return path
+
+
+def open_picture(path: Path, spec: IntakeSpec) -> Image.Image:
+    """What checking shows of a picture: upright 8-bit RGB."""
+    seen: list[Image.Image] = []
+    look(path, spec, seen.append)
+    (picture,) = seen
+    return picture
 
 
 def opened(picture: Image.Image, path: Path, **options) -> np.ndarray:

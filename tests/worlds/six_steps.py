@@ -7,7 +7,7 @@ from PIL import Image
 
 from l2dm import doors, steps
 from l2dm import spec as specs
-from l2dm.uploads import check as uploads
+from l2dm.uploads.folder import write_upload
 
 SPEC = specs.parse(
     {
@@ -29,8 +29,9 @@ def upload(root: Path, concept: doors.Concept, seed: int, line: str = "pets") ->
         Image.fromarray(pixels).resize((40, 48), Image.Resampling.NEAREST).save(
             folder / f"{index}.png"
         )
-    uploads.submit(folder, root / "inbox", line, concept, SPEC.intake, {})
-    return root / "inbox" / line / concept.name
+    uploaded = root / "inbox" / line / concept.name
+    write_upload(uploaded, folder, line, concept, SPEC.intake, {})
+    return uploaded
 
 
 class Run:

@@ -96,7 +96,7 @@ def second_task(root: Path, base: str, settings: Sequence[str]) -> dict[str, Pat
 
 def upload(root: Path, inbox: Path, concept: "doors.Concept", spec: "specs.Spec") -> Path:
     """An upload of three pictures, drawn into a folder below `root`."""
-    from l2dm.uploads import check as uploads
+    from l2dm.uploads.folder import write_upload
 
     folder = root / "pictures" / concept.name
     folder.mkdir(parents=True)
@@ -104,8 +104,9 @@ def upload(root: Path, inbox: Path, concept: "doors.Concept", spec: "specs.Spec"
         noise = random.Random(f"{concept.name} {index}").randbytes(192)
         small = Image.frombytes("RGB", (8, 8), noise)
         small.resize((32, 32), Image.Resampling.NEAREST).save(folder / f"{index}.png")
-    uploads.submit(folder, inbox, "pets", concept, spec.intake, {})
-    return inbox / "pets" / concept.name
+    uploaded = inbox / "pets" / concept.name
+    write_upload(uploaded, folder, "pets", concept, spec.intake, {})
+    return uploaded
 
 
 def _tokenizer(folder: Path):  # type: ignore[no-untyped-def]

@@ -6,7 +6,7 @@ from PIL import Image
 
 from l2dm.doors import Concept
 from l2dm.spec import IntakeSpec
-from l2dm.uploads.check import check
+from l2dm.uploads.check import check_names, check_pictures
 from tests.worlds import picture_files
 
 SPEC = IntakeSpec()
@@ -26,7 +26,8 @@ def pictures(folder: Path, n: int = 3, first: int = 0) -> Path:
 
 
 def problems(folder, line="pets", concept=MILO, taken=None, vocabulary=None):
-    return check(folder, line, concept, SPEC, taken or {}, vocabulary)
+    names = check_names(line, concept, taken or {}, vocabulary)
+    return (*names, *check_pictures(folder, SPEC)[0])
 
 
 def everything(folder: Path) -> list[str]:

@@ -1,24 +1,24 @@
 """Uploads as the object store has them: `inbox/<line>/<concept>/`, committed by concept.json.
 
-An upload without concept.json does not exist: it is still on its way, or never arrived whole. In a
-folder store these are the files that `l2dm submit` wrote; in a bucket anybody may have put them
-there, so they are fetched under limits and checked like any upload.
+An upload without concept.json does not exist: it is still on its way, or never arrived whole.
+Whatever the store is, anybody who may write there may have put it there, so uploads are fetched
+under limits and checked again.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import Any
 
 from components.services.line.records import ENDINGS, ConceptState
 from components.services.store.objects import Entry, Objects
-from l2dm.errors import BadKey, BadUpload, Conflict, NoSuchObject, TooLarge
+from l2dm.doors import PictureFile, Upload
+from l2dm.errors import BadKey, BadUpload, Conflict, L2dmError, NoSuchObject, TooLarge
+from l2dm.files.concept_json import FILE, MAX_JSON, leads_out, to_bytes
+from l2dm.files.manifest import from_data
 
-FILE = "concept.json"
-MAX_JSON = 1_000_000  # bytes of concept.json
 MAX_FILES = 100  # of one upload; more is none
 FEW = 20  # names that are asked for one by one; above it a whole listing is cheaper
 
@@ -38,15 +38,25 @@ def fetched(folder: Path, mark: str) -> Commitment:
     return Commitment(digest, mark)
 
 
-def stored_name(picture: str, sha256: str) -> str:
-    """A picture's name in the store: by its bytes, so that no upload writes over another's."""
-    name = PurePath(picture)
-    return f"{name.stem}-{sha256[:16]}{name.suffix}"
+def as_stored(upload: Upload) -> Upload:
+    """The same with the names that its pictures have in the store.
+
+    By their bytes: of two uploads with one name the second leaves the first one's pictures alone.
+    """
+    pictures = (PictureFile(_stored_name(one), one.sha256) for one in upload.pictures)
+    return replace(upload, pictures=tuple(pictures))
 
 
-def to_bytes(facts: Mapping[str, Any]) -> bytes:
-    """A concept.json as it is stored."""
-    return json.dumps(facts, sort_keys=True, indent=1).encode()
+def listed(data: bytes) -> set[str]:
+    """Names of files in the upload's own folder that a concept.json lists; none of a broken one.
+
+    What is wrong with it is for whoever reads the fetched upload to say.
+    """
+    try:
+        names = {str(one["name"]) for one in json.loads(data)["pictures"]}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return set()
+    return {name for name in names if not leads_out(name)}
 
 
 class Uploads:
@@ -107,63 +117,75 @@ class Uploads:
         prefix = f"{self._folder}{name}/"
         to.mkdir(parents=True)
         found = {entry.key.removeprefix(prefix): entry.size for entry in self._store.list(prefix)}
-        listed = self._listed(prefix, to) & set(found)
+        names = self._listed(prefix, to) & set(found)
         problems = [
             f"{one!r} of upload {name!r}: expected at most {max_bytes:,} bytes, found "
             f"{found[one]:,}; submit a smaller picture"
-            for one in sorted(listed)
+            for one in sorted(names)
             if found[one] > max_bytes
         ]
-        if len(listed) > MAX_FILES:
+        if len(names) > MAX_FILES:
             problems.append(
-                f"upload {name!r}: expected at most {MAX_FILES} pictures, found {len(listed)}; "
+                f"upload {name!r}: expected at most {MAX_FILES} pictures, found {len(names)}; "
                 "submit the pictures of one concept"
             )
         if problems:
             raise BadUpload(problems)
-        for one in sorted(listed):
+        for one in sorted(names):
             self._store.download(f"{prefix}{one}", to / one, limit=max_bytes)
         return to
 
     def commit(self, folder: Path, over: str = "") -> None:
         """Put the upload in `folder` into the store, concept.json last and on condition.
 
-        Pictures get names by their bytes, so that of two uploads with one name the second leaves
-        the first one's pictures alone. over: digest of the upload whose place it takes, one that
-        has ended; what that one had is removed. Raises BadUpload when another one was committed
-        meanwhile.
+        over: digest of the upload whose place it takes, one that has ended. What that one had, or
+        one that never got its concept.json, is removed. Raises BadUpload when another one was
+        committed meanwhile; then, and after a full disk, nothing of this one is left.
         """
-        facts, name = json.loads((folder / FILE).read_bytes()), folder.name
-        for picture in facts["pictures"]:
-            path = folder / picture["name"]
-            picture["name"] = stored_name(path.name, picture["sha256"])
-            self._store.upload(f"{self._folder}{name}/{picture['name']}", path)
-        text = to_bytes(facts)
-        kept = {FILE, *(picture["name"] for picture in facts["pictures"])}
+        name, upload = folder.name, _read(folder)
+        stored = as_stored(upload)
+        prefix = f"{self._folder}{name}/"
+        before = {entry.key for entry in self._store.list(prefix)}  # who comes later puts others
+        mine = {f"{prefix}{picture.name}" for picture in stored.pictures}
         try:
-            if over:
-                self._replace(name, text, over, kept)
-            else:
-                self._store.create(f"{self._folder}{name}/{FILE}", text)
-        except Conflict as error:
+            for picture, kept in zip(upload.pictures, stored.pictures, strict=True):
+                self._store.upload(f"{prefix}{kept.name}", folder / picture.name)
+            self._write(f"{prefix}{FILE}", to_bytes(stored), over)
+        except (Conflict, OSError) as error:
+            self._withdraw(prefix, mine - before)
+            if not isinstance(error, Conflict):
+                raise
             raise BadUpload(
                 f"concept {name!r}: expected a new upload, found one of this name waiting in the "
                 "store; choose another name, or wait until it has ended"
             ) from error
+        self._remove(before - mine - {f"{prefix}{FILE}"})
 
-    def _replace(self, name: str, text: bytes, over: str, kept: set[str]) -> None:
-        """Write concept.json over one of that digest, then remove the files of that one."""
-        prefix = f"{self._folder}{name}/"
-        there = [entry.key for entry in self._store.list(prefix)]  # who comes later puts others
+    def _write(self, key: str, text: bytes, over: str) -> None:
+        """Write a concept.json where there is none, or over the one of that digest."""
+        if not over:
+            self._store.create(key, text)
+            return
         try:
-            found = self._store.read(f"{prefix}{FILE}")
+            found = self._store.read(key)
         except NoSuchObject as error:
-            raise Conflict(f"expected {prefix}{FILE}, found nothing") from error
-        if _digest(f"{prefix}{FILE}", len(found.data), found.data) != over:
-            raise Conflict(f"expected the {prefix}{FILE} that has ended, found another")
-        self._store.replace(f"{prefix}{FILE}", text, found.tag)
-        for key in there:
-            if key.removeprefix(prefix) not in kept:
+            raise Conflict(f"expected {key}, found nothing") from error
+        if _digest(key, len(found.data), found.data) != over:
+            raise Conflict(f"expected the {key} that has ended, found another")
+        self._store.replace(key, text, found.tag)
+
+    def _withdraw(self, prefix: str, keys: set[str]) -> None:
+        """Remove pictures of an upload that came second, but none that the first one lists."""
+        names = set[str]()
+        with suppress(L2dmError):
+            with suppress(NoSuchObject):
+                names = listed(self._store.read(f"{prefix}{FILE}").data)
+            self._remove(keys - {f"{prefix}{name}" for name in names})
+
+    def _remove(self, keys: Iterable[str]) -> None:
+        """Remove pictures that no upload lists; where that cannot be done they do no harm."""
+        for key in sorted(keys):
+            with suppress(L2dmError):
                 self._store.delete(key)
 
     def halves(self, older: float) -> dict[str, tuple[str, ...]]:
@@ -227,20 +249,14 @@ class Uploads:
         return sorted(entries, key=lambda entry: (entry.modified, entry.key))
 
     def _listed(self, prefix: str, to: Path) -> set[str]:
-        """Fetch concept.json; names of files in the folder that it lists, none from a broken one.
-
-        What is wrong with it is for whoever reads the fetched upload to say.
-        """
+        """Fetch concept.json; names of the files that it lists."""
         try:
             self._store.download(f"{prefix}{FILE}", to / FILE, limit=MAX_JSON)
-            pictures = json.loads((to / FILE).read_bytes())["pictures"]
-            return {name for one in pictures if "/" not in (name := str(one["name"]))}
         except NoSuchObject:
             return set()
         except TooLarge as error:
             raise BadUpload(str(error)) from error
-        except (ValueError, KeyError, TypeError, RecursionError):
-            return set()
+        return listed((to / FILE).read_bytes())
 
     def _name(self, entry: Entry) -> str:
         return entry.key.split("/")[2]
@@ -254,6 +270,18 @@ class Uploads:
                 return ""
             self._digests[entry] = _digest(entry.key, entry.size, data)
         return self._digests[entry]
+
+
+def _read(folder: Path) -> Upload:
+    """The concept.json that `l2dm.uploads.folder` wrote."""
+    upload = from_data(Upload, json.loads((folder / FILE).read_bytes()))
+    assert isinstance(upload, Upload)
+    return upload
+
+
+def _stored_name(picture: PictureFile) -> str:
+    name = PurePath(picture.name)
+    return f"{name.stem}-{picture.sha256[:16]}{name.suffix}"
 
 
 def _digest(key: str, size: int, data: bytes) -> str:

@@ -23,6 +23,7 @@ from l2dm.errors import BadKey, Conflict, NoSuchObject
 
 MAX_NAME = 255  # bytes of one part of a key that a file system takes
 LOCKS = 64  # lock files of a store; keys share them by hash
+DEAD = 3600.0  # seconds after which a draft that nobody finished is swept
 
 
 class FolderObjects:
@@ -89,6 +90,7 @@ class FolderObjects:
                 path.unlink(missing_ok=True)
             except (IsADirectoryError, NotADirectoryError, PermissionError):
                 return  # a folder is no object
+            self._sweep(path.parent)
             self._prune(path.parent)
 
     def list(self, prefix: str, after: str = "") -> Iterator[Entry]:
@@ -118,6 +120,7 @@ class FolderObjects:
                 os.replace(draft, self._path(key))
         finally:
             draft.unlink(missing_ok=True)
+        self._sweep(draft.parent)
 
     def download(self, key: str, to: Path, *, limit: int | None = None) -> None:
         """See Objects."""
@@ -175,6 +178,13 @@ class FolderObjects:
                 "folder can hold; shorten it"
             )
         return self.folder / key
+
+    def _sweep(self, folder: Path) -> None:
+        """Remove the drafts of writers that were killed; a younger one may be written just now."""
+        for draft in folder.glob(".*.draft"):
+            with suppress(FileNotFoundError):
+                if self._now() - draft.stat().st_mtime > DEAD:
+                    draft.unlink()
 
     def _prune(self, folder: Path) -> None:
         """Remove folders that hold nothing: a store has none. A writer may put one back."""

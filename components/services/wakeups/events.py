@@ -5,19 +5,17 @@ is to look at a line sooner than the periodic scan would.
 """
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_plus
 
-from components.services.line.uploads import FILE
 from components.services.store.objects import require_key
 from l2dm.errors import BadInput, BadKey
+from l2dm.files.concept_json import FILE, SLUG
 
 INBOX = "inbox"
 MAX_BODY = 2**20  # bytes; SQS carries no more
-LINE = re.compile(r"[a-z][a-z0-9_-]{0,39}")  # l2dm.concepts.SLUG, which services may not import
 RAW = "ceph:"  # event sources that leave keys as they are; all others write them URL-encoded
 READS = "ObjectAccessed"  # our own reads would wake us for ever
 
@@ -43,7 +41,7 @@ class Inbox:
             return None
         match inside.split("/"):
             case [folder, line, _, name] if (folder, name) == (INBOX, FILE):
-                return line if LINE.fullmatch(line) else None
+                return line if SLUG.fullmatch(line) else None
         return None
 
 

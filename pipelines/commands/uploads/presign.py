@@ -5,7 +5,6 @@ bytes of every picture and of concept.json are part of their signature.
 """
 
 import hashlib
-import json
 import shlex
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -89,10 +88,11 @@ def signed_requests(
     not honour conditions.
     """
     from components.services.line import status_cache
-    from components.services.line.uploads import FILE, Uploads, stored_name, to_bytes
+    from components.services.line.uploads import Uploads, as_stored
     from components.services.store.open import probe
     from components.services.store.s3 import S3Objects
-    from l2dm.uploads import check
+    from l2dm.files.concept_json import FILE, to_bytes
+    from l2dm.uploads.folder import write_upload
 
     home, line = target.home, target.line
     store = home.store
@@ -106,17 +106,16 @@ def signed_requests(
     if concept.name not in taken and Uploads(store, line).digest(concept.name):
         taken[concept.name] = "its upload has ended, and only `l2dm submit` may replace that"
     with tempfile.TemporaryDirectory() as scratch:
-        upload = check.submit(pictures, Path(scratch), line, concept, spec, taken)
-        facts = json.loads((Path(scratch) / line / concept.name / FILE).read_bytes())
+        upload = write_upload(Path(scratch) / concept.name, pictures, line, concept, spec, taken)
+    stored = as_stored(upload)
     folder, requests = f"inbox/{line}/{concept.name}/", list[Request]()
     files = {_sha256(one.read_bytes()): one for one in pictures.iterdir() if one.is_file()}
-    for listed, picture in zip(facts["pictures"], upload.pictures, strict=True):
+    for picture in stored.pictures:
         path = files[picture.sha256]
-        listed["name"] = stored_name(picture.name, picture.sha256)
-        key, size = folder + listed["name"], path.stat().st_size
+        key, size = folder + picture.name, path.stat().st_size
         signed = store.presign(key, sha256=picture.sha256, size=size, expires=seconds)
         requests.append(Request(signed.url, signed.headers, file=path.name))
-    body = to_bytes(facts)
+    body = to_bytes(stored)
     digest = _sha256(body)
     last = store.presign(folder + FILE, sha256=digest, size=len(body), expires=seconds, new=True)
     return (*requests, Request(last.url, last.headers, body=body.decode()))

@@ -48,7 +48,7 @@ def submit_pictures(
     from components.services.line.records import Records
     from components.services.line.uploads import Uploads
     from l2dm.files import manifest
-    from l2dm.uploads import check
+    from l2dm.uploads.folder import write_upload
 
     index = status_cache.read(home, line, lambda: open_registry(home))
     records, uploads = Records(home.store, line), Uploads(home.store, line)
@@ -57,12 +57,10 @@ def submit_pictures(
     over = "" if concept.name in taken else uploads.digest(concept.name)
     if over and (known is None or known.upload != over):
         taken[concept.name] = "somebody submits it at this moment"
-    if over or home.bucket:
-        with tempfile.TemporaryDirectory() as scratch:
-            upload = check.submit(pictures, Path(scratch), line, concept, spec, taken)
-            uploads.commit(Path(scratch) / line / concept.name, over)
-    else:
-        upload = check.submit(pictures, home.inbox, line, concept, spec, taken)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / concept.name
+        upload = write_upload(folder, pictures, line, concept, spec, taken)
+        uploads.commit(folder, over)
     submitted.record(records, concept, known, upload=uploads.digest(concept.name), since=since)
     data: dict[str, Any] = manifest.to_data(upload)
     return data

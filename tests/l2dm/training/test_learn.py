@@ -16,7 +16,8 @@ from l2dm.files import images
 from l2dm.metrics.forgetting import relative_drop
 from l2dm.pocket.world.scenes import TUNING_SEEDS, identity, photos
 from l2dm.releases import folder as releases
-from l2dm.uploads import check as uploads
+from l2dm.releases.load import load_release
+from l2dm.uploads.folder import write_upload
 
 DOGS = {"ada": TUNING_SEEDS[1], "dora": TUNING_SEEDS[2]}
 METRIC = "identity_similarity"
@@ -48,7 +49,8 @@ def learn_both(root: Path, method: str, cache: Path) -> list[Path]:
         source.mkdir(parents=True)
         for index, picture in enumerate(photos(identity(seed, "dog"), 5, seed=1)):
             picture.save(source / f"{index}.png")
-        uploads.submit(source, root / "inbox", "dogs", doors.Concept(name, "dog"), spec.intake, {})
+        uploaded, concept = root / "inbox" / "dogs" / name, doors.Concept(name, "dog")
+        write_upload(uploaded, source, "dogs", concept, spec.intake, {})
         context = steps.Context("pocket", "dogs", f"t{number:04d}", number - 1, spec)
         home = root / context.task_id
         path: Mapping[str, Path] = {
@@ -108,7 +110,7 @@ def test_gated_learning_cannot_forget(tmp_path: Path, cache: Path) -> None:
     assert after == learned
     drift = releases.scores_of(second).record.drift
     assert all(one.distance == 0.0 for one in drift)
-    before, now = (steps.load_release(release, "pocket") for release in (first, second))
+    before, now = (load_release(release, "pocket") for release in (first, second))
     for prompt in ("a photo of a <ada> dog", "a photo of a dog", "a cat and a red car"):
         shots = [sampling.Shot(prompt, seed) for seed in (1, 2)]
         pictures = [sampling.draw(model, shots, specs.SamplingSpec()) for model in (before, now)]

@@ -5,7 +5,7 @@ from PIL import Image
 
 from l2dm.doors import Concept
 from l2dm.errors import BadUpload
-from l2dm.uploads.check import submit
+from l2dm.uploads.folder import write_upload
 from tests.worlds.uploads import MILO, SPEC, pictures, problems, scene
 
 
@@ -13,7 +13,7 @@ def test_a_good_upload_has_no_problems(folder):
     assert problems(folder) == ()
 
 
-def test_every_problem_is_listed_at_once_and_nothing_is_written(tmp_path, box):
+def test_every_problem_is_listed_at_once_and_nothing_is_written(tmp_path, place):
     folder = pictures(tmp_path / "mine", 2)
     (folder / "notes.txt").write_text("hello")
     (folder / "sub").mkdir()
@@ -29,9 +29,9 @@ def test_every_problem_is_listed_at_once_and_nothing_is_written(tmp_path, box):
     assert sum("'torn.jpg'" in problem for problem in found) == 1
     assert len(found) == 8
     with pytest.raises(BadUpload) as caught:
-        submit(folder, box, "My Pets", concept, SPEC, {})
+        write_upload(place, folder, "My Pets", concept, SPEC, {})
     assert caught.value.problems == found
-    assert not box.exists()
+    assert not place.exists()
 
 
 @pytest.mark.parametrize(
@@ -42,16 +42,17 @@ def test_every_problem_is_listed_at_once_and_nothing_is_written(tmp_path, box):
         (21, "expected 3 to 20 pictures, found 21 in .*; keep the best"),
     ],
 )
-def test_too_few_or_too_many_pictures(n, message, tmp_path, box):
+def test_too_few_or_too_many_pictures(n, message, tmp_path, place):
     with pytest.raises(BadUpload, match=message):
-        submit(pictures(tmp_path / "mine", n), box, "pets", MILO, SPEC, {})
-    assert not box.exists()
+        write_upload(place, pictures(tmp_path / "mine", n), "pets", MILO, SPEC, {})
+    assert not place.exists()
 
 
-def test_three_and_twenty_pictures_are_accepted(tmp_path, box):
+def test_three_and_twenty_pictures_are_accepted(tmp_path, place):
     for n in (3, 20):
         concept = Concept(f"milo{n}", "dog")
-        upload = submit(pictures(tmp_path / str(n), n), box, "pets", concept, SPEC, {})
+        shown, uploaded = pictures(tmp_path / str(n), n), place.with_name(concept.name)
+        upload = write_upload(uploaded, shown, "pets", concept, SPEC, {})
         assert len(upload.pictures) == n
 
 
@@ -84,13 +85,13 @@ def test_the_same_picture_re_encoded_or_resized_is_found(folder):
     assert all("found the same one twice; take one out" in problem for problem in found)
 
 
-def test_what_systems_leave_behind_is_ignored(folder, box):
+def test_what_systems_leave_behind_is_ignored(folder, place):
     for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._p00.jpg", "concept.json"):
         (folder / name).write_bytes(b"x")
     for name in (".git", "__MACOSX"):
         (folder / name).mkdir()
     assert problems(folder) == ()
-    assert len(submit(folder, box, "pets", MILO, SPEC, {}).pictures) == 3
+    assert len(write_upload(place, folder, "pets", MILO, SPEC, {}).pictures) == 3
 
 
 def test_links_out_of_the_folder_are_refused_and_links_inside_are_not(tmp_path, folder):
@@ -116,7 +117,7 @@ def test_the_folder_itself_may_be_a_link(tmp_path, folder):
     assert problems(tmp_path / "link") == ()
 
 
-def test_unicode_and_odd_names_are_stored_under_safe_names(tmp_path, box):
+def test_unicode_and_odd_names_are_stored_under_safe_names(tmp_path, place):
     folder = tmp_path / "Meine Bilder – 写真"
     folder.mkdir()
     names = ["Größe 1.png", "猫\n.png", "..png..png", "-rf *.png", "noend", "a" * 251 + ".png"]
@@ -128,8 +129,8 @@ def test_unicode_and_odd_names_are_stored_under_safe_names(tmp_path, box):
     (folder / os.fsdecode(b"\xff\xfe.png")).write_bytes(
         pictures(tmp_path / "x", 1, 9).joinpath("p00.jpg").read_bytes()
     )
-    upload = submit(folder, box, "pets", MILO, SPEC, {})
+    upload = write_upload(place, folder, "pets", MILO, SPEC, {})
     stored = [picture.name for picture in upload.pictures]
     assert sorted(stored) == stored
     assert all(name.isascii() and name[:2].isdigit() for name in stored)
-    assert {(box / "pets/milo" / name).read_bytes() for name in stored} >= set(contents.values())
+    assert {(place / name).read_bytes() for name in stored} >= set(contents.values())

@@ -3,8 +3,7 @@ import random
 import pytest
 
 from l2dm.doors import Concept
-from l2dm.uploads import check as uploads
-from l2dm.uploads.check import suggest_slug
+from l2dm.uploads.check import slug_problem, suggest_slug
 from tests.worlds.uploads import problems
 
 
@@ -45,7 +44,7 @@ def test_every_suggestion_is_a_slug():
     letters = "aZ0-_ .é猫<\n/ſﬁİ"
     for _ in range(2000):
         name = "".join(rng.choices(letters, k=rng.randrange(60)))
-        assert uploads.slug_problem("name", suggest_slug(name)) is None
+        assert slug_problem("name", suggest_slug(name)) is None
 
 
 def test_a_name_for_class_sheets_is_refused(folder):

@@ -6,8 +6,7 @@ import pytest
 from PIL import Image
 
 from l2dm.errors import BadUpload
-from l2dm.uploads.pictures import open_picture
-from tests.worlds.picture_files import SPEC, chunk, flat, opened, saved
+from tests.worlds.picture_files import SPEC, chunk, flat, open_picture, opened, saved
 
 
 def test_grey_becomes_three_equal_channels(tmp_path):

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from l2dm.errors import BadUpload
-from l2dm.uploads.pictures import FORMATS, look, open_picture
-from tests.worlds.picture_files import SPEC, chunk, saved, scene
+from l2dm.uploads.pictures import FORMATS, look
+from tests.worlds.picture_files import SPEC, chunk, open_picture, saved, scene
 
 
 @pytest.mark.parametrize(

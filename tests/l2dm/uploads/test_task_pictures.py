@@ -1,20 +1,24 @@
+from pathlib import Path
+
 import pytest
 import torch
+from PIL import ImageFile
 
 from l2dm.errors import BadUpload
-from l2dm.uploads.check import read_upload, submit, task_pictures
+from l2dm.uploads.check import task_pictures
+from l2dm.uploads.folder import read_upload, write_upload
 from tests.worlds.uploads import MILO, SPEC, scene
 
 
-def test_task_pictures_are_centred_squares(tmp_path, box):
+def test_task_pictures_are_centred_squares(tmp_path, place):
     folder = tmp_path / "mine"
     folder.mkdir()
     for i, ink in enumerate(("red", "lime", "blue")):
         picture = scene(i, (192, 64))
         picture.paste(ink, (64, 0, 128, 64))  # the middle third is the square
         picture.save(folder / f"{i}.png")
-    upload = submit(folder, box, "pets", MILO, SPEC, {})
-    stacked = task_pictures(box / "pets/milo", upload, 32, SPEC)
+    upload = write_upload(place, folder, "pets", MILO, SPEC, {})
+    stacked = task_pictures(place, upload, 32, SPEC, {})
     assert stacked.shape == (3, 3, 32, 32)
     assert stacked.dtype == torch.uint8
     middle = stacked[:, :, 4:-4, 4:-4]  # the edge mixes with what was cropped away
@@ -24,10 +28,33 @@ def test_task_pictures_are_centred_squares(tmp_path, box):
         ]
 
 
-def test_task_pictures_names_every_picture_that_is_spoiled(place):
-    upload = read_upload(place)
+def test_task_pictures_names_every_picture_that_is_spoiled(written):
+    upload = read_upload(written)
     for name in ("00.jpg", "01.png"):
-        (place / name).write_bytes(b"x")
+        (written / name).write_bytes(b"x")
     with pytest.raises(BadUpload) as caught:
-        task_pictures(place, upload, 32, SPEC)
+        task_pictures(written, upload, 32, SPEC, {})
     assert [problem.split("'")[1] for problem in caught.value.problems] == ["00.jpg", "01.png"]
+
+
+def test_every_picture_is_decoded_once(written, monkeypatch):
+    """Decoding is what an upload of large pictures costs."""
+    decoded = []
+    load = ImageFile.ImageFile.load
+
+    def counting(picture):
+        if picture.tile:  # there is something to decode yet
+            decoded.append(picture.filename)
+        return load(picture)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", counting)
+    task_pictures(written, read_upload(written), 32, SPEC, {})
+    assert sorted(Path(name).name for name in decoded) == ["00.jpg", "01.png", "02.webp"]
+
+
+def test_names_and_pictures_are_refused_together(written):
+    upload = read_upload(written)
+    (written / "00.jpg").write_bytes(b"x")
+    with pytest.raises(BadUpload) as caught:
+        task_pictures(written, upload, 32, SPEC, {"milo": "learned"}, {"<milo>": 1})
+    assert len(caught.value.problems) == 3

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from components.services.line.uploads import Uploads, fetched
-from l2dm.uploads.check import read_upload
+from l2dm.uploads.folder import read_upload
 from pipelines.commands.cli import app
 from pipelines.dispatcher.dispatcher import DispatchPolicy
 from tests.worlds.dispatch_world import World

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from components.services.line.ledger import Event, summed
 from components.services.store.folder import FolderObjects
 from components.services.store.home import Home
 from l2dm.doors import Concept
@@ -48,8 +49,8 @@ def test_an_upload_is_found_without_its_event(
         submit_pictures(world.home, given, "pets", REX, SPEC)
         closed(False)
 
-    for started in range(2):  # in a folder the second one's pictures get other names
-        submit(0)
+    for started in range(2):
+        submit(20 * started)
         assert world.dispatcher.reconcile("pets", whole=True) == "started"
         (name,) = world.runs.running()
         world.runs.fail(name, None)
@@ -58,7 +59,7 @@ def test_an_upload_is_found_without_its_event(
         assert len(world.runs.jobs) == started + 1
 
     with pytest.raises(ClosedStore, match=r"other pictures than those that ended as failed, or .*"):
-        submit(0)
+        submit(20)  # the very ones that have ended
     assert world.dispatcher.reconcile("pets", whole=True) == "idle"
     submit(10)  # in its place: an event or the next whole listing finds it
     assert world.dispatcher.reconcile("pets", whole=True) == "started"
@@ -77,3 +78,22 @@ def test_another_trouble_of_the_store_is_told(
     monkeypatch.setattr(FolderObjects, "create", full)
     with pytest.raises(OSError, match="No space"):
         submit_pictures(Home.at(tmp_path / "home"), pictures(tmp_path / "in"), "pets", REX, SPEC)
+
+
+def test_submitted_opens_what_has_ended_unless_it_comes_late() -> None:
+    named = {"concept": "rex", "class_noun": "dog", "upload": "u", "by": "x", "at": ""}
+    end = {"task": "", "state": "failed", "version": None, "reasons": []}
+    run = {"run": "r", "attempt": 1, "fence": 1}
+    told = [("submitted", {"since": 0}), ("started", run), ("ended", end)]
+
+    def state(*more: tuple[str, dict[str, object]]) -> str:
+        events = [*told, *more]
+        numbered = enumerate(events, start=1)
+        ledger = summed([Event(n, kind, named | facts) for n, (kind, facts) in numbered])  # type: ignore[arg-type]
+        return ledger.concepts["rex"].state
+
+    assert state() == "failed"
+    assert state(("submitted", {"since": 0})) == "failed"  # of the upload that has ended since
+    assert state(("submitted", {"since": 3})) == "waiting"  # the same pictures once more
+    assert state(("submitted", {"since": 0, "upload": "other"})) == "waiting"
+    assert state(("submitted", {"upload": ""})) == "waiting"  # as older releases wrote it

@@ -1,17 +1,22 @@
 """Uploads in a store: what waits, in which order, and what is fetched; on a folder and a bucket."""
 
+import errno
 import hashlib
 import json
 import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from components.services.line.records import ConceptState, Records
-from components.services.line.uploads import MAX_FILES, MAX_JSON, Uploads
+from components.services.line.uploads import MAX_FILES, Uploads
 from components.services.store.folder import FolderObjects
 from components.services.store.objects import Objects
 from l2dm.errors import BadUpload
+from l2dm.files.concept_json import MAX_JSON
 
 
 def put(store: Objects, name: str, noun: str = "dog", pictures: int = 3) -> None:
@@ -132,14 +137,49 @@ def test_an_upload_of_too_many_pictures_is_refused(tmp_path: Path) -> None:
         Uploads(store, "pets").fetch("rex", tmp_path / "rex", max_bytes=100)
 
 
-def local(folder: Path, picture: bytes) -> Path:
+def local(folder: Path, *pictures: bytes) -> Path:
+    """An upload in a folder, as `l2dm.uploads.folder` writes it."""
     folder.mkdir(parents=True)
-    (folder / "00.png").write_bytes(picture)
-    sha = hashlib.sha256(picture).hexdigest()
-    (folder / "concept.json").write_text(
-        json.dumps({"pictures": [{"name": "00.png", "sha256": sha}]})
-    )
+    listed = []
+    for number, picture in enumerate(pictures):
+        (folder / f"{number:02d}.png").write_bytes(picture)
+        sha256 = hashlib.sha256(picture).hexdigest()
+        listed.append({"name": f"{number:02d}.png", "sha256": sha256})
+    concept = {"name": folder.name, "class_noun": "dog"}
+    facts = {"line": "pets", "concept": concept, "pictures": listed}
+    (folder / "concept.json").write_text(json.dumps(facts))
     return folder
+
+
+def bytes_below(objects: Objects, prefix: str) -> set[bytes]:
+    """What lies there, concept.json left out."""
+    keys = [entry.key for entry in objects.list(prefix) if not entry.key.endswith(".json")]
+    return {objects.read(key).data for key in keys}
+
+
+def test_a_committed_upload_is_fetched_as_it_was_and_listed_by_its_bytes(
+    objects: Objects, uploads: Uploads, tmp_path: Path
+) -> None:
+    source = local(tmp_path / "a" / "rex", b"one", b"two")
+    uploads.commit(source)
+    sha256 = hashlib.sha256(b"two").hexdigest()
+    keys = [entry.key for entry in objects.list("inbox/")]
+    assert [key.rpartition("/")[2][:3] for key in keys] == ["00-", "01-", "con"]
+    assert keys[1] == f"inbox/pets/rex/01-{sha256[:16]}.png"
+    assert uploads.waiting(()) == ("rex",)
+    folder = uploads.fetch("rex", tmp_path / "rex", max_bytes=100)
+    told = json.loads((folder / "concept.json").read_bytes())
+    assert told["pictures"][1] == {"name": f"01-{sha256[:16]}.png", "sha256": sha256}
+    uploads.commit(source)  # again, because the answer was lost
+    assert [entry.key for entry in objects.list("inbox/")] == keys
+
+
+def test_a_half_upload_is_replaced(objects: Objects, uploads: Uploads, tmp_path: Path) -> None:
+    """It never got its concept.json: whoever sent it was killed."""
+    for key in ("00.png", "07-0123456789abcdef.png"):
+        objects.write(f"inbox/pets/rex/{key}", b"half")
+    uploads.commit(local(tmp_path / "rex", b"one", b"two"))
+    assert bytes_below(objects, "inbox/pets/rex/") == {b"one", b"two"}
 
 
 def test_of_two_uploads_with_one_name_the_first_is_kept_whole(
@@ -153,6 +193,7 @@ def test_of_two_uploads_with_one_name_the_first_is_kept_whole(
     folder = uploads.fetch("rex", tmp_path / "rex", max_bytes=100)
     (picture,) = folder.glob("*.png")
     assert picture.read_bytes() == b"the first"
+    assert bytes_below(objects, "inbox/") == {b"the first"}
 
 
 def test_of_two_uploads_over_one_that_has_ended_one_is_kept_whole(
@@ -169,6 +210,90 @@ def test_of_two_uploads_over_one_that_has_ended_one_is_kept_whole(
     (picture,) = folder.glob("*.png")
     assert picture.read_bytes() == b"the second"
     assert sum("the first" in str(objects.read(e.key).data) for e in objects.list("inbox/")) == 0
+
+
+def test_pictures_that_both_uploads_have_stay_when_the_second_is_refused(
+    objects: Objects, uploads: Uploads, tmp_path: Path
+) -> None:
+    uploads.commit(local(tmp_path / "a" / "rex", b"the same", b"the first"))
+    with pytest.raises(BadUpload, match="found one of this name waiting in the store"):
+        uploads.commit(local(tmp_path / "b" / "rex", b"the same", b"the second", b"a third"))
+    assert bytes_below(objects, "inbox/") == {b"the same", b"the first"}
+
+
+def test_of_uploads_that_race_exactly_one_wins_and_is_whole(
+    objects: Objects, uploads: Uploads, tmp_path: Path
+) -> None:
+    objects.write("inbox/pets/rex/00.png", b"of one that never arrived")
+    shown = [f"picture {number}".encode() for number in range(6)]
+    folders = [local(tmp_path / str(i) / "rex", one, one * 2) for i, one in enumerate(shown)]
+
+    def attempt(folder: Path) -> bool:
+        try:
+            uploads.commit(folder)
+        except BadUpload as error:
+            assert "found one of this name waiting in the store" in str(error)
+            return False
+        return True
+
+    with ThreadPoolExecutor(6) as pool:
+        won = list(pool.map(attempt, folders))
+    assert won.count(True) == 1
+    folder = uploads.fetch("rex", tmp_path / "rex", max_bytes=100)
+    winner = shown[won.index(True)]
+    assert {one.read_bytes() for one in folder.glob("*.png")} == {winner, winner * 2}
+    assert bytes_below(objects, "inbox/") == {winner, winner * 2}
+
+
+def test_a_full_disk_leaves_no_upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_space(*_: object) -> None:
+        if next(left) == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    store = FolderObjects(tmp_path / "store")
+    uploads, source = Uploads(store, "pets"), local(tmp_path / "rex", b"one", b"two")
+    for writes in range(3):  # two pictures, then concept.json
+        left = iter(range(writes, -1, -1))
+        with monkeypatch.context() as full:
+            full.setattr(os, "fsync", no_space)
+            with pytest.raises(OSError, match="No space left"):
+                uploads.commit(source)
+        assert [entry.key for entry in store.list("inbox/")] == []
+        assert uploads.waiting(()) == ()
+    uploads.commit(source)
+    assert uploads.waiting(()) == ("rex",)
+
+
+DYING = """
+import os, sys
+from pathlib import Path
+from components.services.line.uploads import Uploads
+from components.services.store.folder import FolderObjects
+
+store, folder, name, count = sys.argv[1:]
+real, left = getattr(os, name), [int(count)]
+
+def deadly(*args, **options):
+    left[0] -= 1
+    if left[0] == 0:
+        os._exit(9)  # runs no handler, as kill -9
+    return real(*args, **options)
+
+setattr(os, name, deadly)
+Uploads(FolderObjects(Path(store)), "pets").commit(Path(folder))
+"""
+
+
+@pytest.mark.parametrize("where", ["fsync 1", "replace 1", "fsync 2", "fsync 3", "replace 3"])
+def test_killed_at_any_point_before_the_end_leaves_no_upload(where: str, tmp_path: Path) -> None:
+    store, source = FolderObjects(tmp_path / "store"), local(tmp_path / "rex", b"one", b"two")
+    command = [sys.executable, "-c", DYING, str(store.folder), str(source), *where.split()]
+    assert subprocess.run(command, check=False).returncode == 9
+    uploads = Uploads(store, "pets")
+    assert (uploads.waiting(()), uploads.digest("rex")) == ((), "")
+    again = local(tmp_path / "again" / "rex", b"three")
+    uploads.commit(again)
+    assert bytes_below(store, "inbox/") == {b"three"}
 
 
 def test_uploads_that_ended_are_not_read_again_by_a_whole_listing(

@@ -294,6 +294,25 @@ def test_a_kill_within_a_write_shows_nothing_of_it(tmp_path: Path) -> None:
         assert objects.read("pets/big").data == b"whole"
 
 
+def test_what_killed_writers_left_is_swept_and_what_is_being_written_is_not(
+    tmp_path: Path,
+) -> None:
+    store, inside = FolderObjects(tmp_path), tmp_path / "pets" / "rex"
+    (tmp_path / "file").write_bytes(b"data")
+    store.write("pets/rex/00", b"data")
+    dead, young = inside / ".1.draft", inside / ".2.draft"
+    for sweep in (lambda: store.upload("pets/rex/01", tmp_path / "file"),
+                  lambda: store.delete("pets/rex/01")):  # fmt: skip
+        for draft in (dead, young):
+            draft.write_bytes(b"half")
+        os.utime(dead, (1_000_000, 1_000_000))
+        sweep()
+        assert (dead.exists(), young.exists()) == (False, True)
+    young.unlink()
+    store.delete("pets/rex/00")
+    assert store.folders("") == ()
+
+
 def test_a_place_is_a_folder_or_a_bucket(tmp_path: Path, moto_bucket: Bucket) -> None:
     folder = open_objects(str(tmp_path))
     folder.write("a/b", b"1")

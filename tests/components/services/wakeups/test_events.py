@@ -12,9 +12,9 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from components.services.wakeups.events import LINE, MAX_BODY, Inbox, lines_of
+from components.services.wakeups.events import MAX_BODY, Inbox, lines_of
 from l2dm.errors import BadInput
-from l2dm.uploads import check as uploads
+from l2dm.files.concept_json import SLUG
 
 INBOX = Inbox("team-models", "my team/a+b/größe%2F/")
 PREFIX = "my team/a+b/größe%2F/"
@@ -293,7 +293,9 @@ def test_a_prefix_is_taken_as_the_store_takes_it() -> None:
 
 
 def test_the_rule_for_lines_is_the_projects() -> None:
-    assert LINE == uploads.SLUG
+    for line, found in (("a" * 40, ["a" * 40]), ("a" * 41, []), ("Pets", []), ("3po", [])):
+        assert bool(SLUG.fullmatch(line)) == bool(found)
+        assert heard(s3("team-models", f"{PREFIX}inbox/{line}/rex/concept.json")) == found
 
 
 def test_the_test_event_concerns_no_line() -> None:
@@ -390,4 +392,4 @@ def test_random_damage_is_told_or_understood() -> None:
         except BadInput:
             told += 1
     assert 0 < told < 2000 and "pets" in lines
-    assert all(LINE.fullmatch(line) for line in lines)
+    assert all(SLUG.fullmatch(line) for line in lines)
