@@ -11,8 +11,7 @@ import torch
 from benchmarks.core import NAMES, NOUNS, VARIANTS, Line, line_of, scores_of
 from l2dm import spec as specs
 from l2dm.doors import Scores
-from l2dm.evaluation import matrix as evaluation
-from l2dm.files import images
+from l2dm.files import images, payloads
 from l2dm.files.manifest import Door
 from l2dm.metrics import forgetting
 from l2dm.metrics.bootstrap import Interval, hierarchical_interval
@@ -196,7 +195,7 @@ def _cells(one: Found, when: str) -> list[list[float]]:
     """Per-picture values of METRIC, one list per concept and seed."""
     groups = []
     for scores in one.scores:
-        cells = forgetting.by_cell(evaluation.read_values(scores), METRIC)
+        cells = forgetting.by_cell(payloads.read_measurements(scores), METRIC)
         rows = scores.record.rows
         for index, concept in enumerate(scores.record.concepts):
             row = rows[index + 1] if when == "learned" else rows[-1]
@@ -208,7 +207,7 @@ def _dropped(one: Found) -> list[list[float]]:
     """Per-picture drops from the row that taught a concept to the last row, past concepts only."""
     groups = []
     for scores in one.scores:
-        cells = forgetting.by_cell(evaluation.read_values(scores), METRIC)
+        cells = forgetting.by_cell(payloads.read_measurements(scores), METRIC)
         rows = scores.record.rows
         for index, concept in enumerate(scores.record.concepts[:-1]):
             before, after = cells[rows[index + 1], concept.name], cells[rows[-1], concept.name]
@@ -220,9 +219,9 @@ def _drift(one: Found) -> list[list[float]]:
     groups = []
     for scores in one.scores:
         last = scores.record.rows[-1]
-        values = [v for v in evaluation.read_values(scores) if v["row"] == last and "noun" in v]
-        for noun in dict.fromkeys(value["noun"] for value in values):
-            groups.append([v["metrics"]["distance"] for v in values if v["noun"] == noun])
+        found = [one for one in payloads.read_measurements(scores) if one.row == last and one.noun]
+        for noun in dict.fromkeys(one.noun for one in found):
+            groups.append([one.metrics["distance"] for one in found if one.noun == noun])
     return groups
 
 
@@ -264,8 +263,10 @@ def _sheet(one: Found, docs: Path) -> tuple[str, str]:
     scores = one.scores[0]
     strips = []
     for index, concept in enumerate(scores.record.concepts):
-        rows = ["real", "base", *scores.record.rows[index + 1 :]]
-        strips += [scores.path(f"sheets/{row}/{concept.name}.png") for row in rows]
+        rows = ["base", *scores.record.rows[index + 1 :]]
+        sheets = [payloads.real_sheet(concept.name)]
+        sheets += [payloads.concept_sheet(row, concept.name) for row in rows]
+        strips += [scores.path(sheet) for sheet in sheets]
     pictures = [images.load_png(path) for path in strips if path.is_file()]
     width = max(picture.shape[-1] for picture in pictures)
     padded = [

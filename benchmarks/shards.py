@@ -19,7 +19,6 @@ import time
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch.nn.functional import normalize
 
 from l2dm import doors, steps
@@ -28,8 +27,8 @@ from l2dm.bases import attach
 from l2dm.bases.encoders import Encoders, load_encoders
 from l2dm.bases.model import Model, load_base
 from l2dm.evaluation.measure import METRICS
-from l2dm.files import manifest
-from l2dm.files.images import save_png
+from l2dm.files import manifest, payloads
+from l2dm.files.payloads import Features
 from l2dm.releases import folder as releases
 from l2dm.replay import class_pictures
 
@@ -120,16 +119,12 @@ def _prepare(folder: Path, count: int, base: str, settings: list[str]) -> None:
     _write_adapter(folder / "adapter", model, known)
     parent = releases.write_empty(folder / "parent", "bench", model.fingerprint)
     _write_scores(folder / "parent" / "scores", model.fingerprint, known[:-1])
-    names, prompts = ("pictures/00.png",), ("a",)
+    names, prompts = payloads.picture_names(1), ("a",)
     record = doors.Task(
         task, "bench", known[-1], names, prompts, parent.digest, 1, model.fingerprint, 0
     )
-
-    def fill(draft: Path) -> None:
-        (draft / "pictures").mkdir()
-        save_png(_blank(model)[0], draft / names[0])
-
-    manifest.write(folder / "task", record, fill)
+    blank = _blank(model)
+    manifest.write(folder / "task", record, lambda at: payloads.write_pictures(at, blank))
 
 
 def _write_prior(folder: Path, model: Model, spec: specs.Spec) -> None:
@@ -139,32 +134,29 @@ def _write_prior(folder: Path, model: Model, spec: specs.Spec) -> None:
     }
     captions = {noun: class_pictures.captions(noun, count) for noun in drawn}
     record = doors.Prior(model.fingerprint, NOUNS, captions, class_pictures.seeds(0, count))
-    manifest.write(folder, record, lambda draft: class_pictures.save(draft, drawn))
+    manifest.write(folder, record, lambda draft: payloads.write_class_pictures(draft, drawn))
 
 
 def _write_memory(folder: Path, model: Model, encoders: Encoders, known: Known) -> None:
     blank, generator = _blank(model), torch.Generator().manual_seed(0)
-    widths = {
-        "image": encoders.image(blank).shape[1],
-        "identity": encoders.identity(blank).shape[1],
-    }
-    features = {
-        f"{one.name}/{kind}": normalize(torch.randn(4, width, generator=generator), dim=1)
-        for one in known
-        for kind, width in widths.items()
-    }
+    widths = (encoders.image(blank).shape[1], encoders.identity(blank).shape[1])
+
+    def random(width: int) -> torch.Tensor:
+        return normalize(torch.randn(4, width, generator=generator), dim=1)
+
+    features = {one.name: Features(*map(random, widths)) for one in known}
     record = doors.Memory(
         model.fingerprint, tuple(doors.Remembered(one, ("a",) * 4) for one in known)
     )
-    manifest.write(folder, record, lambda draft: save_file(features, draft / releases.LONG_TERM))
+    manifest.write(folder, record, lambda draft: payloads.write_long_term(draft, features))
 
 
 def _write_adapter(folder: Path, model: Model, known: Known) -> None:
     generator = torch.Generator().manual_seed(0)
-    weights = attach.attach_lowrank(model, rank=RANK, generator=generator).state()
+    weights = attach.attach_new(model, "lowrank", {"rank": RANK}, generator).state()
     rows = {one.name: model.noun_row(one.class_noun).reshape(1, -1) for one in known}
     record = doors.Adapter("l2dm", "lowrank", known, model.fingerprint, "", {"rank": RANK})
-    manifest.write(folder, record, lambda draft: attach.save(draft, weights, rows))
+    manifest.write(folder, record, lambda draft: payloads.write_adapter(draft, weights, rows))
 
 
 def _write_scores(folder: Path, mark: str, known: Known) -> None:
@@ -173,7 +165,7 @@ def _write_scores(folder: Path, mark: str, known: Known) -> None:
     learned = (count, *range(1, count + 1))  # concepts that each row was measured on
     matrix = tuple((0.5,) * some + (None,) * (count - some) for some in learned)
     record = doors.Scores(mark, rows, known, dict.fromkeys(METRICS, matrix), (), {})
-    manifest.write(folder, record, lambda draft: (draft / "values.json").write_text("[]"))
+    manifest.write(folder, record, lambda draft: payloads.write_measurements(draft, ()))
 
 
 def _blank(model: Model) -> torch.Tensor:

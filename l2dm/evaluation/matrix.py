@@ -4,7 +4,6 @@ Cost is bounded by the spec whatever the number K of concepts: at most max(budge
 concepts and max(budget, nouns) of class prompts a row.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,8 +14,8 @@ import torch
 from torch import Tensor
 
 from l2dm.bases.sampling import Shot
-from l2dm.doors import Concept, Drift, Matrix, Memory, Prior, Scores, Task
-from l2dm.errors import BadDoor, DoesNotFit
+from l2dm.doors import Concept, Drift, Matrix, Measurement, Memory, Prior, Scores, Task
+from l2dm.errors import DoesNotFit
 from l2dm.evaluation import sheets
 from l2dm.evaluation.measure import (
     DIGITS,
@@ -25,35 +24,16 @@ from l2dm.evaluation.measure import (
     Drawer,
     Known,
     Subject,
-    Value,
-    counted,
     measure,
-    planned,
     read_known,
+    rounded,
     share_of,
     shots_of,
-    value_of,
 )
-from l2dm.files import images
+from l2dm.files import payloads
 from l2dm.files.manifest import Door
 from l2dm.metrics import alignment, drift
 from l2dm.spec import Spec
-
-__all__ = [
-    "Drawer",
-    "Evaluation",
-    "FreshRow",
-    "Subject",
-    "counted",
-    "drawings",
-    "fresh_distractors",
-    "fresh_row",
-    "new_row",
-    "no_scores",
-    "planned",
-    "read_values",
-    "save",
-]
 
 BASE = "base"
 LAST_BITS = 0.5  # of 255: a mean difference that batches of another make-up can explain
@@ -63,21 +43,21 @@ LAST_BITS = 0.5  # of 255: a mean difference that batches of another make-up can
 class Evaluation:
     """A Scores door before it is written.
 
-    values: those of this row and of the new concept's base row. sheets: relative path -> picture,
-    (3, H, W) uint8.
+    measurements: those of this row and of the new concept's base row. sheets: by file name inside
+    the door, (3, H, W) uint8.
     """
 
     record: Scores
-    values: tuple[Value, ...]
+    measurements: tuple[Measurement, ...]
     sheets: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class FreshRow:
-    """The same model on other seeds: mean per metric and concept name, and every value."""
+    """The same model on other seeds: mean per metric and concept name, and every picture's."""
 
     means: Mapping[str, Mapping[str, float]]
-    values: tuple[Value, ...]
+    measurements: tuple[Measurement, ...]
 
 
 @dataclass
@@ -85,7 +65,7 @@ class _Drifted:
     """What the class prompts gave."""
 
     records: list[Drift] = field(default_factory=list)
-    values: list[Value] = field(default_factory=list)
+    measurements: list[Measurement] = field(default_factory=list)
     sheets: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -118,12 +98,12 @@ def new_row(
     cells = _measure_all(subject, known, concepts, seed, row)
     drifted = _measure_drift(subject, prior, row)
     record = _grown(parent.record, task.record, untaught, list(cells.values()), known)
-    drawn = {sheets.concept_path(row, name): cell.pictures for name, cell in cells.items()}
-    drawn[sheets.concept_path(BASE, new.name)] = untaught.pictures
-    drawn[sheets.real_path(new.name)] = _real_pictures(task)
+    drawn = {payloads.concept_sheet(row, name): cell.pictures for name, cell in cells.items()}
+    drawn[payloads.concept_sheet(BASE, new.name)] = untaught.pictures
+    drawn[payloads.real_sheet(new.name)] = payloads.read_pictures(task, sheets.PICTURES)
     return Evaluation(
         record=replace(record, drift=(*record.drift, *drifted.records)),
-        values=(*untaught.values, *_all_values(cells), *drifted.values),
+        measurements=(*untaught.measurements, *_every(cells), *drifted.measurements),
         sheets={path: sheets.strip(pictures) for path, pictures in drawn.items()} | drifted.sheets,
     )
 
@@ -146,30 +126,15 @@ def drawings(
 
 
 def save(evaluation: Evaluation, parent: Door[Scores], folder: Path) -> None:
-    """Write the payload of a Scores door: the parent's values and sheets, then the new ones.
+    """Write the payload of a Scores door: the parent's measurements and sheets, then the new ones.
 
     Sheets of long past rows are left out (`sheets.kept`), so that a release does not grow with
     the square of the number of tasks.
     """
-    values = [*read_values(parent), *evaluation.values]
-    (folder / "values.json").write_text(json.dumps(values, sort_keys=True, separators=(",", ":")))
+    past = payloads.read_measurements(parent)
+    payloads.write_measurements(folder, (*past, *evaluation.measurements))
     sheets.carry(parent.folder, folder, evaluation.record)
-    for path, picture in evaluation.sheets.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        images.save_png(picture, folder / path)
-
-
-def read_values(scores: Door[Scores]) -> tuple[Value, ...]:
-    """Every per-picture value of a Scores door; none in the empty one a line starts from."""
-    path = scores.path("values.json")
-    if not path.is_file():
-        if not scores.record.concepts:
-            return ()
-        raise BadDoor(
-            f"expected values.json in {scores.folder}, found none for "
-            f"{len(scores.record.concepts)} concepts; run evaluate again"
-        )
-    return tuple(json.loads(path.read_text()))
+    payloads.write_sheets(folder, evaluation.sheets)
 
 
 def fresh_row(subject: Subject, *, memory: Door[Memory], seed: int) -> FreshRow:
@@ -184,7 +149,7 @@ def fresh_row(subject: Subject, *, memory: Door[Memory], seed: int) -> FreshRow:
         means={
             metric: {name: cell.mean(metric) for name, cell in cells.items()} for metric in METRICS
         },
-        values=_all_values(cells),
+        measurements=_every(cells),
     )
 
 
@@ -198,8 +163,8 @@ def _measure_all(
     }
 
 
-def _all_values(cells: Mapping[str, Cell]) -> tuple[Value, ...]:
-    return tuple(value for cell in cells.values() for value in cell.values)
+def _every(cells: Mapping[str, Cell]) -> tuple[Measurement, ...]:
+    return tuple(one for cell in cells.values() for one in cell.measurements)
 
 
 def _measure_drift(subject: Subject, prior: Door[Prior], row: str) -> _Drifted:
@@ -210,8 +175,8 @@ def _measure_drift(subject: Subject, prior: Door[Prior], row: str) -> _Drifted:
         features = [subject.encoders.image(pictures) for pictures in (now, base)]
         distances = drift.seed_distance(*features).tolist()
         kid = drift.paired_kid(*features)
-        drifted.values += [
-            value_of(row, shot, {"distance": distance}) | {"noun": noun}
+        drifted.measurements += [
+            Measurement(row, shot.prompt, shot.seed, rounded({"distance": distance}), noun=noun)
             for shot, distance in zip(shots, distances, strict=True)
         ]
         drifted.records.append(
@@ -222,8 +187,8 @@ def _measure_drift(subject: Subject, prior: Door[Prior], row: str) -> _Drifted:
                 None if kid is None else round(kid * 1000, DIGITS),
             )
         )
-        drifted.sheets[sheets.class_path(row, noun)] = sheets.strip(now)
-        drifted.sheets[sheets.class_path(BASE, noun)] = sheets.strip(base)
+        drifted.sheets[payloads.class_sheet(row, noun)] = sheets.strip(now)
+        drifted.sheets[payloads.class_sheet(BASE, noun)] = sheets.strip(base)
     return drifted
 
 
@@ -240,7 +205,7 @@ def _draw_noun(
     pairs = zip(record.captions[noun], record.seeds, strict=True)
     shots = [Shot(caption, seed) for caption, seed in pairs][:count]
     now = drawer(shots)
-    drawn = _prior_pictures(prior, record.nouns.index(noun), count)
+    drawn = payloads.read_class_pictures(prior, noun, count)
     return shots, now, _before(drawer, shots, now, drawn)
 
 
@@ -288,14 +253,14 @@ def _ceilings(real: Mapping[str, Tensor], concepts: Sequence[Concept]) -> tuple[
 def _distractors(subject: Subject, prior: Door[Prior]) -> Tensor:
     """Foreign identities: the base's own, or its class pictures, spread over the nouns."""
     wanted = subject.spec.evaluate.distractors
-    nouns, seeds = len(prior.record.nouns), len(prior.record.seeds)
-    each = min(seeds, -(-wanted // max(1, nouns)))
-    drawn = [_prior_pictures(prior, index, each) for index in range(nouns) if each]
+    nouns, seeds = prior.record.nouns, prior.record.seeds
+    each = min(len(seeds), -(-wanted // max(1, len(nouns))))
+    drawn = [payloads.read_class_pictures(prior, noun, each) for noun in nouns if each]
     return subject.encoders.distractors(wanted, torch.cat(drawn) if drawn else None)
 
 
 def fresh_distractors(subject: Subject, concepts: Sequence[Concept], seed: int) -> Tensor:
-    """Foreign identities without a prior at hand: the base's own, or newly drawn by it."""
+    """Foreign identities, (q, d'), without a prior at hand: the base's own, or drawn by it now."""
     wanted = subject.spec.evaluate.distractors
     own = subject.encoders.distractors(wanted, None)
     if len(own) or not wanted or not concepts:
@@ -305,14 +270,6 @@ def fresh_distractors(subject: Subject, concepts: Sequence[Concept], seed: int) 
     shots = [shot for noun in nouns for shot in shots_of(noun, count, seed)]
     pictures = subject.drawer.plainly(shots)
     return subject.encoders.distractors(wanted, pictures)
-
-
-def _prior_pictures(prior: Door[Prior], noun: int, count: int) -> Tensor:
-    return images.stack([prior.path(f"pictures/{noun}/{i:03d}.png") for i in range(count)])
-
-
-def _real_pictures(task: Door[Task]) -> Tensor:
-    return images.stack([task.path(name) for name in task.record.pictures[: sheets.PICTURES]])
 
 
 def _require_one_base(

@@ -3,18 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
-from safetensors.torch import load_file
 from torch import Tensor
 
 from l2dm.bases.encoders import Encoders
 from l2dm.bases.model import Model
 from l2dm.bases.prompts import EVALUATION_TEMPLATES, without_placeholders
 from l2dm.bases.sampling import Progress, Shot, draw
-from l2dm.doors import Concept, Memory
-from l2dm.errors import BadDoor
+from l2dm.doors import Concept, Measurement, Memory
 from l2dm.files.manifest import Door
+from l2dm.files.payloads import read_long_term
 from l2dm.metrics import alignment
 from l2dm.spec import SamplingSpec, Spec
 
@@ -22,7 +20,6 @@ METRICS = ("image_alignment", "text_alignment", "identity_similarity", "identity
 DIGITS = 6  # of a stored value: below them is only noise of batch sizes and thread counts
 
 Draw = Callable[[Model, Sequence[Shot], SamplingSpec], Tensor]
-Value = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class Drawer:
         return self.draw(self.model, shots, self.spec.sampling)
 
     def plainly(self, shots: Sequence[Shot]) -> Tensor:
-        """The same by the pretrained base."""
+        """The same by the pretrained base, (n, 3, H, W) uint8."""
         with self.model.plain():
             return self(shots)
 
@@ -72,26 +69,22 @@ class Cell:
     """One model on one concept. pictures: (n, 3, H, W)."""
 
     pictures: Tensor
-    values: tuple[Value, ...]
+    measurements: tuple[Measurement, ...]
 
     def mean(self, metric: str) -> float:
         """What the matrix holds."""
-        return round(fmean(value["metrics"][metric] for value in self.values), DIGITS)
+        return round(fmean(one.metrics[metric] for one in self.measurements), DIGITS)
 
 
 def read_known(memory: Door[Memory], concepts: Sequence[Concept], distractors: Tensor) -> Known:
-    """The real features of some concepts, from memory. Raises BadDoor when one is missing."""
-    features = load_file(memory.path("long_term.safetensors")) if concepts else {}
-    wanted = {f"{concept.name}/{kind}" for concept in concepts for kind in ("image", "identity")}
-    missing = sorted(wanted - features.keys())
-    if missing:
-        raise BadDoor(
-            f"expected features of every concept in {memory.folder}, found no {missing}; "
-            "run score_memory again"
-        )
+    """The real features of some concepts, from memory. Raises BadDoor when one is missing.
+
+    distractors: foreign identities, (q, d').
+    """
+    features = read_long_term(memory, concepts)
     return Known(
-        image={one.name: features[f"{one.name}/image"].float() for one in concepts},
-        identity={one.name: features[f"{one.name}/identity"].float() for one in concepts},
+        image={name: one.image.float() for name, one in features.items()},
+        identity={name: one.identity.float() for name, one in features.items()},
         distractors=distractors,
     )
 
@@ -99,7 +92,7 @@ def read_known(memory: Door[Memory], concepts: Sequence[Concept], distractors: T
 def measure(
     subject: Subject, known: Known, concept: Concept, shots: Sequence[Shot], row: str
 ) -> Cell:
-    """Draw a concept and measure every picture; `row` names the model in the values.
+    """Draw a concept and measure every picture; `row` names the model in the measurements.
 
     One draw call a concept, so that rows can be compared byte for byte.
     """
@@ -118,12 +111,15 @@ def measure(
             identity, list(known.identity.values()), names.index(concept.name), known.distractors
         ),
     }
-    values = tuple(
-        value_of(row, shot, {metric: float(found[index]) for metric, found in measured.items()})
-        | {"concept": concept.name}
-        for index, shot in enumerate(shots)
+    numbers = [
+        {metric: float(found[index]) for metric, found in measured.items()}
+        for index in range(len(shots))
+    ]
+    measurements = tuple(
+        Measurement(row, shot.prompt, shot.seed, rounded(found), concept=concept.name)
+        for shot, found in zip(shots, numbers, strict=True)
     )
-    return Cell(pictures, values)
+    return Cell(pictures, measurements)
 
 
 def shots_of(phrase: str, count: int, seed: int) -> tuple[Shot, ...]:
@@ -135,10 +131,9 @@ def shots_of(phrase: str, count: int, seed: int) -> tuple[Shot, ...]:
     )
 
 
-def value_of(row: str, shot: Shot, metrics: Mapping[str, float]) -> dict[str, Any]:
-    """One entry of values.json, without what it shows."""
-    rounded = {metric: round(found, DIGITS) for metric, found in metrics.items()}
-    return {"row": row, "prompt": shot.prompt, "seed": shot.seed, "metrics": rounded}
+def rounded(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics as a measurement holds them."""
+    return {metric: round(found, DIGITS) for metric, found in metrics.items()}
 
 
 def planned(spec: Spec, concepts: int, nouns: int) -> int:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from l2dm import doors
@@ -18,12 +17,12 @@ from l2dm.bases.model import Model
 from l2dm.bases.sampling import Shot
 from l2dm.errors import BadDoor, BadSpec
 from l2dm.evaluation import measure
-from l2dm.files import manifest
+from l2dm.files import manifest, payloads
 from l2dm.files.manifest import Door
+from l2dm.files.payloads import DrawnCall
 from l2dm.replay import rainbow_memory
 from l2dm.spec import SamplingSpec
 
-FILE = "drawn.safetensors"
 T = TypeVar("T")
 
 
@@ -52,14 +51,14 @@ class Recorder:
 
     def __init__(self) -> None:
         self.calls: list[doors.Call] = []
-        self.tensors: dict[str, Tensor] = {}
+        self.drawn: list[DrawnCall] = []
 
     def pictures(self, draw: measure.Draw) -> measure.Draw:
         """`draw`, kept."""
 
         def drawing(model: Model, shots: Sequence[Shot], sampling: SamplingSpec) -> Tensor:
             drawn = draw(model, shots, sampling)
-            self._keep(model, shots, {"pictures": drawn})
+            self._keep(model, shots, DrawnCall(drawn))
             return drawn
 
         return drawing
@@ -67,45 +66,39 @@ class Recorder:
     def candidates(self, model: Model, shots: Sequence[Shot], sampling: SamplingSpec) -> None:
         """Candidates of one batch, kept."""
         latents, pictures = rainbow_memory.draw_candidates(model, shots, sampling)
-        self._keep(model, shots, {"latents": latents, "pictures": pictures})
+        self._keep(model, shots, DrawnCall(pictures, latents))
 
     def save(self, folder: Path) -> None:
         """Write the payload of a Drawn door."""
-        save_file(self.tensors, folder / FILE)
+        payloads.write_drawn(folder, self.drawn)
 
-    def _keep(self, model: Model, shots: Sequence[Shot], drawn: Mapping[str, Tensor]) -> None:
-        at = len(self.calls)
+    def _keep(self, model: Model, shots: Sequence[Shot], drawn: DrawnCall) -> None:
         self.calls.append(_call(model, shots))
-        self.tensors |= {f"{at}/{kind}": tensor.contiguous() for kind, tensor in drawn.items()}
+        self.drawn.append(drawn)
 
 
 class Gathered:
     """What all shards of a step drew, in place of drawing. Raises BadDoor when one is missing."""
 
     def __init__(self, parts: Sequence[Door[doors.Drawn]]) -> None:
-        self._drawn: dict[doors.Call, Mapping[str, Tensor]] = {}
+        self._drawn: dict[doors.Call, DrawnCall] = {}
         for part in parts:
-            tensors = load_file(part.path(FILE))
-            for at, call in enumerate(part.record.calls):
-                kinds = ("pictures", "latents")
-                names = {kind: f"{at}/{kind}" for kind in kinds if f"{at}/{kind}" in tensors}
-                self._drawn[call] = {kind: tensors[name] for kind, name in names.items()}
+            drawn = payloads.read_drawn(part)
+            self._drawn |= dict(zip(part.record.calls, drawn, strict=True))
 
     def pictures(self, model: Model, shots: Sequence[Shot], sampling: SamplingSpec) -> Tensor:
-        """An `examination.Draw`."""
-        return self._find(model, shots)["pictures"]
+        """A `measure.Draw`: (n, 3, H, W) uint8."""
+        return self._find(model, shots).pictures
 
     def candidates(
         self, model: Model, shots: Sequence[Shot], sampling: SamplingSpec
     ) -> tuple[Tensor, Tensor]:
-        """A `memory.Draw`."""
+        """A `rainbow_memory.Draw`: latents (n, C, h, w) and pictures (n, 3, H, W) uint8."""
         found = [self._find(model, batch) for batch in batches(shots, sampling)]
-        latents, pictures = (
-            torch.cat([one[kind] for one in found]) for kind in ("latents", "pictures")
-        )
-        return latents, pictures
+        latents = [one.latents for one in found if one.latents is not None]
+        return torch.cat(latents), torch.cat([one.pictures for one in found])
 
-    def _find(self, model: Model, shots: Sequence[Shot]) -> Mapping[str, Tensor]:
+    def _find(self, model: Model, shots: Sequence[Shot]) -> DrawnCall:
         found = self._drawn.get(_call(model, shots))
         if found is None:
             raise BadDoor(

@@ -5,32 +5,17 @@ A sheet is one row of the first few pictures, shrunk, so that a line's history s
 
 import shutil
 from pathlib import Path
-from urllib.parse import quote
 
 import torch
 from torch import Tensor
 
 from l2dm.doors import Scores
 from l2dm.files import images
+from l2dm.files.payloads import class_sheet, concept_sheet, real_sheet
 
 PICTURES = 4  # on a sheet
 SIDE = 96  # pixels; larger pictures are shrunk
 ROWS = 6  # latest rows whose sheets a door keeps, besides base, real and the row of learning
-
-
-def concept_path(row: str, name: str) -> str:
-    """What the model of a row draws for a concept."""
-    return f"sheets/{row}/{name}.png"
-
-
-def class_path(row: str, noun: str) -> str:
-    """What the model of a row draws for a class noun; the noun is quoted to be a file name."""
-    return f"sheets/{row}/class-{quote(noun, safe=' ')}.png"
-
-
-def real_path(name: str) -> str:
-    """The real pictures of a concept."""
-    return f"sheets/real/{name}.png"
 
 
 def strip(pictures: Tensor) -> Tensor:
@@ -49,13 +34,13 @@ def kept(scores: Scores) -> frozenset[str]:
 
     Base and real pictures, every concept as it was learned, and everything of the latest rows.
     """
-    paths = {real_path(one.name) for one in scores.concepts}
+    paths = {real_sheet(one.name) for one in scores.concepts}
     nouns = {one.noun for one in scores.drift}
     for row in ("base", *scores.rows[-ROWS:]):
-        paths |= {concept_path(row, one.name) for one in scores.concepts}
-        paths |= {class_path(row, noun) for noun in nouns}
+        paths |= {concept_sheet(row, one.name) for one in scores.concepts}
+        paths |= {class_sheet(row, noun) for noun in nouns}
     learned = zip(scores.rows[1:], scores.concepts, strict=True)
-    return frozenset(paths | {concept_path(row, one.name) for row, one in learned})
+    return frozenset(paths | {concept_sheet(row, one.name) for row, one in learned})
 
 
 def carry(old: Path, new: Path, scores: Scores) -> None:

@@ -89,11 +89,11 @@ def read(folder: Path, kind: type[R]) -> Door[R]:
     if not path.is_file():
         raise BadDoor(f"expected a {kind.__name__} door in {folder}, found no {FILE}; {_AGAIN}")
     text, content = _content(path)
-    found = (content.get("kind"), content.get("format"))
-    if found != (kind.__name__, FORMAT):
+    _require_format(folder, content)
+    if content.get("kind") != kind.__name__:
         raise BadDoor(
-            f"expected a {kind.__name__} door of format {FORMAT}, found a {found[0]} of format "
-            f"{found[1]} in {folder}; check which folder is passed to which step"
+            f"expected a {kind.__name__} door, found a {content.get('kind')} in {folder}; check "
+            "which folder is passed to which step"
         )
     written = _text(content) == text
     if content.pop("check", None) != _digest(_text(content)) or not written:
@@ -184,6 +184,28 @@ def _from_union(kind: Any, data: Any) -> Any:
 def _checksums(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
+
+
+def _require_format(folder: Path, content: Mapping[str, Any]) -> None:
+    """Before anything else: what the rest of a manifest means depends on its format."""
+    found = content.get("format")
+    if found == FORMAT and type(found) is int:
+        return
+    if type(found) is not int:
+        raise BadDoor(
+            f"expected a door of format {FORMAT} in {folder}, found format {found!r}; {_AGAIN}"
+        )
+    what = f"the {content.get('kind')} door in {folder} has format {found}"
+    writer = f"l2dm {content.get('code')}"
+    if found > FORMAT:
+        raise BadDoor(
+            f"{what}, this version ({__version__}) reads format {FORMAT}: it was written by a "
+            f"newer one, {writer}; upgrade l2dm on this machine"
+        )
+    raise BadDoor(
+        f"{what}, this version ({__version__}) reads format {FORMAT}: it was written by an older "
+        f"one, {writer}; read it with that one, or learn the line's concepts again"
+    )
 
 
 def _compare(folder: Path, expected: Mapping[str, str]) -> None:

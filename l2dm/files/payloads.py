@@ -41,7 +41,7 @@ CLASS_SHEETS = "class-"  # sheets/<row>/class-<noun>.png lies beside sheets/<row
 # Release: the doors in it
 ADAPTER, MEMORY, SCORES = "adapter", "memory", "scores"
 
-Curve = Mapping[str, Sequence[float | None]]
+LossCurve = Mapping[str, Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ def picture_names(count: int) -> tuple[str, ...]:
     return tuple(f"{PICTURES}/{index:02d}.png" for index in range(count))
 
 
-def write_pictures(folder: Path, pictures: Sequence["Tensor"]) -> None:
-    """The payload of a Task door. pictures: (3, H, W) uint8 each."""
+def write_pictures(folder: Path, pictures: "Tensor") -> None:
+    """The payload of a Task door. pictures: (n, 3, H, W) uint8."""
     from l2dm.files.images import save_png
 
     (folder / PICTURES).mkdir()
@@ -194,7 +194,7 @@ def write_adapter(
     weights: Mapping[str, "Tensor"],
     rows: Mapping[str, "Tensor"],
     state: Mapping[str, "Tensor"] | None = None,
-    curve: Curve | None = None,
+    curve: LossCurve | None = None,
 ) -> None:
     """The payload of an Adapter door.
 
@@ -210,7 +210,10 @@ def write_adapter(
 
 
 def read_weights(adapter: Door[doors.Adapter]) -> dict[str, "Tensor"]:
-    """The adapter's weights by name; none in the empty one a line starts from. Raises BadDoor."""
+    """The adapter's weights by name, shaped as its kind says; none in a line's empty one.
+
+    Raises BadDoor.
+    """
     return {} if adapter.record.kind == "none" else _load(adapter, WEIGHTS)
 
 
@@ -220,11 +223,11 @@ def read_rows(adapter: Door[doors.Adapter]) -> dict[str, "Tensor"]:
 
 
 def read_state(adapter: Door[doors.Adapter]) -> dict[str, "Tensor"]:
-    """What the method left for the next task, by name; empty if it needs nothing."""
+    """What the method left for the next task, by name, in its own shapes; empty without any."""
     return _load(adapter, STATE) if adapter.path(STATE).is_file() else {}
 
 
-def read_curve(adapter: Path) -> Curve:
+def read_curve(adapter: Path) -> LossCurve:
     """Loss terms per step from an Adapter door's folder; empty when none were written.
 
     Raises BadDoor.
@@ -235,7 +238,7 @@ def read_curve(adapter: Path) -> Curve:
     content = _json(path)
     if not isinstance(content, dict) or not isinstance(content.get("terms"), dict):
         raise BadDoor(f"expected loss terms in {path}, found none; train the task again")
-    terms: Curve = content["terms"]
+    terms: LossCurve = content["terms"]
     return terms
 
 
@@ -258,7 +261,7 @@ def read_measurements(
     if not path.is_file():
         if not measured:
             return ()
-        step = "evaluate" if isinstance(record, doors.Scores) else "examine"
+        step = "evaluate" if isinstance(record, doors.Scores) else "check"
         raise BadDoor(
             f"expected {VALUES} in {door.folder}, found none for {len(measured)} concepts; "
             f"run {step} again"

@@ -10,9 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
-from l2dm.doors import Matrix
+from l2dm.doors import Matrix, Measurement
 from l2dm.errors import WrongShape
 
 MIN_GAIN = 0.02  # a concept that rose less above the base was not learned
@@ -80,14 +79,13 @@ def paired_drop(cells: Cells, rows: Sequence[str], name: str, learned: int) -> D
     return max(drops, key=lambda found: found.amount) if drops else None
 
 
-def by_cell(values: Sequence[Mapping[str, Any]], metric: str) -> Cells:
-    """Per-picture values of one metric: (row, concept) -> (prompt, seed) -> value."""
+def by_cell(measurements: Sequence[Measurement], metric: str) -> Cells:
+    """One metric of every concept's pictures: (row, concept) -> (prompt, seed) -> value."""
     cells: dict[tuple[str, str], dict[tuple[str, int], float]] = {}
-    for value in values:
-        measured = number(value["metrics"].get(metric))
-        if "concept" in value and measured is not None:
-            cell = cells.setdefault((value["row"], value["concept"]), {})
-            cell[value["prompt"], value["seed"]] = measured
+    for one in measurements:
+        measured = number(one.metrics.get(metric))
+        if one.concept is not None and measured is not None:
+            cells.setdefault((one.row, one.concept), {})[one.prompt, one.seed] = measured
     return cells
 
 

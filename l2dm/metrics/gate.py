@@ -1,11 +1,10 @@
 """The gate: may this challenger become the champion? A pure function of numbers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
-from l2dm.doors import Concept, Scores, Verdict
+from l2dm.doors import Concept, Measurement, Scores, Verdict
 from l2dm.metrics.forgetting import Drop, by_cell, drops, number
 from l2dm.spec import GateSpec
 
@@ -22,17 +21,17 @@ def judge(
     scores: Scores,
     concept: Concept,
     spec: GateSpec,
-    values: Sequence[Mapping[str, Any]] = (),
+    measurements: Sequence[Measurement] = (),
 ) -> Verdict:
     """Open when the new concept was learned, no past one was lost and class words stayed.
 
-    concept: the task's new one. values: the door's per-picture values; with them a drop is
-    measured over the pictures that both rows drew, without them between the matrix's means.
+    concept: the task's new one. measurements: the door's; with them a drop is one of the pictures
+    that both rows drew, without them one of the matrix's means.
     Every check gives a sentence with its numbers, passed or not; a missing number closes.
     """
     findings = (
         _learned(scores, concept, spec),
-        _kept(scores, concept, spec, values),
+        _kept(scores, concept, spec, measurements),
         _stayed(scores, spec),
     )
     return Verdict(
@@ -61,14 +60,14 @@ def _learned(scores: Scores, concept: Concept, spec: GateSpec) -> Finding:
 
 
 def _kept(
-    scores: Scores, concept: Concept, spec: GateSpec, values: Sequence[Mapping[str, Any]]
+    scores: Scores, concept: Concept, spec: GateSpec, measurements: Sequence[Measurement]
 ) -> Finding:
     past = [known.name for known in scores.concepts if known.name != concept.name]
     if not past:
         return Finding(True, "There is no past concept that could have been forgotten.")
     matrix = scores.matrices.get("identity_similarity", ())
     names = [known.name for known in scores.concepts]
-    cells = by_cell(values, "identity_similarity")
+    cells = by_cell(measurements, "identity_similarity")
     found = drops(matrix, scores.rows, names, cells) if matrix else (None,) * len(names)
     known = {name: one for name, one in zip(names, found, strict=True) if name in past}
     missing = [f"<{name}>" for name, one in known.items() if one is None]

@@ -1,21 +1,16 @@
 """A release as a folder: the doors adapter/, memory/ and scores/ under one manifest."""
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
 from l2dm import doors
 from l2dm.evaluation.matrix import no_scores
-from l2dm.files import manifest
+from l2dm.files import manifest, payloads
 from l2dm.files.manifest import Door
-
-LONG_TERM = "long_term.safetensors"
-SHORT_TERM = "short_term.safetensors"
+from l2dm.files.payloads import ADAPTER, MEMORY, SCORES
 
 
 @dataclass(frozen=True)
@@ -29,17 +24,17 @@ class Parts:
 
 def adapter_of(release: Path) -> Door[doors.Adapter]:
     """The adapter in a release folder."""
-    return manifest.read(release / "adapter", doors.Adapter)
+    return manifest.read(release / ADAPTER, doors.Adapter)
 
 
 def memory_of(release: Path) -> Door[doors.Memory]:
     """The long-term memory in a release folder."""
-    return manifest.read(release / "memory", doors.Memory)
+    return manifest.read(release / MEMORY, doors.Memory)
 
 
 def scores_of(release: Path) -> Door[doors.Scores]:
     """The scores in a release folder."""
-    return manifest.read(release / "scores", doors.Scores)
+    return manifest.read(release / SCORES, doors.Scores)
 
 
 def write(
@@ -66,12 +61,12 @@ def write(
     )
 
     def fill(draft: Path) -> None:
-        shutil.copytree(parts.adapter.folder, draft / "adapter")
-        shutil.copytree(parts.scores.folder, draft / "scores")
+        shutil.copytree(parts.adapter.folder, draft / ADAPTER)
+        shutil.copytree(parts.scores.folder, draft / SCORES)
         manifest.write(
-            draft / "memory",
+            draft / MEMORY,
             kept,
-            lambda inner: _copy(parts.memory.path(LONG_TERM), inner / LONG_TERM),
+            lambda inner: payloads.copy_long_term(parts.memory, inner),
             spec=parts.memory.spec,
             seed=parts.memory.seed,
             inputs={"memory": parts.memory.digest},
@@ -103,16 +98,8 @@ def write_empty(out: Path, line: str, base: str) -> Door[doors.Release]:
     )
 
     def fill(draft: Path) -> None:
-        manifest.write(draft / "adapter", adapter, lambda _: None)
-        manifest.write(draft / "memory", bank, lambda inner: save_file({}, inner / LONG_TERM))
-        manifest.write(draft / "scores", scores, lambda inner: _write_values(inner / "values.json"))
+        manifest.write(draft / ADAPTER, adapter, lambda _: None)
+        manifest.write(draft / MEMORY, bank, lambda inner: payloads.write_long_term(inner, {}))
+        manifest.write(draft / SCORES, scores, lambda inner: payloads.write_measurements(inner, ()))
 
     return manifest.write(out, record, fill)
-
-
-def _write_values(path: Path) -> None:
-    path.write_text(json.dumps([]))
-
-
-def _copy(source: Path, target: Path) -> None:
-    shutil.copyfile(source, target)

@@ -11,8 +11,8 @@ from l2dm.bases.model import Model
 from l2dm.bases.prompts import require_known
 from l2dm.bases.sampling import Progress, Shot, draw
 from l2dm.releases.folder import adapter_of
+from l2dm.releases.load import load_release
 from l2dm.spec import SamplingSpec
-from l2dm.steps import load_release
 
 
 class Painter:

@@ -1,10 +1,9 @@
-"""Examine a release again: the same pictures, the bare base's, and fresh ones (metrics/health.py).
+"""Check a release: the same pictures, the bare base's, and fresh ones (metrics/health.py).
 
 Cost is bounded by what was drawn at the release: twice its pictures of concepts, and those of the
 base for the concept that it learned last.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,12 +15,12 @@ from l2dm.bases import folder as base_folder
 from l2dm.bases.encoders import load_encoders
 from l2dm.bases.model import load_base
 from l2dm.bases.sampling import Progress, Shot
-from l2dm.doors import Check, Concept, Memory, Release, Scores
+from l2dm.doors import Check, Concept, Measurement, Memory, Release, Scores
 from l2dm.errors import BadDoor
 from l2dm.evaluation import sheets
-from l2dm.evaluation.matrix import BASE, fresh_distractors, read_values
-from l2dm.evaluation.measure import Known, Subject, Value, counted, measure, read_known
-from l2dm.files import images, manifest
+from l2dm.evaluation.matrix import BASE, fresh_distractors
+from l2dm.evaluation.measure import Known, Subject, counted, measure, read_known
+from l2dm.files import manifest, payloads
 from l2dm.files.manifest import Door
 from l2dm.metrics.health import Evidence, diagnose, largest
 from l2dm.metrics.regression import Bars
@@ -38,11 +37,11 @@ class Checked:
     """A Check door before it is written. pictures: fresh ones per concept, (n, 3, H, W) uint8."""
 
     record: Check
-    values: tuple[Value, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
     pictures: Mapping[str, Tensor] | None = None
 
 
-def examine_again(
+def check_release(
     release: Path, base: str, spec: Spec, seed: int, *, on_progress: Progress | None = None
 ) -> tuple[Checked, Mapping[str, str]]:
     """Load a release and check it; what was found, and the digests of the doors it was found in.
@@ -71,38 +70,40 @@ def examine_again(
 def check(subject: Subject, scores: Door[Scores], memory: Door[Memory], seed: int) -> Checked:
     """Draw a release's pictures again, and as many from `seed` on; `subject` has it attached.
 
-    Raises BadDoor when the release lacks the values or features of a concept.
+    Raises BadDoor when the release lacks the measurements or features of a concept.
     """
-    record, stored = scores.record, read_values(scores)
+    record, stored = scores.record, payloads.read_measurements(scores)
     row = record.rows[-1]
-    released = {one.name: _values_of(stored, row, one, scores) for one in record.concepts}
+    released = {one.name: _measured(stored, row, one, scores) for one in record.concepts}
     others = fresh_distractors(subject, record.concepts, seed)
     known = read_known(memory, record.concepts, others)
     evidence: dict[str, Evidence] = {}
-    values: list[Value] = []
+    found: list[Measurement] = []
     pictures: dict[str, Tensor] = {}
     for concept in record.concepts:
         before = released[concept.name]
         again = measure(subject, known, concept, _same(before), AGAIN)
         fresh = measure(subject, known, concept, _other(before, seed), FRESH)
-        evidence[concept.name] = Evidence(*map(_scores, (before, again.values, fresh.values)))
-        values += [*again.values, *fresh.values]
+        evidence[concept.name] = Evidence(
+            _scores(before), _scores(again.measurements), _scores(fresh.measurements)
+        )
+        found += [*again.measurements, *fresh.measurements]
         pictures[concept.name] = fresh.pictures
     control = _control(subject, known, record, stored, scores)
     spec = subject.spec.check
-    found = diagnose(evidence, control, Bars(spec.margin, spec.alpha, spec.power))
+    told = diagnose(evidence, control, Bars(spec.margin, spec.alpha, spec.power))
     return Checked(
         Check(
             base=record.base,
             row=row,
             seed=seed,
-            health=found.health,
-            cause=found.cause,
+            health=told.health,
+            cause=told.cause,
             control=round(control, 6),
-            findings=found.findings,
-            reasons=found.reasons,
+            findings=told.findings,
+            reasons=told.reasons,
         ),
-        tuple(values),
+        tuple(found),
         pictures,
     )
 
@@ -110,7 +111,7 @@ def check(subject: Subject, scores: Door[Scores], memory: Door[Memory], seed: in
 def planned(scores: Door[Scores]) -> int:
     """Pictures that a check draws."""
     record = scores.record
-    rows = [one["row"] for one in read_values(scores) if one.get("concept")]
+    rows = [one.row for one in payloads.read_measurements(scores) if one.concept is not None]
     return 2 * rows.count(record.rows[-1]) + rows.count(BASE) // max(1, len(record.concepts))
 
 
@@ -121,11 +122,10 @@ def unfit(base: str, row: str, seed: int, cause: str, reason: str) -> Checked:
 
 def save(checked: Checked, folder: Path) -> None:
     """Write the payload of a Check door."""
-    text = json.dumps(checked.values, sort_keys=True, separators=(",", ":"))
-    (folder / "values.json").write_text(text)
-    for name, pictures in (checked.pictures or {}).items():
-        (folder / "sheets").mkdir(exist_ok=True)
-        images.save_png(sheets.strip(pictures), folder / "sheets" / f"{name}.png")
+    payloads.write_measurements(folder, checked.measurements)
+    drawn = checked.pictures or {}
+    found = {payloads.check_sheet(name): sheets.strip(one) for name, one in drawn.items()}
+    payloads.write_sheets(folder, found)
 
 
 def _other_base(released: str, now: str) -> str:
@@ -139,7 +139,7 @@ def _control(
     subject: Subject,
     known: Known,
     record: Scores,
-    stored: Sequence[Value],
+    stored: Sequence[Measurement],
     scores: Door[Scores],
 ) -> float:
     """How far the bare base moved on what it drew when the last concept was learned.
@@ -147,16 +147,16 @@ def _control(
     By every cosine of a picture: on a line of many concepts there is but one of it.
     """
     last = record.concepts[-1]
-    released = _values_of(stored, BASE, last, scores)
+    released = _measured(stored, BASE, last, scores)
     with subject.model.plain():
         again = measure(subject, known, last, _same(released), BASE)
-    return max(largest(_scores(released, one), _scores(again.values, one)) for one in COSINES)
+    return max(largest(_scores(released, one), _scores(again.measurements, one)) for one in COSINES)
 
 
-def _values_of(
-    stored: Sequence[Value], row: str, concept: Concept, scores: Door[Scores]
-) -> list[Value]:
-    found = [one for one in stored if (one["row"], one.get("concept")) == (row, concept.name)]
+def _measured(
+    stored: Sequence[Measurement], row: str, concept: Concept, scores: Door[Scores]
+) -> list[Measurement]:
+    found = [one for one in stored if (one.row, one.concept) == (row, concept.name)]
     if not found:
         raise BadDoor(
             f"expected values of {concept.placeholder} in row {row} of {scores.folder}, found "
@@ -165,13 +165,13 @@ def _values_of(
     return found
 
 
-def _same(released: Sequence[Value]) -> tuple[Shot, ...]:
-    return tuple(Shot(one["prompt"], one["seed"]) for one in released)
+def _same(released: Sequence[Measurement]) -> tuple[Shot, ...]:
+    return tuple(Shot(one.prompt, one.seed) for one in released)
 
 
-def _other(released: Sequence[Value], seed: int) -> tuple[Shot, ...]:
-    return tuple(Shot(one["prompt"], seed + index) for index, one in enumerate(released))
+def _other(released: Sequence[Measurement], seed: int) -> tuple[Shot, ...]:
+    return tuple(Shot(one.prompt, seed + index) for index, one in enumerate(released))
 
 
-def _scores(values: Sequence[Value], metric: str = METRIC) -> tuple[float, ...]:
-    return tuple(float(one["metrics"][metric]) for one in values)
+def _scores(measured: Sequence[Measurement], metric: str = METRIC) -> tuple[float, ...]:
+    return tuple(float(one.metrics[metric]) for one in measured)

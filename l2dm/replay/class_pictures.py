@@ -3,12 +3,9 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from l2dm import doors
 from l2dm.bases.diffusion import derive_seed
@@ -16,19 +13,9 @@ from l2dm.bases.model import Model
 from l2dm.bases.prompts import TEMPLATES
 from l2dm.bases.sampling import Progress, Shot, draw_latents
 from l2dm.errors import BadDoor
-from l2dm.files import manifest
-from l2dm.files.images import save_png, stack
+from l2dm.files import manifest, payloads
+from l2dm.files.payloads import ClassPictures
 from l2dm.spec import SamplingSpec
-
-LATENTS = "latents.safetensors"
-
-
-@dataclass(frozen=True)
-class ClassPictures:
-    """One noun's pictures. latents: (n, C, h, w); pictures: (n, 3, H, W) uint8."""
-
-    latents: Tensor
-    pictures: Tensor
 
 
 def captions(noun: str, count: int) -> tuple[str, ...]:
@@ -77,25 +64,12 @@ def generate(
         record = doors.Prior(
             model.fingerprint, (noun,), {noun: captions(noun, count)}, seeds(seed, count)
         )
-        manifest.write(folder, record, lambda draft: save(draft, {noun: drawn}), seed=seed)
+
+        def fill(draft: Path) -> None:
+            payloads.write_class_pictures(draft, {noun: drawn})
+
+        manifest.write(folder, record, fill, seed=seed)
     return drawn
-
-
-def save(folder: Path, drawn: dict[str, ClassPictures]) -> None:
-    """The payload of a Prior door."""
-    save_file({noun: one.latents.contiguous() for noun, one in drawn.items()}, folder / LATENTS)
-    for index, one in enumerate(drawn.values()):
-        place = folder / "pictures" / str(index)
-        place.mkdir(parents=True)
-        for number, picture in enumerate(one.pictures):
-            save_png(picture, place / f"{number:03d}.png")
-
-
-def load(door: manifest.Door[doors.Prior], noun: str) -> ClassPictures:
-    """One noun's pictures from a Prior door."""
-    place = door.path(f"pictures/{door.record.nouns.index(noun)}")
-    pictures = stack(sorted(place.glob("*.png")))
-    return ClassPictures(load_file(door.path(LATENTS))[noun], pictures)
 
 
 def _cached(folder: Path) -> ClassPictures | None:
@@ -103,9 +77,11 @@ def _cached(folder: Path) -> ClassPictures | None:
         return None
     try:
         door = manifest.read(folder, doors.Prior)
+        noun = door.record.nouns[0]
+        latents = payloads.read_class_latents(door)[noun]
+        return ClassPictures(latents, payloads.read_class_pictures(door, noun))
     except BadDoor:
         return None
-    return load(door, door.record.nouns[0])
 
 
 def _key(model: Model, noun: str, count: int, sampling: SamplingSpec, seed: int) -> str:

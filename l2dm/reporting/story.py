@@ -3,16 +3,14 @@
 Everything here is computed once from the doors; `report.py` only writes it down.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from l2dm.doors import Adapter, Drift, Release, Scores
+from l2dm.doors import Adapter, Drift, Measurement, Release, Scores
 from l2dm.evaluation import sheets
-from l2dm.evaluation.matrix import read_values
+from l2dm.files import payloads
 from l2dm.files.manifest import Door, read
 from l2dm.metrics import forgetting
 from l2dm.metrics.bootstrap import Interval, hierarchical_interval, paired_interval
@@ -122,10 +120,10 @@ def tell(line: str, history: Sequence[ReportEntry]) -> Story:
     subject = subject_of(ordered)
     if subject is None:
         return Story(line, ordered, None, None)
-    scores = read(subject.release.path("scores"), Scores)
-    values = read_values(scores)
-    kept = _kept(scores.record, values)
-    accuracy = forgetting.by_cell(values, "identity_accuracy")
+    scores = read(subject.release.path(payloads.SCORES), Scores)
+    measured = payloads.read_measurements(scores)
+    kept = _kept(scores.record, measured)
+    accuracy = forgetting.by_cell(measured, "identity_accuracy")
     last = [
         list(accuracy.get((scores.record.rows[-1], one.name), {}).values())
         for one in scores.record.concepts
@@ -162,24 +160,20 @@ def subject_of(history: Sequence[ReportEntry]) -> ReportEntry | None:
     return challengers[-1] if challengers else champion or newest
 
 
-def curve_of(entry: ReportEntry) -> Mapping[str, Sequence[float | None]]:
+def curve_of(entry: ReportEntry) -> payloads.LossCurve:
     """Loss terms per optimizer step; empty when the adapter was not trained step by step."""
-    path = entry.release.path("adapter/curve.json")
-    terms: Mapping[str, Sequence[float | None]] = (
-        json.loads(path.read_text())["terms"] if path.is_file() else {}
-    )
-    return terms
+    return payloads.read_curve(entry.release.path(payloads.ADAPTER))
 
 
 def method_of(entry: ReportEntry) -> str:
     """The method that learned a version."""
-    return read(entry.release.path("adapter"), Adapter).record.method
+    return read(entry.release.path(payloads.ADAPTER), Adapter).record.method
 
 
-def _kept(record: Scores, values: Sequence[Mapping[str, Any]]) -> tuple[Kept, ...]:
+def _kept(record: Scores, measured: Sequence[Measurement]) -> tuple[Kept, ...]:
     matrix = record.matrices[IDENTITY]
     names = [one.name for one in record.concepts]
-    cells = forgetting.by_cell(values, IDENTITY)
+    cells = forgetting.by_cell(measured, IDENTITY)
     drops = forgetting.drops(matrix, record.rows, names, cells)
     ceilings = record.ceilings.get(IDENTITY, (None,) * len(names))
     return tuple(

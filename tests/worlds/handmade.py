@@ -3,12 +3,11 @@
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from l2dm import doors
 from l2dm.bases import attach
 from l2dm.bases.model import load_base
-from l2dm.files import manifest
+from l2dm.files import manifest, payloads
 from l2dm.releases import folder as releases
 
 CONCEPTS = (doors.Concept("toy", "dog"), doors.Concept("toy2", "red cup"))
@@ -22,7 +21,7 @@ def make_release(folder: Path, base: str, kind: str) -> Path:
     bank = doors.Memory(base=adapter.record.base, long_term=())
     memory = manifest.write(
         folder.with_name(f"{folder.name}-memory"), bank,
-        lambda draft: save_file({}, draft / releases.LONG_TERM),
+        lambda draft: payloads.write_long_term(draft, {}),
     )  # fmt: skip
     rows = doors.Scores(adapter.record.base, ("base",), (), {}, (), {})
     scores = manifest.write(folder.with_name(f"{folder.name}-scores"), rows, lambda _: None)
@@ -42,24 +41,17 @@ def make_adapter(folder: Path, base: str, kind: str) -> manifest.Door[doors.Adap
     generator = torch.Generator().manual_seed(KINDS.index(kind))
     rows = {c.name: torch.randn(1, 24, generator=generator) for c in CONCEPTS}
     attach.add_rows(model, CONCEPTS, rows)
-    settings: dict[str, str | int | float] = {"rank": 2}
-    if kind == "lowrank":
-        attach.attach_lowrank(model, rank=2, generator=generator)
-    elif kind == "spectral":
-        attach.attach_spectral(model)
-        settings = {}
-    else:
-        gated = attach.attach_gated(model, kind)
-        for concept in CONCEPTS:
-            gated.add(concept.name, rank=2, generator=generator, noun=concept.class_noun)
-        settings["gate"] = kind
+    of = kind if kind in ("lowrank", "spectral") else "gated"
+    adapter = attach.attach_new(model, of, {"rank": 2, "gate": kind}, generator, CONCEPTS)
     scale = 0.1 if kind == "spectral" else 1.0
     weights = {
         name: (torch.randn(tensor.shape, generator=generator) * scale).to(tensor.dtype)
-        for name, tensor in model.adapter.state().items()
+        for name, tensor in adapter.state().items()
     }
     record = doors.Adapter(
-        method="l2dm", kind=model.adapter.kind, concepts=CONCEPTS, base=model.fingerprint,
-        parent="", settings=settings,
+        method="l2dm", kind=adapter.kind, concepts=CONCEPTS, base=model.fingerprint,
+        parent="", settings=adapter.settings,
     )  # fmt: skip
-    return manifest.write(folder, record, lambda draft: attach.save(draft, weights, rows))
+    return manifest.write(
+        folder, record, lambda draft: payloads.write_adapter(draft, weights, rows)
+    )

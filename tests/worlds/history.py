@@ -1,14 +1,12 @@
 """A line's history as doors, written without a model: pictures and numbers are made up."""
 
-import json
-
 import torch
 from safetensors.torch import save_file
 
 from l2dm import spec
-from l2dm.doors import Adapter, Concept, Drift, Memory, Release, Scores, Verdict
+from l2dm.doors import Adapter, Concept, Drift, Measurement, Memory, Release, Scores, Verdict
 from l2dm.evaluation import sheets
-from l2dm.files import images, manifest
+from l2dm.files import manifest, payloads
 from l2dm.reporting.report import ReportEntry
 
 METRICS = ("image_alignment", "text_alignment", "identity_similarity", "identity_accuracy")
@@ -50,12 +48,12 @@ def scores(folder, known, fade, paint):
     rows = ("base", *(f"t{number:04d}" for number in range(1, len(known) + 1)))
     nouns = tuple(dict.fromkeys(one.class_noun for one in known))
     cells = {
-        (at, column): [_value(row, at, concept, number, fade) for number in range(PICTURES)]
+        (at, column): [_measured(row, at, concept, number, fade) for number in range(PICTURES)]
         for at, row in enumerate(rows)
         for column, concept in enumerate(known)
         if at == 0 or at > column
     }
-    values = [value for cell in cells.values() for value in cell]
+    measured = [one for cell in cells.values() for one in cell]
     record = Scores(
         base="0123456789abcdef",
         rows=rows,
@@ -80,18 +78,16 @@ def scores(folder, known, fade, paint):
     )
 
     def fill(draft):
-        (draft / "values.json").write_text(json.dumps(values))
-        pictures = {sheets.real_path(one.name): paint("real", one) for one in known}
+        payloads.write_measurements(draft, measured)
+        pictures = {payloads.real_sheet(one.name): paint("real", one) for one in known}
         for at, row in enumerate(rows):
             for column, one in enumerate(known):
                 if at == 0 or at > column:
-                    pictures[sheets.concept_path(row, one.name)] = paint(at, one)
+                    pictures[payloads.concept_sheet(row, one.name)] = paint(at, one)
             for noun in nouns:
-                pictures[sheets.class_path(row, noun)] = paint(at, noun)
-        for path in sheets.kept(record):
-            if path in pictures:
-                (draft / path).parent.mkdir(parents=True, exist_ok=True)
-                images.save_png(sheets.strip(pictures[path]), draft / path)
+                pictures[payloads.class_sheet(row, noun)] = paint(at, noun)
+        kept = sheets.kept(record) & pictures.keys()
+        payloads.write_sheets(draft, {path: sheets.strip(pictures[path]) for path in kept})
 
     return manifest.write(folder, record, fill)
 
@@ -109,7 +105,7 @@ def _release(folder, known, fade, paint, verdict, parent):
         manifest.write(
             draft / "adapter",
             adapter,
-            lambda inner: (inner / "curve.json").write_text(json.dumps(_curve(len(known)))),
+            lambda inner: payloads.write_adapter(inner, {}, {}, curve=_curve(len(known))),
         )
 
     return manifest.write(folder / task, record, fill, spec=spec.to_dict(spec.Spec()))
@@ -120,32 +116,27 @@ def _curve(task):
     terms = {"denoise": falling}
     if task > 1:
         terms |= {"replay": [value * 0.6 for value in falling], "distill": [0.05] * 120}
-    return {"terms": terms}
+    return terms
 
 
-def _value(row, at, concept, number, fade):
+def _measured(row, at, concept, number, fade):
     learned = int(concept.name[1:]) if concept.name[1:].isdigit() else 1
     later = max(0, at - learned)
     spread = (number - (PICTURES - 1) / 2) * 0.04
     wobble = fade * later * (0.5 + number % 2)  # half or one and a half of it, one on average
     similarity = 0.2 if at == 0 else 0.8 + spread - wobble
     prompt = f"a photo of a {concept.class_noun if at == 0 else concept.phrase}"
-    return {
-        "row": row,
-        "concept": concept.name,
-        "prompt": prompt,
-        "seed": number,
-        "metrics": {
-            "image_alignment": round(0.5 + similarity / 3, 6),
-            "text_alignment": round(0.25 + number * 0.01, 6),
-            "identity_similarity": round(similarity, 6),
-            "identity_accuracy": float(similarity > 0.6),
-        },
+    metrics = {
+        "image_alignment": round(0.5 + similarity / 3, 6),
+        "text_alignment": round(0.25 + number * 0.01, 6),
+        "identity_similarity": round(similarity, 6),
+        "identity_accuracy": float(similarity > 0.6),
     }
+    return Measurement(row, prompt, number, metrics, concept=concept.name)
 
 
 def _mean(found, metric):
-    return round(sum(value["metrics"][metric] for value in found) / len(found), 6)
+    return round(sum(one.metrics[metric] for one in found) / len(found), 6)
 
 
 def _grey(at, what):

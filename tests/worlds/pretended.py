@@ -234,6 +234,7 @@ def _saving(places: Places) -> Iterator[None]:
     ours = [one for name, one in sys.modules.items() if name.startswith("l2dm")]
     with ExitStack() as patches:
         patches.enter_context(mock.patch.object(torch, "save", refusing(torch.save)))
+        patches.enter_context(mock.patch.object(safetensors.torch, "save_file", refusing(write)))
         for module in ours:
             if getattr(module, "save_file", None) is write:
                 patches.enter_context(mock.patch.object(module, "save_file", refusing(write)))

@@ -1,18 +1,17 @@
 """The new row, with a model whose pictures are plain colours so that every number is known."""
 
 import contextlib
-import json
 from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
-from l2dm.doors import Concept, Drift, Memory, Prior, Remembered, Scores, Task
+from l2dm.doors import Concept, Drift, Measurement, Memory, Prior, Remembered, Scores, Task
 from l2dm.errors import BadDoor, DoesNotFit
-from l2dm.evaluation import sheets
-from l2dm.evaluation.matrix import Subject, fresh_row, new_row, no_scores, read_values, save
-from l2dm.files import images, manifest
+from l2dm.evaluation.matrix import fresh_row, new_row, no_scores, save
+from l2dm.evaluation.measure import METRICS, Subject
+from l2dm.files import images, manifest, payloads
+from l2dm.files.payloads import ClassPictures, Features
 from l2dm.spec import EvaluateSpec, PriorSpec, Spec
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -78,41 +77,35 @@ def _task(folder, concept, row):
         prompts=("a", "b"), parent="p", parent_version=0, base="base-1", seed=0,
     )  # fmt: skip
 
-    def fill(draft):
-        (draft / "pictures").mkdir()
-        for index, picture in enumerate(_filled([RED, RED])):
-            images.save_png(picture, draft / f"pictures/{index:02d}.png")
-
-    return manifest.write(folder / f"task-{row}", record, fill)
+    pictures = _filled([RED, RED])
+    return manifest.write(
+        folder / f"task-{row}", record, lambda draft: payloads.write_pictures(draft, pictures)
+    )
 
 
 def _prior(folder, nouns=("dog",), count=5, side=8):
     captions = {noun: tuple(f"a {noun} {index}" for index in range(count)) for noun in nouns}
     record = Prior("base-1", tuple(nouns), captions, tuple(range(100, 100 + count)))
-
-    def fill(draft):
-        for index in range(len(nouns)):
-            (draft / f"pictures/{index}").mkdir(parents=True)
-            for number, picture in enumerate(_filled([BLUE] * count, side)):
-                images.save_png(picture, draft / f"pictures/{index}/{number:03d}.png")
-
-    return manifest.write(folder / f"prior-{len(nouns)}", record, fill)
+    drawn = {
+        noun: ClassPictures(torch.zeros(count, 4, 1, 1), _filled([BLUE] * count, side))
+        for noun in nouns
+    }
+    return manifest.write(
+        folder / f"prior-{len(nouns)}", record,
+        lambda draft: payloads.write_class_pictures(draft, drawn),
+    )  # fmt: skip
 
 
 def _memory(folder, *concepts, real=None):
     """Real features: rex is red twice, mia is once green and once between green and blue."""
     colours = {"rex": [[1.0, 0, 0]] * 2, "mia": [[0, 1.0, 0], [0, 0.6, 0.8]]} | (real or {})
     record = Memory("base-1", tuple(Remembered(one, ("x", "y")) for one in concepts))
-
-    def fill(draft):
-        features = {
-            f"{one.name}/{kind}": torch.tensor(colours[one.name])
-            for one in concepts
-            for kind in ("image", "identity")
-        }
-        save_file(features, draft / "long_term.safetensors")
-
-    return manifest.write(folder / f"memory-{len(concepts)}", record, fill)
+    real = {one.name: torch.tensor(colours[one.name]) for one in concepts}
+    features = {name: Features(found, found.clone()) for name, found in real.items()}
+    return manifest.write(
+        folder / f"memory-{len(concepts)}", record,
+        lambda draft: payloads.write_long_term(draft, features),
+    )  # fmt: skip
 
 
 def _empty(folder):
@@ -204,24 +197,12 @@ def test_the_second_row_grows_every_matrix(tmp_path):
 
 def test_every_picture_is_kept_with_its_numbers(tmp_path):
     first, _, door = _first(tmp_path)
-    assert read_values(door) == tuple(json.loads(json.dumps(first.values)))
-    assert len(first.values) == 4 + 4 + 4  # base, rex, drift
-    assert first.values[4] == {
-        "row": "t0001",
-        "concept": "rex",
-        "prompt": "a photo of a <rex> dog",
-        "seed": 10,
-        "metrics": {
-            "image_alignment": 1.0,
-            "text_alignment": 1.0,
-            "identity_similarity": 1.0,
-            "identity_accuracy": 1.0,
-        },
-    }
-    assert first.values[-1] == {
-        "row": "t0001", "noun": "dog", "prompt": "a dog 3", "seed": 103,
-        "metrics": {"distance": 0.0},
-    }  # fmt: skip
+    found = first.measurements
+    assert payloads.read_measurements(door) == found
+    assert len(found) == 4 + 4 + 4  # base, rex, drift
+    perfect = dict.fromkeys(METRICS, 1.0)
+    assert found[4] == Measurement("t0001", "a photo of a <rex> dog", 10, perfect, concept="rex")
+    assert found[-1] == Measurement("t0001", "a dog 3", 103, {"distance": 0.0}, noun="dog")
 
 
 def test_a_door_carries_the_past_and_adds_the_new(tmp_path):
@@ -230,7 +211,10 @@ def test_a_door_carries_the_past_and_adds_the_new(tmp_path):
     door = manifest.write(
         tmp_path / "scores-2", found.record, lambda draft: save(found, parent, draft)
     )
-    assert len(read_values(door)) == len(read_values(parent)) + len(found.values)
+    assert payloads.read_measurements(door) == (
+        *payloads.read_measurements(parent),
+        *found.measurements,
+    )
     drawn = sorted(
         path.relative_to(door.folder / "sheets").as_posix()
         for path in door.folder.rglob("sheets/**/*.png")
@@ -242,7 +226,7 @@ def test_a_door_carries_the_past_and_adds_the_new(tmp_path):
         "t0002/class-cat.png", "t0002/class-dog.png", "t0002/mia.png", "t0002/rex.png",
     ]  # fmt: skip
     assert manifest.read(door.folder, Scores).record == found.record
-    four = images.load_png(door.path(sheets.concept_path("t0001", "rex")))
+    four = images.load_png(door.path(payloads.concept_sheet("t0001", "rex")))
     assert four.shape == (3, 8, 4 * 8 + 3 * images.GAP)
     assert four[:, 0, 0].tolist() == list(RED)
     assert four[:, 0, -1].tolist() == list(GREEN)  # seed 13
@@ -331,8 +315,8 @@ def test_values_that_went_missing_are_refused(tmp_path):
     door = _first(tmp_path)[2]
     door.path("values.json").unlink()
     with pytest.raises(BadDoor, match=r"expected values\.json in"):
-        read_values(door)
-    assert read_values(_empty(tmp_path)) == ()
+        payloads.read_measurements(door)
+    assert payloads.read_measurements(_empty(tmp_path)) == ()
 
 
 def test_a_fresh_row_uses_the_given_seeds(tmp_path):
@@ -342,8 +326,8 @@ def test_a_fresh_row_uses_the_given_seeds(tmp_path):
     assert [shot.seed for shot in artist.calls[0][1]] == [8, 9, 10, 11]
     # rex is red for seed 10 alone; mia is always green
     assert found.means["identity_similarity"] == {"rex": 0.25, "mia": 0.8}
-    assert {value["row"] for value in found.values} == {"seed-8"}
-    assert len(found.values) == 8
+    assert {one.row for one in found.measurements} == {"seed-8"}
+    assert len(found.measurements) == 8
 
 
 def test_a_fresh_row_draws_foreign_identities_where_the_base_has_none(tmp_path):
@@ -357,7 +341,7 @@ def test_a_fresh_row_draws_foreign_identities_where_the_base_has_none(tmp_path):
 def test_a_fresh_row_of_an_empty_line_is_empty(tmp_path):
     subject = Subject(FakeModel(), FakeEncoders(), SPEC, Artist(_second_colours))
     found = fresh_row(subject, memory=_memory(tmp_path), seed=8)
-    assert found.values == ()
+    assert found.measurements == ()
     assert found.means["identity_similarity"] == {}
 
 
@@ -371,12 +355,11 @@ def test_a_row_of_a_real_model_is_complete_and_repeats(tmp_path, tiny_base):
     subject = Subject(load_base(folder), load_encoders(folder), SPEC)
     subject.model.add_placeholder("rex", subject.model.noun_row("dog"))
     real = _filled([RED, GREEN], side=16)
-    features = {"rex/image": subject.encoders.image(real)}
-    features["rex/identity"] = subject.encoders.identity(real)
+    features = Features(subject.encoders.image(real), subject.encoders.identity(real))
     memory = manifest.write(
         tmp_path / "memory",
         Memory("base-1", (Remembered(REX, ("x", "y")),)),
-        lambda draft: save_file(features, draft / "long_term.safetensors"),
+        lambda draft: payloads.write_long_term(draft, {"rex": features}),
     )
     rows = [
         new_row(
@@ -386,6 +369,6 @@ def test_a_row_of_a_real_model_is_complete_and_repeats(tmp_path, tiny_base):
         for _ in range(2)
     ]  # fmt: skip
     assert rows[0].record == rows[1].record
-    assert rows[0].values == rows[1].values
+    assert rows[0].measurements == rows[1].measurements
     for matrix in rows[0].record.matrices.values():
         assert all(isinstance(value, float) for row in matrix for value in row)

@@ -10,16 +10,17 @@ import pytest
 
 from l2dm import doors, steps
 from l2dm import spec as specs
-from l2dm.bases import sampling, stable_diffusion
+from l2dm.bases import sampling
+from l2dm.bases.model import load_base
 from l2dm.errors import BadDoor, BadSpec
 from l2dm.evaluation import matrix
 from l2dm.evaluation.shards import Shard, names
-from l2dm.files import manifest
+from l2dm.files import manifest, payloads
 from l2dm.files.manifest import Door
 
 TINY = (
     *("intake.min_side=8", "prior.count=3", "memory.candidates=2", "memory.budget=8"),
-    *("train.steps=3", "train.rank=2", "train.batch=2", "train.replay_batch=1"),
+    *("train.steps=3", "train.rank=2", "train.batch=2", "l2dm.replay_batch=1"),
     *("evaluate.pictures=2", "evaluate.distractors=4", "sampling.batch=2"),
 )
 
@@ -135,7 +136,7 @@ def test_a_shard_that_lacks_a_picture_is_noticed(second: Second, tmp_path: Path)
     less = doors.Drawn("evaluate", "1/1", door.record.base, door.record.calls[:-1])
     damaged = manifest.write(
         tmp_path / "less", less,
-        lambda draft: shutil.copy(part / "drawn.safetensors", draft),  # type: ignore[arg-type]
+        lambda draft: shutil.copy(part / payloads.DRAWN, draft),  # type: ignore[arg-type]
         spec=door.spec, seed=door.seed, inputs=door.inputs,
     )  # fmt: skip
     with pytest.raises(BadDoor, match="found none of them; run the shards again"):
@@ -143,7 +144,7 @@ def test_a_shard_that_lacks_a_picture_is_noticed(second: Second, tmp_path: Path)
 
 
 def test_a_model_knows_when_it_is_the_bare_base(second: Second) -> None:
-    model = stable_diffusion.load_base(second.base)
+    model = load_base(second.base)
     assert not model.bare
     with model.plain():
         assert model.bare

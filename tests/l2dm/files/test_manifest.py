@@ -67,8 +67,15 @@ def door(tmp_path):
     )
 
 
+@pytest.fixture
+def release(tmp_path):
+    verdict = doors.Verdict(True, ("It is fine.",))
+    record = doors.Release("pets", "t0001", Concept("milo", "dog"), 0, "a", "m", "s", verdict)
+    return manifest.write(tmp_path / "release", record, lambda _: None)
+
+
 def test_records_are_all_there():
-    assert len(RECORDS) == 17
+    assert len(RECORDS) == 18
     assert len(DOORS) == 8
 
 
@@ -162,14 +169,38 @@ def test_changed_missing_and_foreign_files_are_named_together(door):
 
 
 def test_another_kind_is_refused_by_name(door):
-    with pytest.raises(BadDoor, match=r"expected a Prior door of format 1, found a Task of format"):
+    with pytest.raises(BadDoor, match=r"expected a Prior door, found a Task in .*; check which"):
         manifest.read(door.folder, Prior)
 
 
-def test_another_format_is_refused(door, monkeypatch):
-    monkeypatch.setattr(manifest, "FORMAT", 2)
-    with pytest.raises(BadDoor, match="of format 2, found a Task of format 1"):
+@pytest.mark.parametrize(
+    ("ours", "advice"),
+    [
+        (0, r"has format 1, this version \(.*\) reads format 0: .* a newer one, .*; upgrade l2dm"),
+        (2, r"has format 1, this version \(.*\) reads format 2: .* an older one, .*; read it with"),
+    ],
+)
+def test_a_door_too_new_or_too_old_is_refused_by_name(
+    release, monkeypatch, ours: int, advice: str
+) -> None:
+    monkeypatch.setattr(manifest, "FORMAT", ours)
+    with pytest.raises(BadDoor, match=f"the Release door in {release.folder} {advice}"):
+        manifest.read(release.folder, doors.Release)
+
+
+@pytest.mark.parametrize("format_", [None, "1", True, 1.0])
+def test_a_door_without_a_format_number_is_refused(door, format_):
+    path = door.path(manifest.FILE)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": format_}))
+    with pytest.raises(BadDoor, match=f"expected a door of format 1 .*, found format {format_!r};"):
         manifest.read(door.folder, Task)
+
+
+def test_the_format_is_told_before_the_kind(door, monkeypatch):
+    """A door of another format may call its kinds otherwise."""
+    monkeypatch.setattr(manifest, "FORMAT", 2)
+    with pytest.raises(BadDoor, match=r"the Task door in .* has format 1"):
+        manifest.read(door.folder, Prior)
 
 
 def test_an_absent_door_is_refused(tmp_path):
@@ -283,7 +314,7 @@ def test_every_rename_that_fails_leaves_a_whole_door(door, tmp_path, monkeypatch
 DYING = """
 import os, sys
 from pathlib import Path
-from l2dm import manifest
+from l2dm.files import manifest
 from l2dm.doors import Concept, Task
 
 folder, where = sys.argv[1:]

@@ -2,6 +2,7 @@ import math
 
 import pytest
 
+from l2dm.doors import Measurement
 from l2dm.errors import WrongShape
 from l2dm.metrics import forgetting as f
 
@@ -124,13 +125,7 @@ ROWS = ("base", "t1", "t2", "t3")
 
 
 def _value(row, concept, seed, similarity):
-    return {
-        "row": row,
-        "concept": concept,
-        "prompt": "p",
-        "seed": seed,
-        "metrics": {"identity_similarity": similarity},
-    }
+    return Measurement(row, "p", seed, {"identity_similarity": similarity}, concept=concept)
 
 
 VALUES = (
@@ -141,7 +136,7 @@ VALUES = (
     _value("t2", "rex", 2, 0.1),
     _value("t3", "rex", 1, 0.5),
     _value("t3", "rex", 2, 0.2),
-    {"row": "t3", "noun": "dog", "prompt": "p", "seed": 1, "metrics": {"distance": 0.1}},
+    Measurement("t3", "p", 1, {"distance": 0.1}, noun="dog"),
 )
 
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from l2dm.doors import Concept, Drift, Scores
+from l2dm.doors import Concept, Drift, Measurement, Scores
 from l2dm.metrics.gate import judge
 from l2dm.spec import GateSpec
 
@@ -115,13 +115,12 @@ def test_thresholds_themselves_pass():
     assert judge(GOOD, KIT, exact).open
 
 
-def test_with_values_a_drop_is_measured_over_the_pictures_of_both_rows():
+def test_with_measurements_a_drop_is_measured_over_the_pictures_of_both_rows():
     def value(row, seed, similarity):
-        measured = {"identity_similarity": similarity}
-        return {"row": row, "concept": "rex", "prompt": "p", "seed": seed, "metrics": measured}
+        return Measurement(row, "p", seed, {"identity_similarity": similarity}, concept="rex")
 
-    values = [value("t1", 1, 0.6), value("t1", 2, 0.9), value("t2", 1, 0.5), value("t3", 1, 0.35)]
-    verdict = judge(GOOD, KIT, SPEC, values)
+    measured = [value("t1", 1, 0.6), value("t1", 2, 0.9), value("t2", 1, 0.5), value("t3", 1, 0.35)]
+    verdict = judge(GOOD, KIT, SPEC, measured)
     assert (
         "<rex> lost most: its identity similarity went from 0.600 after t1 to 0.350"
         in (verdict.reasons[1])

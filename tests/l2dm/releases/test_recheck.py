@@ -1,22 +1,21 @@
-"""A release examined again on the tiny base: unchanged, damaged, on another base, torn."""
+"""A release checked on the tiny base: unchanged, damaged, on another base, torn."""
 
-import json
 import shutil
-from collections.abc import Callable
-from itertools import product
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file, save_file
 
 from l2dm import doors, steps
 from l2dm import spec as specs
 from l2dm.errors import BadDoor
-from l2dm.files import manifest
+from l2dm.files import manifest, payloads
 from l2dm.releases import folder as releases
 from l2dm.releases import recheck
 from tests.worlds.six_steps import REX, SPEC, TOM, Run, upload
 
+Higher = Mapping[tuple[str, str | None, str], float]  # by row, concept and metric
 GATED = specs.override(SPEC, ["train.method=gated", "train.token_rate=1.0"])
 
 
@@ -47,36 +46,29 @@ def signed(release: Path, out: Path, part: str, fill: Callable[[Path], None]) ->
 def damaged(release: Path, out: Path, concept: str) -> Path:
     """The same release with one concept's token row turned around."""
     adapter = releases.adapter_of(release)
-    weights = load_file(adapter.path("adapter.safetensors"))
-    rows = load_file(adapter.path("tokens.safetensors"))
+    weights, rows = payloads.read_weights(adapter), payloads.read_rows(adapter)
     rows[concept] = -rows[concept]
-    curve = adapter.path("curve.json").read_bytes()
+    curve = payloads.read_curve(adapter.folder)
 
     def fill(draft: Path) -> None:
-        save_file(weights, draft / "adapter.safetensors")
-        save_file(rows, draft / "tokens.safetensors")
-        (draft / "curve.json").write_bytes(curve)
+        payloads.write_adapter(draft, weights, rows, curve=curve)
 
     return signed(release, out, "adapter", fill)
 
 
-def revalued(release: Path, out: Path, higher: dict[tuple[str, str, str], float]) -> Path:
-    """The same release as if its pictures had scored more. higher: by row, concept and metric."""
-    values = json.loads(releases.scores_of(release).path("values.json").read_text())
-    for one, ((row, concept, metric), amount) in product(values, higher.items()):
-        if (one["row"], one.get("concept")) == (row, concept):
-            one["metrics"][metric] += amount
-    text = json.dumps(values)
-    return signed(release, out, "scores", lambda at: put(at / "values.json", text))
-
-
-def put(path: Path, text: str) -> None:
-    path.write_text(text)
+def revalued(release: Path, out: Path, higher: Higher) -> Path:
+    """The same release as if its pictures had scored more."""
+    measured = []
+    for one in payloads.read_measurements(releases.scores_of(release)):
+        more = {metric: higher.get((one.row, one.concept, metric), 0.0) for metric in one.metrics}
+        metrics = {metric: value + more[metric] for metric, value in one.metrics.items()}
+        measured.append(replace(one, metrics=metrics))
+    return signed(release, out, "scores", lambda at: payloads.write_measurements(at, measured))
 
 
 def test_an_unchanged_release_is_healthy_picture_by_picture(run: Run, tmp_path: Path) -> None:
     done: list[tuple[int, int]] = []
-    door = steps.examine(
+    door = steps.check(
         run.release.folder, tmp_path / "check", run.context, seed=999,
         on_progress=lambda *counts: done.append(counts),
     )  # fmt: skip
@@ -86,20 +78,20 @@ def test_an_unchanged_release_is_healthy_picture_by_picture(run: Run, tmp_path: 
     assert [one.moved for one in found.findings] == [0.0, 0.0]
     assert (found.row, found.seed, found.base) == ("t0002", 999, run.task.record.base)
     assert door.inputs == {"release": run.release.digest}
-    values = json.loads(door.path("values.json").read_text())
-    assert {(one["concept"], one["row"]) for one in values} == {
+    measured = payloads.read_measurements(door)
+    assert {(one.concept, one.row) for one in measured} == {
         (concept, row) for concept in ("rex", "tom") for row in ("again", "fresh")
     }
-    assert [one["seed"] for one in values if one["row"] == "fresh"] == [999, 1000] * 2
-    assert door.path("sheets/rex.png").is_file()
+    assert [one.seed for one in measured if one.row == "fresh"] == [999, 1000] * 2
+    assert door.path(payloads.check_sheet("rex")).is_file()
     assert done[-1] == (10, 10)  # two pictures twice of two concepts, two of the base
-    again = steps.examine(run.release.folder, tmp_path / "2", run.context, seed=999)
+    again = steps.check(run.release.folder, tmp_path / "2", run.context, seed=999)
     assert again.digest == door.digest
 
 
 def test_a_damaged_row_moves_its_concept_alone(run: Run, tmp_path: Path) -> None:
     release = damaged(run.release.folder, tmp_path / "damaged", "rex")
-    found = steps.examine(release, tmp_path / "check", run.context, seed=999).record
+    found = steps.check(release, tmp_path / "check", run.context, seed=999).record
     rex, tom = found.findings
     assert rex.moved > 0.001
     assert tom.moved == 0.0
@@ -108,9 +100,9 @@ def test_a_damaged_row_moves_its_concept_alone(run: Run, tmp_path: Path) -> None
 
 def test_in_the_same_environment_two_pictures_tell_a_loss(run: Run, tmp_path: Path) -> None:
     """As if rex had scored 0.3 more at its release, on both of its pictures."""
-    higher = {("t0002", "rex", "identity_similarity"): 0.3}
+    higher: Higher = {("t0002", "rex", "identity_similarity"): 0.3}
     release = revalued(run.release.folder, tmp_path / "release", higher)
-    found = steps.examine(release, tmp_path / "check", run.context, seed=999).record
+    found = steps.check(release, tmp_path / "check", run.context, seed=999).record
     assert (found.health, found.cause, found.control) == ("regressed", "model", 0.0)
     assert [one.health for one in found.findings] == ["regressed", "healthy"]
     assert found.findings[0].drop == pytest.approx(0.3)
@@ -118,12 +110,12 @@ def test_in_the_same_environment_two_pictures_tell_a_loss(run: Run, tmp_path: Pa
 
 def test_a_base_that_moved_by_any_measure_leaves_them_to_chance(run: Run, tmp_path: Path) -> None:
     """The same, and the bare base is 0.01 further from its prompts than it was."""
-    higher = {
+    higher: Higher = {
         ("t0002", "rex", "identity_similarity"): 0.3,
         ("base", "tom", "text_alignment"): 0.01,
     }
     release = revalued(run.release.folder, tmp_path / "release", higher)
-    found = steps.examine(release, tmp_path / "check", run.context, seed=999).record
+    found = steps.check(release, tmp_path / "check", run.context, seed=999).record
     assert found.control == pytest.approx(0.01)
     assert (found.health, found.cause) == ("inconclusive", "environment")
     assert "2 pictures of the release's seeds (p = 0.2500 of all concepts); 5" in found.reasons[1]
@@ -132,8 +124,8 @@ def test_a_base_that_moved_by_any_measure_leaves_them_to_chance(run: Run, tmp_pa
 def test_files_that_were_changed_are_a_regression_of_the_release(run: Run, tmp_path: Path) -> None:
     release = tmp_path / "release"
     shutil.copytree(run.release.folder, release)
-    (release / "adapter" / "tokens.safetensors").write_bytes(b"rotten")
-    found = steps.examine(release, tmp_path / "check", run.context, seed=1).record
+    (release / payloads.ADAPTER / payloads.ROWS).write_bytes(b"rotten")
+    found = steps.check(release, tmp_path / "check", run.context, seed=1).record
     assert (found.health, found.cause, found.findings) == ("regressed", "release", ())
     assert "is not what was written: changed" in found.reasons[0]
 
@@ -144,7 +136,7 @@ def test_another_base_is_told_from_a_forgotten_concept(run: Run, tmp_path: Path)
     other = steps.Context(
         str(tiny.base(tmp_path / "base", seed=1)), "pets", "", 2, run.context.spec
     )
-    found = steps.examine(run.release.folder, tmp_path / "check", other, seed=1).record
+    found = steps.check(run.release.folder, tmp_path / "check", other, seed=1).record
     assert (found.health, found.cause) == ("regressed", "base")
     assert run.task.record.base in found.reasons[0]
 
@@ -152,7 +144,7 @@ def test_another_base_is_told_from_a_forgotten_concept(run: Run, tmp_path: Path)
 def test_a_release_without_values_cannot_be_compared(run: Run, tmp_path: Path) -> None:
     scores = releases.scores_of(run.release.folder)
     bare = manifest.write(
-        tmp_path / "scores", scores.record, lambda draft: (draft / "values.json").write_text("[]")
+        tmp_path / "scores", scores.record, lambda draft: payloads.write_measurements(draft, ())
     )
     with pytest.raises(BadDoor, match="expected values of <rex> in row t0002"):
         recheck.check(None, bare, releases.memory_of(run.release.folder), 1)  # type: ignore[arg-type]
