@@ -110,9 +110,9 @@ def damage(release: Path, out: Path, base: str, name: str, share: float) -> None
     door = manifest.read(release, doors.Release)
 
     def parts(draft: Path) -> None:
-        shutil.copytree(release / "memory", draft / "memory")
-        shutil.copytree(release / "scores", draft / "scores")
-        manifest.write(draft / "adapter", adapter.record, fill)
+        for part in (payloads.MEMORY, payloads.SCORES):
+            shutil.copytree(release / part, draft / part)
+        manifest.write(draft / payloads.ADAPTER, adapter.record, fill)
 
     manifest.write(out, door.record, parts, spec=door.spec)
 

@@ -148,7 +148,7 @@ def _write_memory(folder: Path, model: Model, encoders: Encoders, known: Known) 
     record = doors.Memory(
         model.fingerprint, tuple(doors.Remembered(one, ("a",) * 4) for one in known)
     )
-    manifest.write(folder, record, lambda draft: payloads.write_long_term(draft, features))
+    manifest.write(folder, record, lambda draft: payloads.write_memory(draft, features))
 
 
 def _write_adapter(folder: Path, model: Model, known: Known) -> None:

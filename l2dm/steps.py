@@ -18,7 +18,7 @@ from l2dm import doors
 from l2dm import spec as specs
 from l2dm.bases import attach, devices, sampling
 from l2dm.bases import folder as base_folder
-from l2dm.bases.encoders import load_encoders
+from l2dm.bases.encoders import Encoders, load_encoders
 from l2dm.bases.model import load_base, resolution, vocabulary
 from l2dm.bases.prompts import TEMPLATES
 from l2dm.bases.sampling import Progress
@@ -151,15 +151,10 @@ def score_memory(
         seed=lesson.record.seed,
         draw=draw,
     )
-    pictures, concept = payloads.read_pictures(lesson), lesson.record.concept
-    features[concept.name] = Features(encoders.image(pictures), encoders.identity(pictures))
-    new = doors.Remembered(concept, lesson.record.prompts)
+    features[lesson.record.concept.name] = _features_of(lesson, encoders)
+    new = doors.Remembered(lesson.record.concept, lesson.record.prompts)
     record = doors.Memory(model.fingerprint, (*old.record.long_term, new), short.entries)
-
-    def fill(draft: Path) -> None:
-        payloads.write_long_term(draft, features)
-        payloads.write_short_term(draft, short.latents)
-
+    fill = partial(payloads.write_memory, features=features, short_term=short.latents)
     return write_door(out, record, fill, context, inputs)
 
 
@@ -332,6 +327,11 @@ def check(
 def _replayed(bank: doors.Memory, spec: specs.Spec) -> tuple[doors.Remembered, ...]:
     """The concepts whose pictures the method wants to see again."""
     return bank.long_term if method_of(spec).replays else ()
+
+
+def _features_of(task: Door[doors.Task], encoders: Encoders) -> Features:
+    pictures = payloads.read_pictures(task)
+    return Features(encoders.image(pictures), encoders.identity(pictures))
 
 
 def _wordings(phrase: str, count: int) -> tuple[str, ...]:

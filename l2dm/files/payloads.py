@@ -117,13 +117,21 @@ def read_class_pictures(prior: Door[doors.Prior], noun: str, most: int | None = 
     return stack([prior.path(_class_picture(index, number)) for number in numbers])
 
 
-def write_long_term(folder: Path, features: Mapping[str, Features]) -> None:
-    """What a Memory door keeps for good, by concept name."""
+def write_memory(
+    folder: Path, features: Mapping[str, Features], short_term: "Tensor | None" = None
+) -> None:
+    """The payload of a Memory door.
+
+    features: what it keeps for good, by concept name. short_term: the latents that it holds for
+    one task, (m, C, h, w); None in a release.
+    """
     tensors: dict[str, Tensor] = {}
     for name, one in features.items():
         image, identity = _feature_keys(name)
         tensors |= {image: one.image, identity: one.identity}
     _save(folder / LONG_TERM, tensors)
+    if short_term is not None:
+        _save(folder / SHORT_TERM, {"latents": short_term})
 
 
 def read_long_term(
@@ -153,11 +161,6 @@ def read_long_term(
 def copy_long_term(memory: Door[doors.Memory], folder: Path) -> None:
     """The same bytes in another Memory door."""
     shutil.copyfile(memory.path(LONG_TERM), folder / LONG_TERM)
-
-
-def write_short_term(folder: Path, latents: "Tensor") -> None:
-    """What a Memory door holds for one task, (m, C, h, w)."""
-    _save(folder / SHORT_TERM, {"latents": latents})
 
 
 def read_short_term(memory: Door[doors.Memory]) -> "Tensor":

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,19 @@ class Parts:
     adapter: Door[doors.Adapter]
     memory: Door[doors.Memory]
     scores: Door[doors.Scores]
+
+    def copy(self, draft: Path) -> None:
+        """Into a release. Short-term memory stays behind: it is redrawn every task."""
+        shutil.copytree(self.adapter.folder, draft / ADAPTER)
+        shutil.copytree(self.scores.folder, draft / SCORES)
+        manifest.write(
+            draft / MEMORY,
+            replace(self.memory.record, short_term=()),
+            partial(payloads.copy_long_term, self.memory),
+            spec=self.memory.spec,
+            seed=self.memory.seed,
+            inputs={"memory": self.memory.digest},
+        )
 
 
 def adapter_of(release: Path) -> Door[doors.Adapter]:
@@ -47,8 +61,7 @@ def write(
     spec: Mapping[str, Any],
     parent: str,
 ) -> Door[doors.Release]:
-    """Copy the parts into a release. Short-term memory stays behind: it is redrawn every task."""
-    kept = replace(parts.memory.record, short_term=())
+    """Copy the parts into a release."""
     record = doors.Release(
         line=line,
         task=task.id,
@@ -60,25 +73,13 @@ def write(
         verdict=verdict,
     )
 
-    def fill(draft: Path) -> None:
-        shutil.copytree(parts.adapter.folder, draft / ADAPTER)
-        shutil.copytree(parts.scores.folder, draft / SCORES)
-        manifest.write(
-            draft / MEMORY,
-            kept,
-            lambda inner: payloads.copy_long_term(parts.memory, inner),
-            spec=parts.memory.spec,
-            seed=parts.memory.seed,
-            inputs={"memory": parts.memory.digest},
-        )
-
     inputs = {
         "parent": parent,
         "adapter": parts.adapter.digest,
         "memory": parts.memory.digest,
         "scores": parts.scores.digest,
     }
-    return manifest.write(out, record, fill, spec=spec, seed=task.seed, inputs=inputs)
+    return manifest.write(out, record, parts.copy, spec=spec, seed=task.seed, inputs=inputs)
 
 
 def write_empty(out: Path, line: str, base: str) -> Door[doors.Release]:
@@ -99,7 +100,7 @@ def write_empty(out: Path, line: str, base: str) -> Door[doors.Release]:
 
     def fill(draft: Path) -> None:
         manifest.write(draft / ADAPTER, adapter, lambda _: None)
-        manifest.write(draft / MEMORY, bank, lambda inner: payloads.write_long_term(inner, {}))
+        manifest.write(draft / MEMORY, bank, lambda inner: payloads.write_memory(inner, {}))
         manifest.write(draft / SCORES, scores, lambda inner: payloads.write_measurements(inner, ()))
 
     return manifest.write(out, record, fill)

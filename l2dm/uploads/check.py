@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from l2dm.doors import Concept, Upload
 from l2dm.errors import BadUpload
 from l2dm.files.concept_json import FILE, SLUG
+from l2dm.files.payloads import CLASS_SHEETS
 from l2dm.spec import IntakeSpec
 from l2dm.uploads.pictures import Look, look, repeats
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 MAX_NOUN = 40  # characters
 SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}  # lower case; names with a dot are hidden
-CLASS_SHEETS = "class-"  # sheets/<row>/class-<noun>.png lies beside sheets/<row>/<concept>.png
 
 
 def check_names(

@@ -21,7 +21,7 @@ def make_release(folder: Path, base: str, kind: str) -> Path:
     bank = doors.Memory(base=adapter.record.base, long_term=())
     memory = manifest.write(
         folder.with_name(f"{folder.name}-memory"), bank,
-        lambda draft: payloads.write_long_term(draft, {}),
+        lambda draft: payloads.write_memory(draft, {}),
     )  # fmt: skip
     rows = doors.Scores(adapter.record.base, ("base",), (), {}, (), {})
     scores = manifest.write(folder.with_name(f"{folder.name}-scores"), rows, lambda _: None)

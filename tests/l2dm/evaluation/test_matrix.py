@@ -104,7 +104,7 @@ def _memory(folder, *concepts, real=None):
     features = {name: Features(found, found.clone()) for name, found in real.items()}
     return manifest.write(
         folder / f"memory-{len(concepts)}", record,
-        lambda draft: payloads.write_long_term(draft, features),
+        lambda draft: payloads.write_memory(draft, features),
     )  # fmt: skip
 
 
@@ -359,7 +359,7 @@ def test_a_row_of_a_real_model_is_complete_and_repeats(tmp_path, tiny_base):
     memory = manifest.write(
         tmp_path / "memory",
         Memory("base-1", (Remembered(REX, ("x", "y")),)),
-        lambda draft: payloads.write_long_term(draft, {"rex": features}),
+        lambda draft: payloads.write_memory(draft, {"rex": features}),
     )
     rows = [
         new_row(

@@ -123,7 +123,7 @@ def test_long_term_memory(tmp_path: Path) -> None:
         "rex": Features(random(2, 5), random(2, 3)),
         "tom": Features(random(1, 5, seed=1), random(1, 3, seed=1)),
     }
-    door = write(tmp_path, memory(2, 1), lambda at: payloads.write_long_term(at, features))
+    door = write(tmp_path, memory(2, 1), lambda at: payloads.write_memory(at, features))
     stored = load_file(door.path("long_term.safetensors"))
     assert sorted(stored) == ["rex/identity", "rex/image", "tom/identity", "tom/image"]
     found = payloads.read_long_term(door)
@@ -136,13 +136,13 @@ def test_long_term_memory(tmp_path: Path) -> None:
 
 
 def test_an_empty_memory_has_no_features(tmp_path: Path) -> None:
-    door = write(tmp_path, memory(), lambda at: payloads.write_long_term(at, {}))
+    door = write(tmp_path, memory(), lambda at: payloads.write_memory(at, {}))
     assert payloads.read_long_term(door) == {}
 
 
 def test_features_that_do_not_fit_their_record(tmp_path: Path) -> None:
     features = {"rex": Features(random(2, 5), random(2, 3))}
-    door = write(tmp_path, memory(3, 1), lambda at: payloads.write_long_term(at, features))
+    door = write(tmp_path, memory(3, 1), lambda at: payloads.write_memory(at, features))
     with pytest.raises(
         BadDoor,
         match=r"expected features of every .* found no \['tom/identity', 'tom/image'\]; run",
@@ -154,7 +154,7 @@ def test_features_that_do_not_fit_their_record(tmp_path: Path) -> None:
 
 def test_short_term_memory(tmp_path: Path) -> None:
     latents = random(2, 4, 1, 1)
-    door = write(tmp_path, memory(short=2), lambda at: payloads.write_short_term(at, latents))
+    door = write(tmp_path, memory(short=2), lambda at: payloads.write_memory(at, {}, latents))
     assert sorted(load_file(door.path("short_term.safetensors"))) == ["latents"]
     assert torch.equal(payloads.read_short_term(door), latents)
     other = dataclasses.replace(door, record=memory(short=3))
@@ -163,7 +163,7 @@ def test_short_term_memory(tmp_path: Path) -> None:
 
 
 def test_a_release_has_no_short_term_memory(tmp_path: Path) -> None:
-    door = write(tmp_path, memory(), lambda at: payloads.write_long_term(at, {}))
+    door = write(tmp_path, memory(), lambda at: payloads.write_memory(at, {}))
     with pytest.raises(BadDoor, match=r"expected tensors in .*short_term\.safetensors, found none"):
         payloads.read_short_term(door)
 
