@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from components.services.line.records import Records
+from components.services.line.uploads import Uploads
 from components.services.store.home import Home
 from components.services.tracking.registry import FolderRegistry
 from pipelines.dispatcher.dispatcher import Dispatcher, DispatchPolicy, RunSettings
@@ -44,6 +45,12 @@ class World:
         path.write_text(json.dumps({"line": line, "name": name}))
         os.utime(path, (1_000_000 - age, 1_000_000 - age))
 
+    def put_others(self) -> str:
+        """Other pictures under the name, as presigned PUTs or `aws s3 cp` do; their digest."""
+        path = self.home.upload("pets", "rex") / "concept.json"
+        path.write_text(json.dumps({"corrected": True}))
+        return Uploads(self.home.store, "pets").digest("rex")
+
     def finish(self) -> str:
         (name,) = self.runs.running()
         self.runs.finish(name)
@@ -68,3 +75,19 @@ class World:
 def expire(world: World, line: str = "pets") -> None:
     path = world.home.folder / "leases" / f"{line}.json"
     os.utime(path, (path.stat().st_mtime - 3600,) * 2)
+
+
+class Rings:
+    """Wake-ups that the test has thought of; each wait takes the next one."""
+
+    def __init__(self, *lines: str) -> None:
+        self.lines, self.waited = list(lines), 0
+
+    def wait(self, seconds: float) -> frozenset[str]:
+        self.waited += 1
+        if not seconds:  # between two lines of a scan
+            return frozenset()
+        return frozenset({self.lines.pop(0)}) if self.lines else frozenset()
+
+    def close(self) -> None:
+        pass

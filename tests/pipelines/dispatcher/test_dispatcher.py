@@ -1,6 +1,8 @@
 """The dispatcher, one look at a time: what it does next follows from records, runs and leases."""
 
+import errno
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,18 +12,15 @@ from components.services.line.leases import Leases
 from components.services.line.promotion import roll_back
 from components.services.line.records import Records
 from components.services.line.run_journal import Failure
+from components.services.line.uploads import Uploads
 from l2dm.doors import Concept
+from l2dm.errors import TrackingFailed
 from l2dm.spec import IntakeSpec
 from pipelines.commands.uploads.submit import submit_pictures
 from pipelines.dispatcher.dispatcher import DispatchPolicy
 from pipelines.dispatcher.loop import follow
-from tests.worlds.dispatch_world import World, expire
+from tests.worlds.dispatch_world import Rings, World, expire
 from tests.worlds.object_stores import Bucket
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
 
 
 def test_uploads_of_a_line_are_learned_one_after_the_other_oldest_first(world: World) -> None:
@@ -45,25 +44,6 @@ def test_every_run_has_a_fencing_number_of_its_own(world: World) -> None:
         world.finish()
     world.dispatcher.reconcile("pets")
     assert [job.fence for job in world.runs.jobs.values()] == [1, 2]
-
-
-def test_a_failed_run_is_tried_again_later_and_at_last_failed(world: World) -> None:
-    world.upload("pets", "rex")
-    broken = Failure("train", "RuntimeError", ("out of memory",))
-    look = world.dispatcher.reconcile
-    for pause in (30.0, 60.0):
-        assert look("pets") == "started"
-        world.runs.fail(world.runs.running()[0], broken)
-        assert look("pets") == "retried"
-        world.now += pause - 1
-        assert look("pets") == "waits"
-        world.now += 1
-    assert look("pets") == "started"
-    world.runs.fail(world.runs.running()[0], broken)
-    assert look("pets") == "ended"
-    (state,) = Records(world.home.store, "pets").concepts()
-    assert (state.state, state.reasons) == ("failed", ("step train: RuntimeError: out of memory",))
-    assert look("pets") == "idle"
 
 
 def test_a_bad_upload_is_refused_at_once_and_the_next_is_learned(world: World) -> None:
@@ -94,27 +74,6 @@ def test_a_killed_run_goes_on_with_its_task(world: World) -> None:
     world.finish()
     assert world.kinds() == ["started", "begun", "retried", "started", "promotion", "ended"]
     assert world.registry.versions("pets")[0].facts.task == "t0001"
-
-
-def test_the_next_run_waits_until_the_last_one_has_left_and_its_scratch_is_swept(
-    world: World,
-) -> None:
-    """A run records its end some moments before its process is gone."""
-    for name in ("mimi", "rex"):
-        world.upload("pets", name)
-    look = world.dispatcher.reconcile
-    look("pets")
-    (name,) = world.runs.running()
-    work = world.home.work("pets", world.runs.jobs[name].concept) / "key"
-    work.mkdir(parents=True)
-    world.runs.finish(name)
-    del world.runs.ends[name]  # its process is still there
-    assert [look("pets"), look("pets")] == ["running", "running"]
-    assert work.exists()
-    world.now += 61
-    assert look("pets") == "started"
-    assert world.runs.stopped == [name]
-    assert not work.exists()
 
 
 def test_a_stale_parent_begins_anew_from_the_champion_of_then(world: World, tmp_path: Path) -> None:
@@ -194,21 +153,6 @@ def test_a_run_that_was_written_down_and_never_started_is_started_again(world: W
     assert world.states() == {"rex": "promoted"}
 
 
-def test_an_alias_moved_by_hand_is_told_and_set_back_before_the_next_task(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
-    for name in ("mimi", "rex"):
-        world.upload("pets", name)
-        world.dispatcher.reconcile("pets")
-        world.finish()
-    world.registry.set_alias("pets", "champion", 1)
-    world.upload("pets", "sunny")
-    world.dispatcher.reconcile("pets")
-    assert "alias champion named version 1, the records say 2" in caplog.text
-    world.finish()
-    assert world.chain() == [(0, 1), (1, 2), (2, 3)]
-
-
 def test_a_line_in_a_bucket_is_dispatched_like_one_in_a_folder(
     moto_bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,43 +173,6 @@ def test_a_line_in_a_bucket_is_dispatched_like_one_in_a_folder(
     assert world.chain() == [(0, 1), (1, 2)]
     assert world.states() == {"rex": "promoted", "mimi": "promoted"}
     assert not (tmp_path / "scratch" / "records").exists()  # nothing of the state is local
-
-
-class Rings:
-    """Wake-ups that the test has thought of; each wait takes the next one."""
-
-    def __init__(self, *lines: str) -> None:
-        self.lines, self.waited = list(lines), 0
-
-    def wait(self, seconds: float) -> frozenset[str]:
-        self.waited += 1
-        if not seconds:  # between two lines of a scan
-            return frozenset()
-        return frozenset({self.lines.pop(0)}) if self.lines else frozenset()
-
-    def close(self) -> None:
-        pass
-
-
-def test_a_woken_line_is_looked_at_before_the_next_scan(world: World) -> None:
-    world.upload("pets", "rex")
-    world.upload("cars", "bolt")
-    moves = follow(world.dispatcher, Rings("cars", "nobody", "pets"), 3600, once=False)
-    assert [next(moves), next(moves)] == [("cars", "started"), ("pets", "waits")]
-    world.finish()
-    assert next(moves) == ("cars", "idle")  # woken, an hour before the scan
-    assert next(moves) == ("pets", "started")
-    assert "nobody" not in world.home.lines()
-
-
-def test_following_once_ends_when_nothing_waits_or_runs(world: World) -> None:
-    world.upload("pets", "rex")
-    found = []
-    for line, moved in follow(world.dispatcher, Rings(), 0.0, once=True):
-        found.append((line, moved))
-        if moved == "running":
-            world.finish()
-    assert found == [("pets", "started"), ("pets", "running"), ("pets", "idle")]
 
 
 def test_a_line_that_cannot_be_read_is_told_and_leaves_the_others_alone(
@@ -291,3 +198,81 @@ def test_a_lease_that_cannot_be_read_is_not_taken_over(
     assert world.dispatcher.look() == {"pets": "broken"}
     assert "its number must not go back" in caplog.text
     assert world.home.store.read("leases/pets.json").data == b"{}"
+
+
+def test_a_registry_that_is_away_is_told_and_asked_again_later(
+    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.upload("pets", "rex")
+    world.dispatcher.reconcile("pets")
+    world.finish()
+    world.upload("pets", "mimi")
+    asked: list[int] = []
+
+    def versions(line: str) -> tuple[()]:
+        asked.append(1)
+        raise TrackingFailed("MLflow does not answer")
+
+    with monkeypatch.context() as away:
+        away.setattr(world.registry, "versions", versions)
+        assert world.dispatcher.reconcile("pets") == "broken"
+        assert world.dispatcher.reconcile("pets") == "waits"  # and keeps nobody waiting
+        assert len(asked) == 1
+    assert "MLflow does not answer" in caplog.text
+    monkeypatch.setattr("pipelines.dispatcher.dispatcher.DEAF", 0.0)
+    world.dispatcher._deaf = 0.0
+    assert world.dispatcher.reconcile("pets") == "started"
+
+
+def test_a_line_deleted_while_it_learns_begins_anew(world: World) -> None:
+    """Somebody removed records and inbox: the run is nobody's, the dispatcher goes on."""
+    world.upload("pets", "rex")
+    world.dispatcher.reconcile("pets")
+    (name,) = world.runs.running()
+    shutil.rmtree(world.home.folder / "records" / "pets")
+    shutil.rmtree(world.home.folder / "inbox" / "pets")
+    world.runs.finish(name)  # it wakes up in a world without its line
+    assert world.dispatcher.look() in ({}, {"pets": "idle"})
+    world.upload("pets", "mimi")
+    world.now += 61
+    moved = [world.dispatcher.look().get("pets") for _ in range(3)]
+    assert "broken" not in moved
+    while world.runs.running():
+        world.finish()
+    assert world.dispatcher.look() == {"pets": "idle"}
+    assert world.states()["mimi"] == "promoted"
+
+
+def test_a_full_disk_is_told_and_nothing_is_half_written(
+    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.upload("pets", "rex")
+    with monkeypatch.context() as full:
+
+        def fsync(file: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        full.setattr("components.services.store.folder.os.fsync", fsync)
+        assert world.dispatcher.look() == {"pets": "broken"}
+    assert "No space left on device" in caplog.text
+    assert world.kinds() == []
+    assert list(world.home.folder.rglob("*.draft")) == []
+    assert world.dispatcher.look() == {"pets": "started"}
+
+
+def test_an_error_that_nobody_thought_of_leaves_the_other_lines_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(tmp_path, DispatchPolicy(parallel=2))
+    world.upload("cars", "bolt")
+    world.upload("pets", "rex")
+    digest = Uploads.commitment
+
+    def odd(self: Uploads, name: str) -> object:
+        if name == "rex":
+            raise RecursionError("who thought of that")
+        return digest(self, name)
+
+    monkeypatch.setattr(Uploads, "commitment", odd)
+    assert world.dispatcher.look() == {"cars": "started", "pets": "broken"}
+    assert "Traceback" in caplog.text

@@ -22,11 +22,6 @@ ENDED = {"class_noun": "dog", "task": "", "version": None, "reasons": ["made up"
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
-
-
-@pytest.fixture
 def measured(world: World) -> Measured:
     return Measured(world.dispatcher, clock=lambda: 1000.0 + world.now)
 

@@ -1,45 +1,25 @@
 """Uploads that come at the wrong moment, or are none: none is lost, none is learned twice."""
 
-import json
-import shutil
 from pathlib import Path
 
 import pytest
 
-from components.services.line import status_cache
-from components.services.line.ledger import Event, summed
 from components.services.line.records import ConceptState, Records
 from components.services.line.run_journal import Failure
 from components.services.line.uploads import Uploads
 from components.services.store.home import Home
 from l2dm.doors import Concept
-from l2dm.errors import BadUpload, PlatformError
+from l2dm.errors import BadUpload
 from l2dm.spec import IntakeSpec
 from pipelines.commands.lines.status import status_of
 from pipelines.commands.uploads.submit import submit_pictures
-from pipelines.dispatcher import end_upload
 from pipelines.dispatcher.dispatcher import Dispatcher, DispatchPolicy, RunSettings
 from pipelines.dispatcher.end_upload import end_badly
-from pipelines.places.run_here import Job
 from pipelines.places.runs import LocalRuns
-from tests.worlds.cluster_world import ClusterWorld
-from tests.worlds.dispatch_world import World, expire
-from tests.worlds.fake_kfp import FakeKfp
+from tests.worlds.dispatch_world import World
 from tests.worlds.uploads import pictures
 
 REX = Concept("rex", "dog")
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
-
-
-def put_others(world: World) -> str:
-    """Other pictures under the name, as presigned PUTs or `aws s3 cp` do; the upload's digest."""
-    path = world.home.upload("pets", "rex") / "concept.json"
-    path.write_text(json.dumps({"corrected": True}))
-    return Uploads(world.home.store, "pets").digest("rex")
 
 
 @pytest.mark.parametrize("failure", [Failure("intake", "BadUpload", ("too dark",)), None])
@@ -51,7 +31,7 @@ def test_pictures_put_over_those_that_are_tried_for_the_last_time_are_tried_next
     first = Uploads(world.home.store, "pets").digest("rex")
     look = world.dispatcher.reconcile
     assert look("pets") == "started"
-    second = put_others(world)
+    second = world.put_others()
     (name,) = world.runs.running()
     world.runs.fail(name, failure)
     assert look("pets") == "ended"
@@ -72,7 +52,7 @@ def test_pictures_put_over_those_that_are_held_then_are_tried_next(world: World)
 
     def cut() -> None:
         if next(actions) == 2:  # in the middle of the training
-            put_others(world)
+            world.put_others()
 
     world.runs.cut = cut
     world.finish()
@@ -90,20 +70,11 @@ def test_pictures_that_were_looked_at_are_refused_and_not_those_that_were_tried_
     (name,) = world.runs.running()
     world.runs.fail(name, None)
     assert world.dispatcher.reconcile("pets") == "retried"
-    second = put_others(world)
+    second = world.put_others()
     looked = Uploads(world.home.store, "pets").commitment("rex")
     refusal = Failure("intake", "BadUpload", ("too dark",))
     ended = end_badly(world.home, "pets", "rex", refusal, "", looked=looked)
     assert (ended.state, ended.upload) == ("refused", second)
-
-
-def test_a_cancel_ends_what_was_cancelled_and_not_what_came_after_it(world: World) -> None:
-    world.upload("pets", "rex")
-    world.dispatcher.reconcile("pets")
-    end_upload.cancel(world.home, "pets", "rex", "the wrong dog")
-    put_others(world)
-    assert world.dispatcher.reconcile("pets") == "ended"
-    assert world.dispatcher.reconcile("pets", whole=True) == "started"
 
 
 def test_an_upload_that_is_found_before_it_is_recorded_as_submitted_is_learned_once(
@@ -131,25 +102,6 @@ def test_an_upload_that_is_found_before_it_is_recorded_as_submitted_is_learned_o
     world.runs.fail(name, None)
     assert world.dispatcher.reconcile("pets") == "ended"
     assert (world.chain(), world.states()) == ([(0, 1)], {"rex": "promoted"})
-
-
-def test_submitted_opens_what_has_ended_unless_it_comes_late() -> None:
-    named = {"concept": "rex", "class_noun": "dog", "upload": "u", "by": "x", "at": ""}
-    end = {"task": "", "state": "failed", "version": None, "reasons": []}
-    run = {"run": "r", "attempt": 1, "fence": 1}
-    told = [("submitted", {"since": 0}), ("started", run), ("ended", end)]
-
-    def state(*more: tuple[str, dict[str, object]]) -> str:
-        events = [*told, *more]
-        numbered = enumerate(events, start=1)
-        ledger = summed([Event(n, kind, named | facts) for n, (kind, facts) in numbered])  # type: ignore[arg-type]
-        return ledger.concepts["rex"].state
-
-    assert state() == "failed"
-    assert state(("submitted", {"since": 0})) == "failed"  # of the upload that has ended since
-    assert state(("submitted", {"since": 3})) == "waiting"  # the same pictures once more
-    assert state(("submitted", {"since": 0, "upload": "other"})) == "waiting"
-    assert state(("submitted", {"upload": ""})) == "waiting"  # as older releases wrote it
 
 
 def test_two_who_submit_again_at_the_same_second_lose_nothing(
@@ -180,28 +132,6 @@ def test_two_who_submit_again_at_the_same_second_lose_nothing(
     assert [event.kind for event in records.events()].count("submitted") == 2
 
 
-def test_a_place_that_refuses_runs_is_asked_for_hours_and_the_cause_is_told(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def start(name: str, job: Job) -> None:
-        raise PlatformError("expected Kubeflow Pipelines to make a run, found HTTP 403 (quota)")
-
-    world.upload("pets", "rex")
-    with monkeypatch.context() as quota:
-        quota.setattr(world.runs, "start", start)
-        for _ in range(6):
-            assert world.dispatcher.reconcile("pets") == "broken"
-            assert world.dispatcher.reconcile("pets") == "retried"
-            world.now += 700
-    (reason,) = Records(world.home.store, "pets").events()[-1].facts["reasons"]
-    assert "it was never started" in reason
-    assert "HTTP 403 (quota)" in reason
-    assert world.dispatcher.reconcile("pets") == "started"
-    world.finish()
-    world.dispatcher.look()
-    assert world.states() == {"rex": "promoted"}
-
-
 def test_brackets_without_end_for_a_concept_json_are_refused_and_others_go_on(
     tmp_path: Path,
 ) -> None:
@@ -216,24 +146,6 @@ def test_brackets_without_end_for_a_concept_json_are_refused_and_others_go_on(
     assert world.states() == {"rex": "refused"}
     (line,) = status_of(world.home, "pets", refresh=False)
     assert line["concepts"][0]["class_noun"] == ""
-
-
-def test_an_error_that_nobody_thought_of_leaves_the_other_lines_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    world = World(tmp_path, DispatchPolicy(parallel=2))
-    world.upload("cars", "bolt")
-    world.upload("pets", "rex")
-    digest = Uploads.commitment
-
-    def odd(self: Uploads, name: str) -> object:
-        if name == "rex":
-            raise RecursionError("who thought of that")
-        return digest(self, name)
-
-    monkeypatch.setattr(Uploads, "commitment", odd)
-    assert world.dispatcher.look() == {"cars": "started", "pets": "broken"}
-    assert "Traceback" in caplog.text
 
 
 def test_a_name_of_any_length_ends(world: World) -> None:
@@ -253,34 +165,3 @@ def test_a_name_of_any_length_ends(world: World) -> None:
     assert len(folder.name) < 120
     runs._children[folder.name].wait()
     assert dispatcher.reconcile("pets") == "ended"
-
-
-def test_cancelling_another_upload_leaves_a_cluster_training_alone(
-    tmp_path: Path, kfp: FakeKfp, nobody: None
-) -> None:
-    """Its dispatcher is away for longer than a lease."""
-    cluster = ClusterWorld(tmp_path, kfp)
-    cluster.world.upload("pets", "rex", 60.0)
-    cluster.dispatcher.reconcile("pets")
-    cluster.world.upload("pets", "mimi")
-    expire(cluster.world)
-    assert not end_upload.cancel(cluster.world.home, "pets", "mimi", "no")
-    assert cluster.another().reconcile("pets") == "running"
-    assert kfp.runs[0]["state"] == "PENDING"
-
-
-def test_a_restore_that_the_dispatcher_settled_is_seen_by_status_and_submit(world: World) -> None:
-    for name in ("rex", "mimi"):
-        world.upload("pets", name)
-        world.dispatcher.reconcile("pets")
-        world.finish()
-    status_cache.refresh(world.home, world.registry, "pets")  # as promote leaves it
-    world.dispatcher.look()
-    shutil.rmtree(world.registry.folder / "pets" / "2")
-    world.registry._write("pets", {"champion": 1})
-    world.upload("pets", "bolt")
-    for _ in range(3):
-        world.dispatcher.look()
-    assert "restored" in world.kinds()
-    index = status_cache.read(world.home, "pets", lambda: world.registry)
-    assert index.aliases["champion"] == 1
