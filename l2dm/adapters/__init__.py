@@ -1,4 +1,4 @@
-"""What can be learned: LoRA (peft), spectral shifts, gated paths. `attaching.py` puts one on."""
+"""What can be learned: LoRA (peft), spectral shifts, gated paths. `bases/attach.py` puts one on."""
 
 from l2dm.adapters.contract import Adapter, NoAdapter
 

@@ -6,7 +6,7 @@ inbox/<line>/<concept>/       uploads; concept.json commits one
 records/<line>/000001.json    what happened, append-only
 leases/<line>.json            who learns now
 snapshots/<line>.json         sum of the records, worth time and nothing else
-lines/<line>.json             projection of registry and records for `l2dm status`
+lines/<line>.json             what `l2dm status` shows, read off registry and records
 runs/<line>/<concept>/        costs and error of the last run of a concept
 reports/<line>.html           the latest report
 
@@ -16,7 +16,7 @@ runs/<line>/<concept>/        log and doors of the last run of a concept
 dispatched/<run>/             a dispatcher's runs: job, output, end
 work/<line>/<concept>/        checkpoints of a running task, removed when it ended
 cache/prior/                  class pictures per base
-cache/bases/<key>/<name>/     base models of buckets (components/bases.py)
+cache/bases/<key>/<name>/     base models of buckets (runtime/base_cache.py)
 mlflow.db  artifacts/         tracking and registry, where no server is named
 """
 

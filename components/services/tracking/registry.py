@@ -1,7 +1,7 @@
 """The registry of a line: versions that never change and three aliases that do.
 
 One protocol, two implementations that pass one contract suite: `MlflowRegistry`
-(`mlflow_registry.py`) and `FolderRegistry` here. `promotion.py` moves the aliases.
+(`mlflow_registry.py`) and `FolderRegistry` here. `line/promotion.py` moves the aliases.
 """
 
 import json
