@@ -113,11 +113,8 @@ def test_records_specs_and_errors_need_the_standard_library_only() -> None:
 
 def test_mathematics_knows_no_model_library() -> None:
     pure = ("l2dm.methods.losses", "l2dm.bases.diffusion", "l2dm.metrics")
-    assert broken(pure, {"diffusers", "transformers", "peft", "l2dm.bases.stable_diffusion"}) == []
-    assert (
-        broken(("l2dm.adapters",), {"diffusers", "transformers", "l2dm.bases.stable_diffusion"})
-        == []
-    )
+    assert broken(pure, {"diffusers", "transformers", "peft", "l2dm.bases.model"}) == []
+    assert broken(("l2dm.adapters",), {"diffusers", "transformers", "l2dm.bases"}) == []
 
 
 def test_methods_do_not_know_each_other() -> None:
@@ -133,9 +130,10 @@ def test_methods_do_not_know_each_other() -> None:
 
 
 def test_one_door_to_diffusers_and_transformers() -> None:
-    """Loading is `models` and `encoders`; export checks itself with plain diffusers; the pocket
-    world makes its own base."""
+    """Loading is a family's, `model` and `encoders`; export checks itself; the pocket makes
+    its own base."""
     allowed = (
+        "l2dm.bases.model",
         "l2dm.bases.stable_diffusion",
         "l2dm.bases.encoders",
         "l2dm.pocket",
@@ -201,7 +199,7 @@ def test_the_environment_is_read_at_the_edge_only() -> None:
         "pipelines.places.kfp_client",
         "pipelines.places.containers",
         "l2dm.pocket.make",
-        "l2dm.bases.stable_diffusion",
+        "l2dm.bases.model",
     )
     assert {name for name in readers if not under(name, *edge)} == set()
 

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +139,25 @@ def test_another_architecture_is_named(copy: Path) -> None:
     with pytest.raises(BadBase, match="unet is FluxTransformer2DModel, expected UNet2D") as error:
         load_base(str(copy))
     assert any("text_encoder is missing" in problem for problem in error.value.problems)
+
+
+def test_a_folder_of_sdxl_is_not_taken_for_one_of_ours(copy: Path) -> None:
+    change(copy / "model_index.json", text_encoder_2=["transformers", "CLIPTextModel"])
+    with pytest.raises(BadBase, match="text_encoder_2 is CLIPTextModel, expected none"):
+        load_base(str(copy))
+
+
+def test_a_base_is_checked_before_torch_is_loaded(tiny_base: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from l2dm.bases import folder;"
+        "folder.check(Path(sys.argv[1])); folder.fingerprint(Path(sys.argv[1]));"
+        "folder.resolution(Path(sys.argv[1]));"
+        "print({'torch', 'diffusers', 'transformers'} & sys.modules.keys())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tiny_base], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "set()\n"
 
 
 def test_pickled_weights_are_refused_by_name(copy: Path) -> None:
