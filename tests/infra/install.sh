@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what tests/image_engine.py and test_team_stack.py need: Debian or Ubuntu, as root.
+# Installs what tests/worlds/image_engine.py and test_team_stack.py need: Debian or Ubuntu, as root.
 # Where it may not, it says so and ends well: the tests skip and say it again.
 set -eu
 

@@ -21,7 +21,8 @@ from components.services.store.home import Home
 from l2dm import __version__
 from l2dm.doors import Concept
 from l2dm.spec import Spec, override, to_json
-from pipelines.commands import operations
+from pipelines.commands.lines.status import status_of
+from pipelines.commands.uploads.submit import submit_pictures
 from pipelines.places.compilation import STEPS
 from pipelines.places.containers import LABEL, DockerRuns
 from pipelines.places.run_here import Job
@@ -46,7 +47,7 @@ NOBODY = "23456:0"  # a user that neither the image nor this machine knows
 MAX_BYTES = 3.5e9
 TINY = (
     *("intake.min_side=8", "prior.count=2", "memory.candidates=1", "memory.budget=4"),
-    *("train.steps=4", "train.batch=2", "train.replay_batch=1", "train.checkpoint_every=1"),
+    *("train.steps=4", "train.batch=2", "l2dm.replay_batch=1", "train.checkpoint_every=1"),
     *("evaluate.pictures=2", "evaluate.distractors=4", "evaluate.resamples=20"),
     *("gate.min_identity=0", "gate.max_forgetting=2", "gate.max_drift=2"),
 )
@@ -117,7 +118,7 @@ def home(tmp_path: Path) -> Iterator[Home]:
     before = os.umask(0)
     home = Home.at(tmp_path / "home")
     concept = Concept("rex", "dog")
-    operations.submit(home.place, pictures(tmp_path / "in"), "pets", concept, SPEC.intake)
+    submit_pictures(home, pictures(tmp_path / "in"), "pets", concept, SPEC.intake)
     subprocess.run(["chmod", "-R", "a+rwX", str(home.folder)], check=True)
     yield home
     os.umask(before)
@@ -174,7 +175,7 @@ def test_a_concept_is_learned_by_nobody_on_a_read_only_file_system(home: Home) -
     assert set(read_costs(home.store, job.key)) == set(STEPS)
     (release,) = job.folder.glob("pipeline/*/promote/release/manifest.json")
     assert release.stat().st_uid == int(NOBODY.partition(":")[0])
-    (line,) = operations.status(home.place, "pets", refresh=True)
+    (line,) = status_of(home, "pets", refresh=True)
     assert (line["champion"], line["concepts"][0]["state"]) == (1, "promoted")
     assert docker("ps", "--all", "--quiet", "--filter", f"label={LABEL}") == ""
 

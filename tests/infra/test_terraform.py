@@ -20,8 +20,9 @@ from components.services.store.open import probe
 from components.services.wakeups.events import Inbox, lines_of
 from l2dm.doors import Concept
 from l2dm.spec import IntakeSpec
-from pipelines.commands import operations
-from pipelines.commands.presign import presign
+from pipelines.commands.target import Target
+from pipelines.commands.uploads.presign import signed_requests
+from pipelines.commands.uploads.submit import submit_pictures
 from tests.worlds.dispatch_world import World
 from tests.worlds.object_stores import AT_HOME
 from tests.worlds.uploads import pictures
@@ -238,9 +239,9 @@ def test_each_identity_can_do_its_work_and_none_can_delete_a_record(
     become("uploader")
     place, given = made["home"], pictures(tmp_path / "in")
     spec = IntakeSpec(min_side=8)
-    operations.submit(place, given, "pets", Concept("rex", "dog"), spec)
-    more, where = pictures(tmp_path / "more", first=10), operations.Place(place, "pets", "pocket")
-    assert len(presign(where, more, Concept("milo", "dog"), spec, 60)) == 4
+    submit_pictures(Home.at(place), given, "pets", Concept("rex", "dog"), spec)
+    more, where = pictures(tmp_path / "more", first=10), Target(place, "pets", "pocket")
+    assert len(signed_requests(where, more, Concept("milo", "dog"), spec, 60)) == 4
 
     become("dispatcher")
     world = World(tmp_path / "world", place=place)

@@ -1,7 +1,7 @@
-"""One process on a GPU: every step, on one that is not there (tests/pretended.py).
+"""One process on a GPU: every step, on one that is not there (tests/worlds/pretended.py).
 
 What is written must be what the CPU writes, and a tensor that was left behind is refused. What
-tests/pretended.py cannot see (kernels, rounding, memory) is looked at by the test marked `gpu`:
+tests/worlds/pretended.py cannot see (kernels, rounding, memory) is looked at by the test marked `gpu`:
 `python -m pytest -m gpu` on a machine that has one.
 """
 
@@ -31,10 +31,10 @@ from tests.worlds.six_steps import REX, SPEC, TOM, Run, upload
 DOORS = ("task", "prior", "memory", "adapter", "scores", "release")
 LINES = {
     "l2dm": [],
-    "l2dm, spectral": ["train.adapter=spectral"],
+    "l2dm, spectral": ["l2dm.adapter=spectral"],
     "sequential": ["train.method=sequential"],
-    "gated by span": ["train.method=gated", "train.gate=span"],
-    "gated by prompt": ["train.method=gated", "train.gate=prompt"],
+    "gated by span": ["train.method=gated", "gated.gate=span"],
+    "gated by prompt": ["train.method=gated", "gated.gate=prompt"],
 }
 
 
@@ -236,10 +236,11 @@ def test_an_export_is_the_same_from_a_machine_with_a_gpu(
 def test_an_exported_pipeline_draws_on_a_gpu(tiny_base: Path, tmp_path: Path) -> None:
     release = make_release(tmp_path / "release", str(tiny_base), "span")
     export.export(release, str(tiny_base), tmp_path / "out")
-    record = manifest.read(release / "adapter", doors.Adapter).record
+    concepts = manifest.read(release / "adapter", doors.Adapter).record.concepts
+    written = verify.Written(tmp_path / "out", "gated", "b", concepts)
 
     def draw(device: str) -> torch.Tensor:
-        pipe = verify.open_export(tmp_path / "out", tiny_base, record, "b").to(device)
+        pipe = verify.open_export(written, tiny_base).to(device)
         pipe.set_progress_bar_config(disable=True)
         generator, prompt = torch.Generator().manual_seed(1), "a photo of a <toy> dog"
         images = pipe(prompt, num_inference_steps=2, generator=generator, output_type="pt").images
