@@ -1,4 +1,4 @@
-"""The doors as pipeline artifacts: a wrong wiring does not compile."""
+"""The doors as pipeline artifacts. One type a door: a pipeline that mixes them does not compile."""
 
 from kfp import dsl
 

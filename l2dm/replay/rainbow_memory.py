@@ -1,4 +1,4 @@
-"""The rainbow-memory bank of L2DM: what is replayed is chosen by score, what is kept is no pixel.
+"""The rainbow-memory bank of L2DM: replayed pictures are chosen by score, and no pixel is kept.
 
 Long-term memory holds unit features of the real pictures and their prompts; short-term memory
 holds pictures that the parent model draws for this task, chosen by Eq. 5 (Algorithm 1).

@@ -1,7 +1,7 @@
 """Is everything that should learn reached by a gradient? Asked of every training's first steps.
 
 A layer without a gradient goes unnoticed: the loss still falls, by what the others learn. The first
-pocket base lost five of its six million parameters that way (docs/pocket.md).
+pocket base lost five of its six million parameters that way (CHANGELOG.md).
 """
 
 from collections.abc import Mapping

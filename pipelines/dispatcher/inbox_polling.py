@@ -1,4 +1,4 @@
-"""The inboxes of all lines: what waits in each, for a short request where nothing does."""
+"""The inboxes of all lines: what waits in each. An empty one costs one short request."""
 
 import zlib
 from collections.abc import Callable

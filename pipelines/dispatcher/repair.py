@@ -1,4 +1,4 @@
-"""What is set right before a line goes on, under its lease: restores, aliases, half uploads."""
+"""What is put right before a line goes on, under its lease: restores, aliases, half uploads."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Runs that this dispatcher watched and has not seen leave: swept, told of, ended when too late."""
+"""Runs that this dispatcher watches until they have ended: swept, reported, ended when too late."""
 
 from collections.abc import Callable
 

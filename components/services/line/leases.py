@@ -6,8 +6,8 @@ disagree see it expire at the same moment. It is never deleted, because its fenc
 never go back: a run that was given number 7 knows, whenever it wakes up, that 8 took over.
 A holder that died on this machine is seen to be dead at once.
 
-Whose run outlives it hands the line over: the lease goes on under its number, for whoever watches
-that run next, so a dispatcher can be replaced without ending what learns.
+A run may outlive the dispatcher that started it. Then the lease goes on under its number, for the
+dispatcher that watches the run next: one can be replaced without ending what learns.
 """
 
 import json

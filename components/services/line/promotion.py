@@ -2,7 +2,7 @@
 
 The records decide. A promotion is the event that is created right after the last one that was
 read, so of two promoters, or of one that was paused and one that took over, the later creation
-fails and looks again. Aliases are a projection of the records: whoever finds another alias there
+fails and looks again. Aliases are a copy of what the records say: whoever finds another alias there
 (a kill in between, a hand in the registry) sets it again with `repair`.
 """
 

@@ -1,4 +1,4 @@
-"""Records and registry of different minutes: what each does not know of the other is dropped, told.
+"""After a restore: what only the records know, or only the registry, is dropped and reported.
 
 A bucket and a database come back from backups of different minutes. Where the database is older,
 the records name versions that do not exist: they are dropped, their uploads wait again, and the

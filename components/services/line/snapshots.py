@@ -1,8 +1,8 @@
 """`snapshots/<line>.json`: the sum of a line's events, so that a new process need not read each.
 
-A snapshot is worth time and nothing else. It names the last event that it sums by number and mark;
-a line whose event of that number is gone or another one (a restored bucket), a snapshot of another
-release of this project, a damaged one, or none: the events are read from the first.
+A snapshot saves time and nothing else. It names the last event that it sums, by number and mark.
+All events are read if that event is gone or is another one (a restored bucket), or if the snapshot
+is missing, damaged or of another release of this project.
 """
 
 import json

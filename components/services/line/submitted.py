@@ -1,8 +1,8 @@
 """The event `submitted`: it opens an upload at once, and is the one event that an uploader appends.
 
-Who may write to the inbox need not be allowed to append events (infra/aws): a dispatcher finds an
-upload without one, by its name at the next scan, and by a bucket's event or a listing of the whole
-inbox, within ten minutes, where it lies in the place of one that has ended.
+An uploader may write to the inbox but perhaps append no events (infra/aws). A dispatcher finds such
+an upload all the same: a new name at its next scan, one in the place of an upload that has ended by
+the bucket's event or within ten minutes, when it lists the whole inbox.
 """
 
 import logging
