@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from l2dm import spec as specs
+from pipelines.commands.cli import PAGES as COMMANDS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -15,6 +16,7 @@ SMALL = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_library_from_python_runs_as_it_stands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {}
@@ -48,6 +50,11 @@ def test_files_that_are_named_exist(page):
         r"`((?:l2dm|components|pipelines|tests|infra|benchmarks)/[\w/.-]+)`", page.read_text()
     )
     assert [path for path in found if not (ROOT / path).exists()] == []
+
+
+def test_every_command_has_a_row():
+    text = (ROOT / "docs/commands.md").read_text()
+    assert [name for name, _ in COMMANDS if f"| `l2dm {name}" not in text] == []
 
 
 def test_the_readme_is_short_and_begins_with_the_two_commands():
