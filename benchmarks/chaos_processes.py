@@ -167,7 +167,7 @@ def run_process(places: tuple[str, str, str], dispatcher: int, space: str) -> No
     os.dup2(output, 1)
     os.dup2(output, 2)
     if dispatcher:
-        os.environ[children.VARIABLE] = str(dispatcher)
+        os.environ[children.LEARNER] = str(dispatcher)
     Path(folder, "pid").write_text(str(os.getpid()))
     play_a_machine(space)
     warnings.simplefilter("ignore")  # mlflow's

@@ -95,12 +95,12 @@ def _submit(home: Path, name: str, noun: str) -> None:
     for index, picture in enumerate(photos(identity(TUNING_SEEDS[7], noun), 4, seed=1)):
         picture.save(source / f"{index}.png")
     arguments = ["submit", str(source), "--line", LINE, "--concept", name, "--class-noun", noun]
-    subprocess.run([sys.executable, "-c", CLI, *arguments, "--home", str(home)], check=True)
+    subprocess.run([sys.executable, "-P", "-c", CLI, *arguments, "--home", str(home)], check=True)
 
 
 def _learn(home: Path, base: str) -> "subprocess.Popen[bytes]":
     settings = [part for setting in SETTINGS for part in ("--set", setting)]
-    command = [sys.executable, "-c", CLI, "learn", "--line", LINE, "--home", str(home)]
+    command = [sys.executable, "-P", "-c", CLI, "learn", "--line", LINE, "--home", str(home)]
     with open(home / "bench.log", "ab") as log:
         return subprocess.Popen(
             [*command, "--base", base, *settings], stdout=log, stderr=log, start_new_session=True

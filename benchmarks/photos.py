@@ -77,7 +77,7 @@ def _submit(folder: Path, home: Path) -> None:
 
 def _cli(home: Path, command: str, *arguments: str, accepted: tuple[int, ...] = (0,)) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", CLI, command, *arguments, "--home", str(home)],
+        [sys.executable, "-P", "-c", CLI, command, *arguments, "--home", str(home)],
         stdout=subprocess.PIPE,
         text=True,
         check=False,

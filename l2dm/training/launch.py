@@ -5,28 +5,25 @@ starts one `rank` per process and ends all of them when one dies. Standard input
 pipe that only the step holds, so none outlives it.
 """
 
-import json
 import logging
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from l2dm import errors
 from l2dm import spec as specs
 from l2dm.context import Context
-from l2dm.errors import BadInput, BadSpec, L2dmError, StepFailed
+from l2dm.errors import BadSpec, L2dmError, StepFailed
+from l2dm.files import children
+from l2dm.files.children import JOB
 from l2dm.training.fit import OnStep, StepReport
 from l2dm.training.learn import Sources
 from l2dm.training.supervisor import DEATH, last_words
 
-JOB = "job.json"
 log = logging.getLogger(__name__)
-MARK = "l2dm-step|"
 
 
 @dataclass(frozen=True)
@@ -60,10 +57,11 @@ def together(
         folder = Path(scratch)
         write_job(folder, Job(sources, out, context, work, threads))
         supervisor = subprocess.Popen(
-            [sys.executable, "-m", "l2dm.training.supervisor", str(folder), str(count)],
+            children.command("l2dm.training.supervisor", folder, count),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # its own log; the ranks' goes to files
+            env=children.environment(),
             text=True,
         )
         try:
@@ -88,12 +86,12 @@ def write_job(folder: Path, job: Job) -> None:
         "work": place(job.work) if job.work else None,
         "threads": job.threads,
     }
-    (folder / JOB).write_text(json.dumps(data))
+    children.write(folder / JOB, data)
 
 
 def read_job(folder: Path) -> Job:
     """What a process was started for."""
-    data = json.loads((folder / JOB).read_text())
+    data = children.read(folder / JOB)
     context = data["context"]
     return Job(
         sources=Sources(**{name: Path(place) for name, place in data["sources"].items()}),
@@ -104,17 +102,9 @@ def read_job(folder: Path) -> Job:
     )
 
 
-def tell(report: StepReport) -> None:
-    """Pass a step's report on to the step that started this process."""
-    sys.stdout.write(f"{MARK}{json.dumps(asdict(report))}\n")
-    sys.stdout.flush()
-
-
 def write_error(folder: Path, rank: int, error: L2dmError) -> None:
     """Leave why a process ended."""
-    problems = error.problems if isinstance(error, BadInput) else (str(error),)
-    told = {"kind": type(error).__name__, "problems": problems}
-    (folder / f"error-{rank}.json").write_text(json.dumps(told))
+    children.write(folder / f"error-{rank}.json", children.told(error))
 
 
 def _require_devices(count: int) -> None:
@@ -129,9 +119,9 @@ def _require_devices(count: int) -> None:
 def _listen(lines: Iterable[str], on_step: OnStep | None) -> None:
     """Until every process has closed its end."""
     for line in lines:
-        _, mark, text = line.partition(MARK)
-        if mark and on_step:
-            on_step(StepReport(**json.loads(text)))
+        report = children.heard(line, StepReport)
+        if report and on_step:
+            on_step(report)
 
 
 def _release(supervisor: "subprocess.Popen[str]") -> None:
@@ -144,17 +134,14 @@ def _release(supervisor: "subprocess.Popen[str]") -> None:
 
 def _why(folder: Path, count: int) -> L2dmError:
     for path in sorted(folder.glob("error-*.json")):
-        told = json.loads(path.read_text())
-        kind = getattr(errors, told["kind"], StepFailed)
-        problems = told["problems"]
-        return kind(problems) if issubclass(kind, BadInput) else kind("; ".join(problems))
+        return children.again(children.read(path))
     death = folder / DEATH
     if not death.is_file():
         return StepFailed(
             f"expected {count} processes to learn together, found that what starts them ended "
             "without a word; start the step again, or set train.processes=1"
         )
-    facts = json.loads(death.read_text())
+    facts = children.read(death)
     signal = f", {facts['signal']}" if facts["exitcode"] < 0 else ""
     said = last_words(folder, facts["rank"])
     log.error("process %s said:\n%s", facts["rank"], said)

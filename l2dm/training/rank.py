@@ -6,20 +6,20 @@ from pathlib import Path
 import torch
 
 from l2dm.errors import L2dmError
+from l2dm.files import children
 from l2dm.training import launch
 from l2dm.training.learn import learn
 from l2dm.training.ranks import join
-from l2dm.training.supervisor import end_with_the_step
 
 
 def main() -> None:
     """Its only argument is the folder of its job."""
-    end_with_the_step()
+    children.follow_input()
     folder = Path(sys.argv[1])
     job = launch.read_job(folder)
     rank = join()
     torch.set_num_threads(job.threads)
-    on_step = launch.tell if rank.rank == 0 else None
+    on_step = children.say if rank.rank == 0 else None
     try:
         learn(job.sources, job.out, job.context, rank, work=job.work, on_step=on_step)
     except L2dmError as error:

@@ -1,16 +1,14 @@
 """The process that starts the ranks and ends all of them when one dies: torchrun on one machine."""
 
-import json
-import os
 import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
+from l2dm.files import children
+
 DEATH = "death.json"  # in the job's folder: which process died first, and how
 LOGS = "logs"  # in the job's folder: standard error of every rank
-ORPHANED = 75  # exit code, EX_TEMPFAIL of sysexits.h: try again
 GRACE = 5  # seconds between asking a process to end and killing it
 
 
@@ -20,7 +18,7 @@ def main() -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    end_with_the_step()
+    children.follow_input()
     folder, count = Path(sys.argv[1]), int(sys.argv[2])
     config = LaunchConfig(
         min_nodes=1,
@@ -35,11 +33,12 @@ def main() -> None:
         shutdown_timeout=GRACE,
     )
     try:
-        elastic_launch(config, sys.executable)("-m", "l2dm.training.rank", str(folder))
+        program, *arguments = children.command("l2dm.training.rank", folder)
+        elastic_launch(config, program)(*arguments)
     except ChildFailedError as error:
         rank, failure = min(error.failures.items(), key=_blame)
         death = {"rank": rank, "exitcode": failure.exitcode, "signal": failure.signal_name()}
-        (folder / DEATH).write_text(json.dumps(death))
+        children.write(folder / DEATH, death)
         sys.exit(1)
 
 
@@ -47,17 +46,6 @@ def _blame(failure: tuple[int, Any]) -> tuple[bool, bool, float]:
     """Who began: one that was killed, then one that failed, last those that were ended for it."""
     code = failure[1].exitcode
     return code == -signal.SIGTERM, code >= 0, failure[1].timestamp
-
-
-def end_with_the_step() -> None:
-    """End this process once the step is gone: then standard input comes to its end."""
-
-    def wait() -> None:
-        while os.read(sys.stdin.fileno(), 1):
-            pass
-        os._exit(ORPHANED)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def last_words(folder: Path, rank: int) -> str:

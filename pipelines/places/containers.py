@@ -24,7 +24,6 @@ from pipelines.places.settings import NOUN, Settings, parse, size, to_json
 LABEL = "l2dm.run"
 TRACKING = "MLFLOW_TRACKING_URI"
 HOST = "DOCKER_HOST"
-QUIET = {"PYTHONUNBUFFERED": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}
 
 
 class DockerRuns:
@@ -170,7 +169,7 @@ def _environment(settings: Settings, home: Home) -> Mapping[str, str]:
     """Over that of the YAML; values of this process go no further than the engine."""
     forwarded = {name: os.environ[name] for name in settings.docker.forward}
     scratch = {SCRATCH: str(home.folder)} if home.bucket else {}
-    return {"HOME": "/tmp", **QUIET, **forwarded, **scratch}
+    return {"HOME": "/tmp", **children.QUIET, **children.FOUND, **forwarded, **scratch}
 
 
 def _problems(home: Home, settings: Settings) -> Iterator[str]:

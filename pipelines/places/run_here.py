@@ -1,4 +1,4 @@
-"""Run the compiled pipeline on this machine: under one of kfp.local's runners.
+"""What a run is, and how one runs on this machine: under one of kfp.local's runners.
 
 What is compiled is what runs. The runner deletes its workspace folder after each pipeline, so none
 is passed; it may report success without outputs, so the declared one is required; and it tells
@@ -7,30 +7,47 @@ only that a step failed, so the step's own error file is read.
 
 import contextlib
 import io
-import os
 import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from components.services.line import run_journal
+from components.services.line.ledger import Ledger
 from components.services.line.records import Records
 from components.services.line.run_journal import Cost, Failure, StepProgress
 from components.services.store.home import Home
 from l2dm.errors import StepFailed
 from l2dm.files import children
-from l2dm.spec import from_json
-from pipelines.places.breadth import Breadth, breadth_of, may_be_wide
+from l2dm.spec import Spec, from_json, may_replay
 from pipelines.places.compilation import PIPELINES, compile_pipeline, quiet
 from pipelines.places.settings import Settings
 
 RUNNERS = re.compile(r"\d\d:\d\d:\d\d\.\d+ - [A-Z]+ - ")  # how kfp.local begins its lines
 Listener = Callable[[StepProgress], None]
+WHOLE = ("1/1",)
+
+
+@dataclass(frozen=True)
+class Breadth:
+    """How widely a run is shared out: names of the shards for `score_memory` and `evaluate`.
+
+    It changes how long the run takes and no byte of what it writes, so a count that is one off,
+    when the champion moves while the run is submitted, does no harm.
+    """
+
+    memory: tuple[str, ...] = WHOLE
+    evaluate: tuple[str, ...] = WHOLE
+
+    @property
+    def wide(self) -> bool:
+        """Whether anything is shared out."""
+        return (self.memory, self.evaluate) != (WHOLE, WHOLE)
 
 
 @dataclass(frozen=True)
@@ -90,6 +107,38 @@ class Job:
     def key(self) -> str:
         """Prefix of its costs and error in the store."""
         return self.home.run_key(self.line, self.concept)
+
+
+def may_be_wide(spec: Spec) -> bool:
+    """Whether any line is shared out under this spec."""
+    return bool(spec.memory.fan_out or spec.evaluate.fan_out)
+
+
+def breadth_of(spec: Spec, ledger: Ledger) -> Breadth:
+    """The shards of the next task of a line with this ledger; its concept counts, too."""
+    count = known_concepts(ledger) + 1
+    # where candidates of past concepts are not drawn, a pod would do nothing
+    above = spec.memory.fan_out if may_replay(spec) else 0
+    return Breadth(
+        memory=_shards(count, above, spec.memory.shards),
+        evaluate=_shards(count, spec.evaluate.fan_out, spec.evaluate.shards),
+    )
+
+
+def known_concepts(ledger: Ledger) -> int:
+    """How many concepts the champion knows: it and every version it was learned from."""
+    states = ledger.concepts.values()
+    parents = {one.version: one.parent_version for one in states if one.version}
+    count, version = 0, ledger.standing.champion
+    while version in parents:
+        count, version = count + 1, parents[version]
+    return count
+
+
+def _shards(concepts: int, above: int, count: int) -> tuple[str, ...]:
+    if not above or concepts <= above:
+        return WHOLE
+    return tuple(f"{number}/{count}" for number in range(1, count + 1))
 
 
 @dataclass(frozen=True)
@@ -165,7 +214,7 @@ def run_local(job: Job, listener: Listener, engine: Engine = Engine()) -> Outcom
     root.mkdir()
     local.init(engine.runner(job), pipeline_root=str(root))
     log = job.folder / "log.txt"
-    with quiet(), _step_environment(), open(log, "w") as file:
+    with quiet(), children.inherited(), open(log, "w") as file:
         pipeline = components.load_component_from_file(str(package))
         with contextlib.redirect_stdout(_Lines(file, listener)):
             release = _outputs(pipeline, job, log)
@@ -207,23 +256,3 @@ class _Lines(io.TextIOBase):
 
     def writable(self) -> bool:
         return True
-
-
-@contextlib.contextmanager
-def _step_environment() -> Iterator[None]:
-    """Steps inherit these: whom to follow into death, and no progress bars in a log."""
-    given = {
-        children.VARIABLE: str(os.getpid()),
-        "PYTHONUNBUFFERED": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TQDM_DISABLE": "1",
-    }
-    before = {name: os.environ.get(name) for name in given}
-    os.environ.update(given)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value

@@ -5,7 +5,6 @@ so too, and each step a container; `ClusterRuns` (cluster.py) leaves runs to Kub
 name is started once: whoever dies between writing the name down and starting it may start it again.
 """
 
-import json
 import os
 import shutil
 import signal
@@ -22,9 +21,10 @@ from components.services.line.run_journal import Failure
 from components.services.store.home import Home
 from l2dm.errors import L2dmError
 from l2dm.files import children
-from l2dm.files.manifest import write_text
+from l2dm.files.children import JOB
 from pipelines.places.run_here import Job, RunFailed, run_local
 
+END = "end.json"  # in a run's folder: how it ended
 KEPT = 30 * 24 * 3600.0  # seconds for which the output of a run can be read
 LONGEST = 50  # letters of a line's or a concept's name in that of a run; servers keep 191
 RunState = Literal["absent", "running", "succeeded", "failed"]
@@ -113,7 +113,7 @@ class LocalRuns:
             return
         folder = self._folder / name
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "job.json", json.dumps(_facts(job)))
+        children.write(folder / JOB, _facts(job))
         self._children[name] = self._spawn(folder)
 
     def look(self, name: str) -> Look:
@@ -121,13 +121,13 @@ class LocalRuns:
         folder = self._folder / name
         child = self._children.get(name)
         alive = child is not None and child.poll() is None
-        if (folder / "end.json").exists():
+        if (folder / END).exists():
             if child is not None:
                 child.wait()  # it has said all it had to say
             return _read_end(folder)
         if alive:
             return Look("running")
-        if not (folder / "job.json").exists():
+        if not (folder / JOB).exists():
             return Look("absent")
         return Look("failed", text="its process was ended from outside")
 
@@ -147,10 +147,10 @@ class LocalRuns:
         """The process of the job in `folder`, which leads a session of its own."""
         with open(folder / "output.txt", "ab") as output:
             return subprocess.Popen(
-                [sys.executable, "-m", *self._program, str(folder)],
+                children.command(*self._program, folder),
                 stdout=output,
                 stderr=output,
-                env={**os.environ, **self._environment, children.VARIABLE: str(os.getpid())},
+                env=children.environment(**self._environment),
                 start_new_session=True,
             )
 
@@ -179,7 +179,7 @@ def _facts(job: Job) -> Mapping[str, Any]:
 
 
 def _read_end(folder: Path) -> Look:
-    end = json.loads((folder / "end.json").read_text())
+    end = children.read(folder / END)
     if end["state"] == "succeeded":
         return Look("succeeded")
     told = end["failure"]
@@ -197,7 +197,7 @@ def _prune(runs: Path) -> None:
 
 def execute(folder: Path, run: Callable[[Job], object]) -> None:
     """Run the job that `start` left in a folder, and leave there how it ended."""
-    facts = json.loads((folder / "job.json").read_text())
+    facts = children.read(folder / JOB)
     home = Home.at(facts.pop("home"))
     job = Job(**facts, home=home)
     try:
@@ -210,7 +210,7 @@ def execute(folder: Path, run: Callable[[Job], object]) -> None:
         end = {"state": "failed", "failure": failure, "text": str(error)}
     else:
         end = {"state": "succeeded", "failure": None, "text": ""}
-    write_text(folder / "end.json", json.dumps(end))
+    children.write(folder / END, end)
 
 
 if __name__ == "__main__":

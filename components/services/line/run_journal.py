@@ -13,9 +13,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from components.services.store.objects import Objects
-from l2dm.errors import BadInput, NoSuchObject
-
-MARK = "l2dm|"
+from l2dm.errors import NoSuchObject
+from l2dm.files import children
 
 
 @dataclass(frozen=True)
@@ -47,19 +46,12 @@ class Failure:
 
 def say(progress: StepProgress) -> None:
     """Pass one progress line to whoever started this step."""
-    sys.stdout.write(f"{MARK}{json.dumps(asdict(progress))}\n")
-    sys.stdout.flush()
+    children.say(progress)
 
 
 def heard(line: str) -> StepProgress | None:
     """The progress that a line of output holds; None for any other line."""
-    _, mark, text = line.partition(MARK)
-    if not mark:
-        return None
-    try:
-        return StepProgress(**json.loads(text))
-    except (json.JSONDecodeError, TypeError):
-        return None
+    return children.heard(line, StepProgress)
 
 
 def peak_mb() -> float:
@@ -87,8 +79,7 @@ def read_costs(store: Objects, run: str) -> dict[str, Cost]:
 
 def write_failure(store: Objects, run: str, step: str, error: BaseException) -> None:
     """Leave why a step failed."""
-    problems = error.problems if isinstance(error, BadInput) else (str(error) or repr(error),)
-    _write(store, f"{run}error.json", asdict(Failure(step, type(error).__name__, problems)))
+    _write(store, f"{run}error.json", {"step": step, **children.told(error)})
 
 
 def read_failure(store: Objects, run: str) -> Failure | None:

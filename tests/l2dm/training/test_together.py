@@ -31,8 +31,9 @@ CURVE, WEIGHTS = 2e-6, 5e-5
 TINY = (
     *("intake.min_side=8", "prior.count=2", "memory.candidates=1", "memory.budget=4"),
     *("train.steps=8", "train.rank=2", "train.checkpoint_every=2", "evaluate.pictures=1"),
-    *("train.batch=3", "train.replay_batch=1", "evaluate.distractors=4"),  # 3 = 2 + 1, 1 = 1 + 0
+    *("train.batch=3", "evaluate.distractors=4"),  # 3 = 2 + 1
 )
+ONE_EACH = "l2dm.replay_batch=1"  # 1 = 1 + 0
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,9 @@ class Ready:
     base: str
 
     def context(self, *settings: str) -> steps.Context:
-        spec = specs.override(specs.Spec(), [*TINY, *settings])
+        chosen = specs.override(specs.Spec(), settings).train.method
+        own = [ONE_EACH] if chosen == "l2dm" else []
+        spec = specs.override(specs.Spec(), [*TINY, *own, *settings])
         return steps.Context(self.base, "pets", "t0002", 1, spec)
 
     def train(self, out: Path, *settings: str) -> Door[doors.Adapter]:
@@ -56,7 +59,8 @@ def ready(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Ready:
     from tests.worlds import tiny
 
     root = tmp_path_factory.mktemp("ready")
-    return Ready(Sources(**tiny.second_task(root, str(tiny_base), TINY)), str(tiny_base))
+    sources = Sources(**tiny.second_task(root, str(tiny_base), [*TINY, ONE_EACH]))
+    return Ready(sources, str(tiny_base))
 
 
 def first_of(ready: Ready) -> Ready:
@@ -134,7 +138,7 @@ def test_no_process_outlives_the_step(ready: Ready, tmp_path: Path) -> None:
     job = Job(ready.sources, tmp_path / "out", context, None, 1)
     write_job(tmp_path, job)
     script = (
-        "from pathlib import Path; from l2dm import launch; import sys; "
+        "from pathlib import Path; from l2dm.training import launch; import sys; "
         "job = launch.read_job(Path(sys.argv[1])); "
         "launch.together(job.sources, job.out, job.context)"
     )
@@ -172,8 +176,8 @@ def test_shares_are_the_whole_batch_in_order(size: int) -> None:
     schedule = NoiseSchedule(torch.linspace(0.99, 0.01, 100), "epsilon")
     parent = Door(Path(), doors.Adapter("none", "none", (), "b", ""), "")
     pools = [Pool(torch.randn(9, 4, 2, 2), tuple((f"{k}{i}",) for i in range(9))) for k in "abc"]
-    spec = specs.TrainSpec(batch=5, replay_batch=2)
-    whole = draw_batch(Lesson(doors.Concept("a", "b"), parent, *pools, seed=1), schedule, spec, 3)
+    lesson = Lesson(doors.Concept("a", "b"), parent, *pools, seed=1)
+    whole = draw_batch(lesson, schedule, 3, new=5, replay=2)
     shares = [Rank(State(rank, size)).share(whole) for rank in range(size)]
     for group in ("new", "replay", "prior"):
         wanted, parts = getattr(whole, group), [getattr(one, group) for one in shares]
@@ -214,7 +218,7 @@ def rank_processes() -> dict[int, int]:
         except OSError:
             continue
         mine = f"L2DM_TOGETHER={os.getpid()}".encode() in environment
-        if mine and b"l2dm.rank" in command:
+        if mine and b"l2dm.training.rank" in command:
             (rank,) = (one for one in environment if one.startswith(b"RANK="))
             found[int(rank.removeprefix(b"RANK="))] = int(process.name)
     return found
