@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from l2dm.errors import BadInput, L2dmError
 from pipelines.commands.checks.check import check
@@ -16,11 +16,12 @@ from pipelines.commands.checks.schedule import schedule
 from pipelines.commands.compile import compile_
 from pipelines.commands.demo import demo
 from pipelines.commands.dispatch import dispatch
-from pipelines.commands.learn import learn
+from pipelines.commands.learn import MethodsTold, learn
 from pipelines.commands.lines.history import history
 from pipelines.commands.lines.repair import repair
 from pipelines.commands.lines.status import status
 from pipelines.commands.options import BAD_INPUT, FAILED
+from pipelines.commands.settings import settings
 from pipelines.commands.uploads.cancel import cancel
 from pipelines.commands.uploads.presign import presign
 from pipelines.commands.uploads.submit import submit
@@ -77,9 +78,10 @@ PAGES: tuple[tuple[str, Callable[..., None]], ...] = (
     ("dispatch", dispatch),
     ("history", history),
     ("compile", compile_),
+    ("settings", settings),
 )
 for name, page in PAGES:
-    app.command(name)(page)
+    app.command(name, cls=MethodsTold if page is learn else TyperCommand)(page)
 
 
 def main() -> None:

@@ -1,9 +1,10 @@
 """`l2dm learn`: learn every waiting upload of a line on this machine and print how each ended."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from components.services.store.home import Home
 from pipelines.commands.options import (
@@ -24,11 +25,23 @@ if TYPE_CHECKING:
     from pipelines.dispatcher.learn_line import EndedUpload, Watch
 
 
+class MethodsTold(TyperCommand):
+    """The command with a list of the methods below its options."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """See TyperCommand."""
+        from l2dm.methods import registry
+
+        super().format_options(ctx, formatter)
+        with formatter.section("Methods"):
+            formatter.write_dl([(name, registry.page(name).summary) for name in registry.names()])
+
+
 def learn(
     line: LineOption,
     method: Annotated[
-        Literal["l2dm", "gated", "sequential"] | None,
-        typer.Option("--method", help="Short for --set train.method=..."),
+        str | None,
+        typer.Option("--method", metavar="METHOD", help="Short for --set train.method=..."),
     ] = None,
     home: HomeOption = HOME,
     base: BaseOption = BASE,

@@ -16,11 +16,11 @@ from components.services.line.records import ConceptState, Records
 from components.services.line.uploads import Uploads
 from components.services.store.home import Home
 from components.services.tracking.registry import FolderRegistry, VersionFacts
-from pipelines.commands.cli import app
+from pipelines.commands.cli import PAGES, app
 
 COMMANDS = (
-    *("demo", "submit", "learn", "status", "generate", "evaluate", "check", "schedule"),
-    *("rollback", "export", "dispatch", "history", "compile"),
+    *("demo", "submit", "presign", "learn", "status", "generate", "evaluate", "check", "schedule"),
+    *("rollback", "cancel", "repair", "export", "dispatch", "history", "compile", "settings"),
 )
 
 
@@ -86,6 +86,13 @@ def test_every_command_has_help(command: str, tmp_path: Path) -> None:
     done = run(tmp_path, command, "--help")
     assert done.exit_code == 0
     assert "--json" in done.stdout
+
+
+def test_every_command_has_a_page_of_its_name_and_a_test_of_its_help(tmp_path: Path) -> None:
+    assert [name for name, _ in PAGES] == list(dict(PAGES))
+    assert set(dict(PAGES)) == set(COMMANDS)
+    for name, page in PAGES:
+        assert page.__module__.rpartition(".")[2] == name
 
 
 def test_a_submitted_upload_waits_and_cannot_be_submitted_twice(tmp_path: Path) -> None:
