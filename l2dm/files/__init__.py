@@ -1,4 +1,4 @@
-"""Doors, pictures, tensors' shapes, child processes: what becomes of bytes on disk and in pipes.
+"""Doors and their payloads, pictures, shapes, child processes: bytes on disk and in pipes.
 
 Nothing here knows a model.
 """

@@ -1,7 +1,6 @@
 """Pictures of a release: load it once on its base, then prompts and seeds to pictures."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -12,6 +11,7 @@ from l2dm.bases.prompts import require_known
 from l2dm.bases.sampling import Progress, Shot, draw
 from l2dm.releases.folder import adapter_of
 from l2dm.releases.load import load_release
+from l2dm.sections import replaced
 from l2dm.spec import SamplingSpec
 
 
@@ -35,7 +35,7 @@ class Painter:
         """
         require_known(prompt, [concept.name for concept in self.concepts])
         shots = [Shot(prompt, seed) for seed in seeds]
-        alone = replace(sampling, batch=1)
+        alone = replaced(sampling, batch=1)
         return draw(self.model, shots, alone, on_progress=on_progress)
 
 

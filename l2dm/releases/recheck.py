@@ -5,7 +5,7 @@ base for the concept that it learned last.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -25,6 +25,7 @@ from l2dm.files.manifest import Door
 from l2dm.metrics.health import Evidence, diagnose, largest
 from l2dm.metrics.regression import Bars
 from l2dm.releases import folder as releases
+from l2dm.sections import replaced
 from l2dm.spec import Spec, parse
 
 METRIC = "identity_similarity"  # what forgetting is measured by, at the gate, too
@@ -63,7 +64,7 @@ def check_release(
     attach.attach_door(model, adapter)
     sampling = parse({"sampling": door.spec.get("sampling", {})}).sampling
     draw = counted(planned(scores), on_progress)
-    subject = Subject(model, load_encoders(base), replace(spec, sampling=sampling), draw)
+    subject = Subject(model, load_encoders(base), replaced(spec, sampling=sampling), draw)
     return check(subject, scores, bank, seed), inputs
 
 

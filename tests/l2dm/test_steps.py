@@ -12,7 +12,6 @@ from l2dm.files import manifest, payloads
 from l2dm.files.manifest import Door
 from l2dm.releases import folder as releases
 from l2dm.releases.load import load_release
-from l2dm.replay import class_pictures
 from tests.worlds.six_steps import REX, SPEC, TOM, Run, upload
 
 
@@ -164,9 +163,3 @@ def test_rows_and_concepts_must_agree(runs: tuple[Run, Run], tiny_base: Path) ->
     model = load_base(str(tiny_base))
     with pytest.raises(DoesNotFit, match=r"lists concepts \['rex'\] but holds token rows \[\]"):
         attach.add_rows(model, (REX,), {})
-
-
-def test_nouns_are_bounded_and_the_new_one_comes_first() -> None:
-    past = [doors.Concept(f"c{i}", noun) for i, noun in enumerate(["dog", "cat", "dog", "car"])]
-    assert class_pictures.nouns_for(TOM, past, 10) == ("cat", "car", "dog")
-    assert class_pictures.nouns_for(TOM, past, 2) == ("cat", "car")

@@ -12,6 +12,7 @@ from l2dm.evaluation.matrix import fresh_row, new_row, no_scores, save
 from l2dm.evaluation.measure import METRICS, Subject
 from l2dm.files import images, manifest, payloads
 from l2dm.files.payloads import ClassPictures, Features
+from l2dm.sections import replaced
 from l2dm.spec import EvaluateSpec, PriorSpec, Spec
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -238,19 +239,19 @@ def test_the_same_inputs_give_the_same_door(tmp_path):
 
 
 def test_the_budget_bounds_the_pictures(tmp_path):
-    spec = replace(SPEC, evaluate=EvaluateSpec(pictures=8, budget=6, seed=10))
+    spec = replaced(SPEC, evaluate=EvaluateSpec(pictures=8, budget=6, seed=10))
     artist = _second(tmp_path, _first(tmp_path)[2], spec)[1]
     assert [len(shots) for _, shots in artist.calls] == [3] * 5  # 6 // 2, concepts and nouns alike
-    spec = replace(SPEC, evaluate=EvaluateSpec(pictures=8, budget=1, seed=10))
+    spec = replaced(SPEC, evaluate=EvaluateSpec(pictures=8, budget=1, seed=10))
     artist = _second(tmp_path / "small", _first(tmp_path / "small")[2], spec)[1]
     assert [len(shots) for _, shots in artist.calls] == [1] * 5
-    spec = replace(SPEC, evaluate=EvaluateSpec(pictures=99, budget=999, seed=10))
+    spec = replaced(SPEC, evaluate=EvaluateSpec(pictures=99, budget=999, seed=10))
     calls = _first(tmp_path / "large", spec)[1].calls
     assert [len(shots) for _, shots in calls] == [99, 99, 5]  # the prior has 5 pictures a noun
 
 
 def test_one_picture_has_a_distance_and_no_kid(tmp_path):
-    spec = replace(SPEC, evaluate=EvaluateSpec(pictures=1, seed=10))
+    spec = replaced(SPEC, evaluate=EvaluateSpec(pictures=1, seed=10))
     assert _first(tmp_path, spec)[0].record.drift == (Drift("t0001", "dog", 0.0, None),)
 
 
@@ -272,7 +273,7 @@ def test_flipped_last_bits_are_no_drift(tmp_path):
 
 
 def test_only_so_many_nouns_are_drawn(tmp_path):
-    spec = replace(SPEC, prior=PriorSpec(max_nouns=1))
+    spec = replaced(SPEC, prior=PriorSpec(max_nouns=1))
     found = _second(tmp_path, _first(tmp_path)[2], spec)[0]
     assert [one.noun for one in found.record.drift if one.row == "t0002"] == ["cat"]
 
