@@ -4,7 +4,6 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-import torch
 
 from l2dm.doors import Concept
 from l2dm.errors import BadDoor
@@ -146,18 +145,6 @@ def test_names_stay_data_in_attributes_and_in_svg(tmp_path):
 
 def test_the_same_doors_give_the_same_page(three):
     assert render("pets", three) == render("pets", list(reversed(three)))
-
-
-def test_pictures_that_did_not_change_are_called_identical(tmp_path):
-    def still(at, what):
-        shade = {"real": 200, 0: 100}.get(at, 50)
-        return torch.full((4, 3, 8, 8), shade, dtype=torch.uint8)
-
-    entries = history.line(tmp_path / "still", history.concepts(2), paint=still)
-    concepts = render("pets", entries).split("Class prompts before")[0]
-    assert concepts.count(">identical</div>") == 1  # c1 after t0002; c2 was only just learned
-    moving = history.line(tmp_path / "moving", history.concepts(2))
-    assert ">identical</div>" not in render("pets", moving).split("Class prompts before")[0]
 
 
 def test_a_long_line_stays_on_a_bounded_page(tmp_path):
