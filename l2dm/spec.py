@@ -1,154 +1,360 @@
-"""What a user may choose, one frozen dataclass per step. Defaults live here and nowhere else.
+"""What a user may choose, one frozen section per step. Defaults live here and nowhere else.
+
+Beside the sections of the steps a spec may hold one of the chosen method, under its name: the
+options that its page declares (`l2dm.methods.registry`). Those that nobody set stay unsaid until a
+step asks for them, because to read a page is to load torch.
 
 `parse({"train": {"steps": 300}})` and `override(spec, ["train.steps=300"])` refuse unknown keys
 and name the nearest known one; values are checked when a spec is made.
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    PlainValidator,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticKnownError
 
 from l2dm.errors import BadSpec
-from l2dm.files.typed import build
+from l2dm.methods import registry
+from l2dm.sections import Section, nearest, said
 
-Method = Literal["l2dm", "gated", "sequential"]
-AdapterKind = Literal["lowrank", "spectral"]
-GateKind = Literal["token", "span", "prompt"]
 Selection = Literal["scored", "random"]
 Precision = Literal["fp32", "bf16"]
 Policy = Literal["tell", "roll_back"]
 
 
-@dataclass(frozen=True)
-class IntakeSpec:
+class IntakeSpec(Section):
     """Which uploads are accepted."""
 
-    min_pictures: int = 3
-    max_pictures: int = 20
-    min_side: int = 48  # pixels; smaller pictures are refused
-    max_pixels: int = 50_000_000  # per picture; more is an image bomb
-    max_bytes: int = 30_000_000  # per picture
-    near_duplicate_bits: int = 4  # of 64+64 dHash bits; as near and alike in colour = the same
+    AT: ClassVar = "intake."
+
+    min_pictures: int = Field(3, ge=1, description="fewest pictures of an upload")
+    max_pictures: int = Field(20, ge=1, description="most pictures of an upload")
+    min_side: int = Field(48, ge=1, description="pixels; smaller pictures are refused")
+    max_pixels: int = Field(
+        50_000_000, ge=1, description="of a picture, at most; against image bombs"
+    )
+    max_bytes: int = Field(30_000_000, ge=1, description="of a picture's file, at most")
+    near_duplicate_bits: int = Field(
+        4, ge=0, description="of 64+64 dHash bits; as near and alike in colour = the same"
+    )
+
+    @field_validator("max_pictures")
+    @classmethod
+    def _over_the_fewest(cls, value: int, info: ValidationInfo) -> int:
+        fewest = info.data.get("min_pictures", value)
+        if value < fewest:
+            raise said(f"expected at least min_pictures ({fewest}), found {value}")
+        return value
 
 
-@dataclass(frozen=True)
-class SamplingSpec:
+class SamplingSpec(Section):
     """How pictures are drawn. 0 means: what the base recommends."""
 
-    steps: int = 0  # denoising steps
-    guidance: float = 0.0  # classifier-free guidance scale
-    batch: int = 16  # pictures at once
+    AT: ClassVar = "sampling."
+
+    steps: int = Field(0, ge=0, description="denoising steps; 0: what the base recommends")
+    guidance: float = Field(
+        0.0, ge=0, description="classifier-free guidance scale; 0: what the base recommends"
+    )
+    batch: int = Field(16, ge=1, description="pictures at once")
 
 
-@dataclass(frozen=True)
-class PriorSpec:
+class PriorSpec(Section):
     """Class pictures from the pretrained base."""
 
-    count: int = 32  # pictures per class noun
-    max_nouns: int = 16  # class nouns kept; the new concept's first, then the latest
+    AT: ClassVar = "prior."
+
+    count: int = Field(32, ge=1, description="pictures per class noun")
+    max_nouns: int = Field(
+        16, ge=1, description="class nouns kept; the new concept's first, then the latest"
+    )
 
 
-@dataclass(frozen=True)
-class MemorySpec:
+class MemorySpec(Section):
     """The rainbow-memory bank (L2DM, Algorithm 1)."""
 
-    candidates: int = 4  # eta: generated pictures per stored prompt
-    fidelity: float = 1.0  # beta_s of Eq. 5: weight of closeness to the real feature
-    budget: int = 160  # candidates per task over all concepts, so cost stays flat in K
-    selection: Selection = "scored"  # "random" is the control
-    floor: float = -1.0  # candidates with cosine to the real feature under this are not replayed
-    fan_out: int = 0  # concepts of a line above which `shards` tasks draw the candidates; 0: never
-    shards: int = 2
+    AT: ClassVar = "memory."
+
+    candidates: int = Field(4, ge=1, description="eta: generated pictures per stored prompt")
+    fidelity: float = Field(
+        1.0, ge=0, description="beta_s of Eq. 5: weight of closeness to the real feature"
+    )
+    budget: int = Field(
+        160,
+        ge=1,
+        description="candidates per task over all concepts, so cost stays flat in K",
+    )
+    selection: Selection = Field(
+        "scored",
+        description="how replayed pictures are chosen: by Eq. 5, or at random, as a control",
+    )
+    floor: float = Field(
+        -1.0, description="cosine to the real feature that a replayed candidate has at least"
+    )
+    fan_out: int = Field(
+        0,
+        ge=0,
+        description="concepts of a line above which `shards` tasks draw the candidates; 0: never",
+    )
+    shards: int = Field(2, ge=1, description="tasks that draw the candidates of a long line")
 
 
-@dataclass(frozen=True)
-class TrainSpec:
-    """How an adapter is learned."""
-
-    method: Method = "l2dm"
-    adapter: AdapterKind = "lowrank"  # of l2dm and sequential
-    gate: GateKind = "token"  # of gated
-    rank: int = 8
-    steps: int = 200  # optimizer steps
-    batch: int = 8  # new pictures per step
-    replay_batch: int = 4  # replayed and class pictures per step, each
-    rate: float = 1e-3  # AdamW learning rate of adapter weights
-    token_rate: float = 5e-3  # of the placeholder's embedding row
-    replay: float = 0.2  # alpha of Eq. 4
-    prior: float = 0.25  # beta of Eq. 4
-    distill: float = 3.0  # gamma of ECD, Eq. 6; all three from docs/sweep.md
-    precision: Precision = "fp32"
-    checkpoint_every: int = 50  # steps between checkpoints; 0: none
-    processes: int = 1  # that share every batch: one GPU each where there are any, else the cores
+def _known_method(value: Any) -> Any:
+    if value not in registry.names():
+        raise said(f"expected one of {registry.names()}, found {value!r}")
+    if value in Spec.model_fields:
+        raise said(f"expected a method with a name of its own, found section {value!r} of the spec")
+    return value
 
 
-@dataclass(frozen=True)
-class EvaluateSpec:
+def _name_methods(schema: dict[str, Any]) -> None:
+    schema["enum"] = list(registry.names())
+
+
+class TrainSpec(Section):
+    """How an adapter is learned: what all methods share."""
+
+    AT: ClassVar = "train."
+
+    method: Annotated[str, BeforeValidator(_known_method)] = Field(
+        "l2dm",
+        description="a page of l2dm/methods; its own options are `<method>.<key>`",
+        json_schema_extra=_name_methods,
+    )
+    rank: int = Field(8, ge=1, description="rank of low-rank and gated adapters")
+    steps: int = Field(200, ge=1, description="optimizer steps")
+    batch: int = Field(8, ge=1, description="new pictures per step")
+    rate: float = Field(1e-3, ge=0, description="AdamW learning rate of adapter weights")
+    token_rate: float = Field(
+        5e-3, ge=0, description="learning rate of the placeholder's embedding row"
+    )
+    precision: Precision = Field("fp32", description="numbers of the forward pass")
+    checkpoint_every: int = Field(50, ge=0, description="steps between checkpoints; 0: none")
+    processes: int = Field(
+        1,
+        ge=1,
+        description="processes that share every batch: a GPU each, or the cores",
+    )
+
+    @field_validator("processes")
+    @classmethod
+    def _a_picture_each(cls, value: int, info: ValidationInfo) -> int:
+        batch = info.data.get("batch", value)
+        if value > batch:
+            raise said(
+                f"expected at most train.batch ({batch}), so that each has a new picture, "
+                f"found {value}"
+            )
+        return value
+
+
+class EvaluateSpec(Section):
     """The new row of every matrix."""
 
-    pictures: int = 8  # per concept and per class noun
-    budget: int = 120  # pictures per row over all concepts, so cost stays flat in K
-    distractors: int = 100  # foreign identities beside the known ones
-    resamples: int = 1000  # bootstrap
-    seed: int = 70_000  # of the pictures: fixed, so that rows can be compared
-    fan_out: int = 0  # concepts of a line above which `shards` tasks draw the pictures; 0: never
-    shards: int = 2
+    AT: ClassVar = "evaluate."
+
+    pictures: int = Field(8, ge=1, description="pictures per concept and per class noun")
+    budget: int = Field(
+        120, ge=1, description="pictures per row over all concepts, so cost stays flat in K"
+    )
+    distractors: int = Field(100, ge=0, description="foreign identities beside the known ones")
+    resamples: int = Field(1000, ge=1, description="resamples of the bootstrap")
+    seed: int = Field(
+        70_000, ge=0, description="seed of the pictures: fixed, so that rows can be compared"
+    )
+    fan_out: int = Field(
+        0,
+        ge=0,
+        description="concepts of a line above which `shards` tasks draw the pictures; 0: never",
+    )
+    shards: int = Field(2, ge=1, description="tasks that draw the pictures of a long line")
 
 
-@dataclass(frozen=True)
-class GateSpec:
+class GateSpec(Section):
     """When a challenger becomes the champion."""
 
-    min_identity: float = 0.5  # identity accuracy of the new concept, [0, 1]
-    max_forgetting: float = 0.25  # drop of identity similarity, any past concept
-    max_drift: float = 0.35  # distance of class prompts to the base, mean over nouns
+    AT: ClassVar = "gate."
+
+    min_identity: float = Field(
+        0.5, description="identity accuracy that the new concept needs, 0 to 1"
+    )
+    max_forgetting: float = Field(
+        0.25, description="largest drop of identity similarity that a past concept may have"
+    )
+    max_drift: float = Field(
+        0.35, description="largest distance of class prompts to the base, mean over nouns"
+    )
 
 
-@dataclass(frozen=True)
-class CheckSpec:
+class CheckSpec(Section):
     """Scheduled checks: does the champion still draw what it drew at its release?"""
 
-    policy: Policy = "tell"  # what follows a regression; roll_back: to the last healthy version
-    margin: float = 0.1  # drop of identity similarity that counts as forgotten
-    alpha: float = 0.05  # share of healthy nights that may be called regressed by chance
-    power: float = 0.9  # chance to decide with as many pictures as `inconclusive` names
+    AT: ClassVar = "check."
+
+    policy: Policy = Field(
+        "tell", description="what follows a regression; roll_back: to the last healthy version"
+    )
+    margin: float = Field(
+        0.1, gt=0, description="drop of identity similarity that counts as forgotten"
+    )
+    alpha: float = Field(
+        0.05, gt=0, lt=1, description="share of healthy nights that may be called regressed"
+    )
+    power: float = Field(
+        0.9, gt=0, lt=1, description="chance to decide with the pictures that `inconclusive` names"
+    )
 
 
-@dataclass(frozen=True)
-class Spec:
-    """Everything a user may choose for one task."""
+class _Given(NamedTuple):
+    """A method's section as it was written. chosen: the spec's method, None if it is unknown."""
 
-    seed: int = 0
-    intake: IntakeSpec = field(default_factory=IntakeSpec)
-    sampling: SamplingSpec = field(default_factory=SamplingSpec)
-    prior: PriorSpec = field(default_factory=PriorSpec)
-    memory: MemorySpec = field(default_factory=MemorySpec)
-    train: TrainSpec = field(default_factory=TrainSpec)
-    evaluate: EvaluateSpec = field(default_factory=EvaluateSpec)
-    gate: GateSpec = field(default_factory=GateSpec)
-    check: CheckSpec = field(default_factory=CheckSpec)
+    method: str
+    chosen: str | None
+    options: Any
 
-    def __post_init__(self) -> None:
-        """Raise BadSpec with every value that is out of range."""
-        problems = [f"spec {where}: {what}" for where, what in _out_of_range(self)]
-        if problems:
-            raise BadSpec(problems)
+
+def _read_given(value: Any) -> dict[str, Any]:
+    """What a method's section changes. Keys that are no method's name are refused as unknown."""
+    if not isinstance(value, _Given):
+        raise PydanticKnownError("extra_forbidden")
+    if not isinstance(value.options, Mapping):
+        raise said(f"expected an object, found {value.options!r}")
+    if value.chosen is None or not value.options:
+        return {}
+    if value.chosen != value.method:
+        raise _foreign(value.method, value.chosen, value.options)
+    kind = registry.options(value.method)
+    return _changes(kind.model_validate(value.options), kind())
+
+
+def _changes(options: Section, defaults: Section) -> dict[str, Any]:
+    """Equal specs are equal texts, whether a default was set or left unsaid."""
+    return {key: value for key, value in options if value != getattr(defaults, key)}
+
+
+def _foreign(method: str, chosen: str, options: Mapping[str, Any]) -> ValidationError:
+    own = [f"{chosen}.{key}" for key in registry.options(chosen).model_fields]
+    problems = []
+    for key, value in options.items():
+        hint = f"; nearest known key: {nearest(key, own)}" if own else ", which has none"
+        sentence = f"expected an option of the chosen method {chosen!r}, found one of {method!r}"
+        problems.append(InitErrorDetails(type=said(sentence + hint), loc=(key,), input=value))
+    return ValidationError.from_exception_data("Spec", problems)
+
+
+class Spec(Section):
+    """Everything a user may choose for one task.
+
+    What is set of the chosen method's own options stands under the method's name; `options_of`
+    gives all of them.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Annotated[Any, PlainValidator(_read_given)]]
+
+    seed: int = Field(
+        0, ge=0, description="the line's seed; those of its tasks are derived from it"
+    )
+    intake: IntakeSpec = IntakeSpec()
+    sampling: SamplingSpec = SamplingSpec()
+    prior: PriorSpec = PriorSpec()
+    memory: MemorySpec = MemorySpec()
+    train: TrainSpec = TrainSpec()
+    evaluate: EvaluateSpec = EvaluateSpec()
+    gate: GateSpec = GateSpec()
+    check: CheckSpec = CheckSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mark_methods(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        methods, chosen = set(registry.names()) - cls.model_fields.keys(), _chosen(data)
+        return {
+            key: _Given(key, chosen, value) if key in methods else value
+            for key, value in data.items()
+        }
+
+    @model_validator(mode="after")
+    def _drop_empty(self) -> "Spec":
+        extra = self.__pydantic_extra__
+        for method in [method for method, changes in extra.items() if not changes]:
+            del extra[method]
+        return self
+
+    @classmethod
+    def inner(cls, key: str) -> type[Section] | None:
+        """A method's own options."""
+        return registry.options(key) if key in registry.names() else None
+
+    @classmethod
+    def keys(cls, data: Mapping[str, Any]) -> list[str]:
+        """Those of training first, then those of methods, the chosen one before the others."""
+        own = super().keys(data)
+        chosen = _chosen(data)
+        methods = sorted(registry.names(), key=lambda method: method != chosen)
+        options = [
+            f"{method}.{key}" for method in methods for key in registry.options(method).model_fields
+        ]
+        training = [key for key in own if key.startswith(TrainSpec.AT)]
+        return [*training, *options, *(key for key in own if key not in training)]
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """With a section for every method."""
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        schema["additionalProperties"] = False
+        for method in registry.names():
+            options = registry.options(method).__pydantic_core_schema__
+            schema["properties"][method] = handler(options)
+        return schema
+
+
+def options_of(spec: Spec) -> Any:
+    """The chosen method's own options, an instance of its page's OPTIONS. Imports the page."""
+    changes = (spec.__pydantic_extra__ or {}).get(spec.train.method, {})
+    return registry.options(spec.train.method)(**changes)
+
+
+def may_replay(spec: Spec) -> bool:
+    """Whether the chosen method may ask for pictures of past concepts. Imports no page."""
+    return registry.page(spec.train.method).replays
 
 
 def to_dict(spec: Spec) -> dict[str, Any]:
-    """The resolved spec as JSON-able data; `parse` is its inverse."""
-    return asdict(spec)
+    """The spec as JSON-able data; `parse` is its inverse.
+
+    A method's options are in it where they differ from their defaults.
+    """
+    return spec.model_dump()
+
+
+def resolved(spec: Spec) -> dict[str, Any]:
+    """The same with every option of the chosen method. Imports its page."""
+    return to_dict(spec) | {spec.train.method: options_of(spec).model_dump()}
 
 
 def recorded(spec: Spec) -> dict[str, Any]:
-    """The spec as a door records it: without what changes no byte of any door.
+    """The spec as a door records it: resolved, without the keys that change no byte of a door.
 
-    That is what counts in later checks, how the drawing was shared out, and `train.processes` while
-    it is 1: several processes add in another order.
+    Left out are `check` (it judges later), how many shards draw, and `train.processes` if it is 1.
+    With more it is recorded, because several processes add numbers in another order.
     """
-    data = to_dict(spec)
+    data = resolved(spec)
     del data["check"]
     for section in ("memory", "evaluate"):
         for key in ("fan_out", "shards"):
@@ -165,7 +371,7 @@ def to_json(spec: Spec) -> str:
 
 def parse(data: Mapping[str, Any]) -> Spec:
     """A spec from nested mappings; keys that are left out keep their defaults. Raises BadSpec."""
-    return build(Spec, data, "spec", BadSpec)
+    return Spec(**data)
 
 
 def from_json(text: str) -> Spec:
@@ -196,9 +402,15 @@ def override(spec: Spec, settings: Sequence[str]) -> Spec:
     return parse(data)
 
 
-def with_method(spec: Spec, method: Method) -> Spec:
-    """The same spec for another method."""
-    return replace(spec, train=replace(spec.train, method=method))
+def _chosen(data: Mapping[str, Any]) -> str | None:
+    """The method of a spec that is not checked yet, None if there is none of that name."""
+    train = data.get("train", {})
+    method: Any = TrainSpec.model_fields["method"].default
+    if isinstance(train, TrainSpec):
+        method = train.method
+    elif isinstance(train, Mapping):
+        method = train.get("method", method)
+    return method if isinstance(method, str) and method in registry.names() else None
 
 
 def _literal(text: str) -> Any:
@@ -206,90 +418,3 @@ def _literal(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
-
-
-def _out_of_range(spec: Spec) -> list[tuple[str, str]]:
-    at_least_one = {
-        "intake.min_pictures": spec.intake.min_pictures,
-        "intake.min_side": spec.intake.min_side,
-        "intake.max_pixels": spec.intake.max_pixels,
-        "intake.max_bytes": spec.intake.max_bytes,
-        "sampling.batch": spec.sampling.batch,
-        "prior.count": spec.prior.count,
-        "prior.max_nouns": spec.prior.max_nouns,
-        "memory.candidates": spec.memory.candidates,
-        "memory.budget": spec.memory.budget,
-        "memory.shards": spec.memory.shards,
-        "train.rank": spec.train.rank,
-        "train.steps": spec.train.steps,
-        "train.batch": spec.train.batch,
-        "train.replay_batch": spec.train.replay_batch,
-        "train.processes": spec.train.processes,
-        "evaluate.pictures": spec.evaluate.pictures,
-        "evaluate.budget": spec.evaluate.budget,
-        "evaluate.resamples": spec.evaluate.resamples,
-        "evaluate.shards": spec.evaluate.shards,
-    }
-    not_negative = {
-        "seed": spec.seed,
-        "sampling.steps": spec.sampling.steps,
-        "sampling.guidance": spec.sampling.guidance,
-        "memory.fan_out": spec.memory.fan_out,
-        "memory.fidelity": spec.memory.fidelity,
-        "train.replay": spec.train.replay,
-        "train.prior": spec.train.prior,
-        "train.distill": spec.train.distill,
-        "train.rate": spec.train.rate,
-        "train.token_rate": spec.train.token_rate,
-        "train.checkpoint_every": spec.train.checkpoint_every,
-        "intake.near_duplicate_bits": spec.intake.near_duplicate_bits,
-        "evaluate.distractors": spec.evaluate.distractors,
-        "evaluate.fan_out": spec.evaluate.fan_out,
-        "evaluate.seed": spec.evaluate.seed,
-    }
-    found = [
-        (where, f"expected at least 1, found {value}")
-        for where, value in at_least_one.items()
-        if not value >= 1
-    ]
-    found += [
-        (where, f"expected a number that is not negative, found {value}")
-        for where, value in not_negative.items()
-        if not 0 <= value < float("inf")
-    ]
-    any_number = {
-        "memory.floor": spec.memory.floor,
-        "gate.min_identity": spec.gate.min_identity,
-        "gate.max_forgetting": spec.gate.max_forgetting,
-        "gate.max_drift": spec.gate.max_drift,
-    }
-    found += [
-        (where, f"expected a finite number, found {value}")
-        for where, value in any_number.items()
-        if not math.isfinite(value)
-    ]
-    shares = {"check.alpha": spec.check.alpha, "check.power": spec.check.power}
-    found += [
-        (where, f"expected a number between 0 and 1, found {value}")
-        for where, value in shares.items()
-        if not 0 < value < 1
-    ]
-    if not 0 < spec.check.margin < float("inf"):
-        found.append(("check.margin", f"expected a number over 0, found {spec.check.margin}"))
-    if spec.intake.max_pictures < spec.intake.min_pictures:
-        found.append(
-            (
-                "intake.max_pictures",
-                f"expected at least min_pictures ({spec.intake.min_pictures}), "
-                f"found {spec.intake.max_pictures}",
-            )
-        )
-    if spec.train.processes > max(1, spec.train.batch):
-        found.append(
-            (
-                "train.processes",
-                f"expected at most train.batch ({spec.train.batch}), so that each has a new "
-                f"picture, found {spec.train.processes}",
-            )
-        )
-    return found

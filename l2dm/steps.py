@@ -318,7 +318,7 @@ def check(
     found, inputs = recheck.check_release(
         release, context.base, context.spec, seed, on_progress=on_progress
     )
-    spec = specs.to_dict(context.spec)
+    spec = specs.resolved(context.spec)
     return manifest.write(
         out, found.record, partial(recheck.save, found), spec=spec, seed=seed, inputs=inputs
     )

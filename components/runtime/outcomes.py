@@ -21,7 +21,7 @@ from l2dm import doors
 from l2dm.errors import BadDoor, TrackingFailed
 from l2dm.files import manifest, payloads
 from l2dm.files.manifest import Door
-from l2dm.spec import to_dict
+from l2dm.spec import resolved
 
 log = logging.getLogger(__name__)
 LOOKED_BACK = 300  # events among which the report looks: each is a request
@@ -67,7 +67,7 @@ def accept(step: Step, door: Door[doors.Task]) -> None:
         )
     step.subject = replace(step.subject, task=task)
     step.tell({"pictures": len(task.pictures), "parent_version": task.parent_version})
-    step.tracking.params({"base": step.settings.base, **dict(_flat(to_dict(step.spec)))})
+    step.tracking.params({"base": step.settings.base, **dict(_flat(resolved(step.spec)))})
     step.tracking.tags(
         {
             "l2dm.task_index": task.id,
@@ -90,8 +90,14 @@ def record_scores(step: Step, door: Door[doors.Scores], summary: str) -> None:
     Path(summary).write_text(table(scores))
 
 
-def publish(step: Step, door: Door[doors.Release], scores: str, report: str, summary: str) -> None:
-    """Register the release, move the aliases as its verdict says, and record how the task ended."""
+def publish(
+    step: Step, fence: int, door: Door[doors.Release], scores: str, report: str, summary: str
+) -> None:
+    """Register the release, move the aliases as its verdict says, and record how the task ended.
+
+    fence: number of the lease under which it was learned. Raises LostLease.
+    """
+    step.require_lease(fence)
     release, line = door.record, door.record.line
     assert release.concept is not None
     row = manifest.read(Path(scores), doors.Scores).record

@@ -3,28 +3,89 @@
 import contextlib
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from l2dm.errors import DoesNotFit
 
+AdapterSettings = Mapping[str, str | int | float]
+"""What a kind needs besides weights to be put on a base again: rank, gate, ..."""
+
+
+class Named(Protocol):
+    """The placeholders of a base."""
+
+    @property
+    def ids(self) -> Mapping[str, int]:
+        """Each concept's token id, by name; grows as the base learns placeholders."""
+
+
+class Host(Protocol):
+    """What a base offers to those that put themselves on it; `bases.model.Model` is one."""
+
+    @property
+    def denoiser(self) -> nn.Module:
+        """The network that predicts noise."""
+
+    @property
+    def placeholders(self) -> Named:
+        """The words that mean concepts."""
+
+    def text_layers(self) -> Mapping[str, tuple[nn.Linear, int]]:
+        """The denoiser's layers that make keys and values of text, by module name.
+
+        With each, where the text's rows begin among the rows that it sees.
+        """
+
+    def shifted(self) -> Mapping[str, nn.Module]:
+        """The networks whose singular values may move, by name."""
+
+    def token_ids(self, words: str) -> list[int]:
+        """Token ids of some words, without begin and end."""
+
+
+class ExportWriter(Protocol):
+    """The three forms in which other tools read an adapter; `l2dm.export.forms` writes them."""
+
+    def lora(self, weights: Mapping[str, Tensor], rank: int) -> None:
+        """The whole adapter is one LoRA.
+
+        weights: `<layer>.lora_A.weight`, (r, d_in), and `<layer>.lora_B.weight`, (d_out, r).
+        """
+
+    def gated(self, weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+        """The adapter needs a pipeline of its own, which reads these.
+
+        weights: `<concept>/<layer>.down`, (d_in, r), and `.up`, (r, d_out).
+        """
+
+    def concept_lora(self, concept: str, weights: Mapping[str, Tensor], rank: int) -> None:
+        """One concept alone as a LoRA, beside what draws all of them. weights: as for `lora`."""
+
+    def merged(self) -> None:
+        """The adapter has folded itself into the base's weights, which are written whole."""
+
 
 class Adapter(Protocol):
-    """Weights beside a frozen network: attach, train, save, load, switch off."""
+    """Weights beside a frozen network: train, save, load, switch off, export."""
 
     kind: str
     changes_text: bool  # whether the text encoder's output depends on the adapter's weights
+
+    @property
+    def settings(self) -> AdapterSettings:
+        """What a door records beside the weights."""
 
     def trainable(self) -> Mapping[str, nn.Parameter]:
         """What the optimiser may change, by name. The only place that knows the set."""
 
     def state(self) -> dict[str, Tensor]:
-        """Everything worth saving, detached copies on the CPU."""
+        """Everything worth saving, detached copies on the CPU; each kind tells names and shapes."""
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Compare names, shapes, dtypes and finiteness, then copy. Raises DoesNotFit."""
+        """Compare names, shapes, dtypes, finiteness with `state`, then copy. Raises DoesNotFit."""
 
     def disabled(self) -> AbstractContextManager[None]:
         """Inside, the network is the base, bit for bit."""
@@ -32,12 +93,20 @@ class Adapter(Protocol):
     def reading(self, ids: Tensor) -> AbstractContextManager[None]:
         """Inside, the network serves prompts with these token ids, (B, L)."""
 
+    def export(self, to: ExportWriter) -> None:
+        """Write itself in the form in which other tools can read it. Uses it up."""
+
 
 class NoAdapter:
     """The pretrained base itself."""
 
     kind = "none"
     changes_text = False
+
+    @property
+    def settings(self) -> AdapterSettings:
+        """None."""
+        return {}
 
     def trainable(self) -> Mapping[str, nn.Parameter]:
         """Nothing."""
@@ -56,8 +125,12 @@ class NoAdapter:
         return contextlib.nullcontext()
 
     def reading(self, ids: Tensor) -> AbstractContextManager[None]:
-        """No change."""
+        """No change. ids: (B, L)."""
         return contextlib.nullcontext()
+
+    def export(self, to: ExportWriter) -> None:
+        """There is nothing to write."""
+        raise DoesNotFit("expected an adapter to export, found none: nothing was learned yet")
 
 
 def compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
@@ -81,20 +154,22 @@ def compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
 
 @torch.no_grad()
 def copy_into(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
-    """Compare, then copy `given` into `own` in place."""
+    """Compare, then copy `given` into `own` in place. Equal names have equal shapes."""
     compare(own, given)
     for name, tensor in own.items():
         tensor.copy_(given[name])
 
 
 def detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous copies on the CPU, safe to save."""
+    """Contiguous copies on the CPU, safe to save; names and shapes stay."""
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
 
 
 @contextlib.contextmanager
 def holding(parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> Iterator[None]:
     """Inside, these parameters hold other values: the teacher is the same network as the student.
+
+    values: by name, each in its parameter's shape. Raises DoesNotFit for others.
 
     Use it without gradients and before the student's forward pass: autograd keeps references to
     the parameters, not copies.

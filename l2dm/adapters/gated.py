@@ -6,18 +6,20 @@ later tasks cannot change what earlier ones draw.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from l2dm.adapters.contract import compare, detached
+from l2dm.adapters.contract import AdapterSettings, ExportWriter, Host, compare, detached
+from l2dm.adapters.gates import Gate, gate_of
+from l2dm.doors import Concept
 from l2dm.errors import DoesNotFit, NothingAttached
 
-Gate = Callable[[Tensor, str, str], Tensor]
-"""From token ids (B, L), a concept's name and class noun to the rows it owns, (B, L) bool."""
+KIND = "gated"
 
 
 @dataclass
@@ -66,10 +68,18 @@ class GatedLinear(nn.Module):
 class Gated:
     """One low-rank adapter per concept on the given layers; `learning` is the one that trains."""
 
-    kind = "gated"
+    kind = KIND
     changes_text = False
 
-    def __init__(self, layers: Mapping[str, GatedLinear], switch: _Switch, gate: Gate) -> None:
+    def __init__(
+        self,
+        layers: Mapping[str, GatedLinear],
+        switch: _Switch,
+        gate: Gate,
+        settings: AdapterSettings,
+    ) -> None:
+        """settings: the rank of every concept's paths and the gate's name."""
+        self.settings = settings
         self._layers = layers
         self._switch = switch
         self._gate = gate
@@ -77,10 +87,11 @@ class Gated:
         self._enabled = True
         self.learning: str | None = None
 
-    def add(self, concept: str, *, rank: int, generator: torch.Generator, noun: str) -> None:
+    def add(self, concept: str, *, generator: torch.Generator, noun: str) -> None:
         """Give a concept its own paths. down within 1/sqrt(d_in), up = 0: at first no change."""
         if concept in self._concepts:
             raise DoesNotFit(f"concept {concept!r} has a gated adapter already")
+        rank = int(self.settings["rank"])
         for layer in self._layers.values():
             width, height = layer.inner.in_features, layer.inner.out_features
             device = layer.inner.weight.device
@@ -110,7 +121,7 @@ class Gated:
         return {name: tensor.half() for name, tensor in detached(self._all()).items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Compare, then copy. Every concept must have been added first."""
+        """Compare, then copy. Every concept must have been added first. state: as of `state`."""
         own = self._all()
         compare({name: tensor.detach().half() for name, tensor in own.items()}, state)
         with torch.no_grad():
@@ -128,7 +139,10 @@ class Gated:
 
     @contextlib.contextmanager
     def reading(self, ids: Tensor) -> Iterator[None]:
-        """Open the gates that these prompts name; concepts that none names are not evaluated."""
+        """Open the gates that these prompts name. ids: (B, L).
+
+        Concepts that none names are not evaluated.
+        """
         if self._enabled:
             for name, noun in self._concepts.items():
                 rows = self._gate(ids, name, noun)
@@ -138,6 +152,14 @@ class Gated:
             yield
         finally:
             self._switch.rows.clear()
+
+    def export(self, to: ExportWriter) -> None:
+        """Its own pipeline; where the gate is a whole prompt, each concept as a LoRA as well."""
+        weights, rank, gate = self.state(), int(self.settings["rank"]), self.settings["gate"]
+        to.gated(weights, {"gate": gate, "concepts": json.dumps(list(self._concepts.items()))})
+        if gate == "prompt":
+            for concept in self._concepts:
+                to.concept_lora(concept, as_lora(weights, concept), rank)
 
     def _all(self) -> dict[str, nn.Parameter]:
         return {key: value for name in self._concepts for key, value in self._named(name).items()}
@@ -150,7 +172,42 @@ class Gated:
         return named
 
 
-def attach(network: nn.Module, targets: Mapping[str, tuple[nn.Linear, int]], gate: Gate) -> Gated:
+def put_on(
+    host: Host,
+    settings: AdapterSettings,
+    generator: torch.Generator,
+    concepts: Sequence[Concept] = (),
+) -> Gated:
+    """On the layers that make keys and values of text, with paths for these concepts."""
+    kept = {"rank": settings["rank"], "gate": settings["gate"]}
+    gate = gate_of(str(settings["gate"]), host)
+    adapter = attach(host.denoiser, host.text_layers(), gate, kept)
+    for concept in concepts:
+        adapter.add(concept.name, generator=generator, noun=concept.class_noun)
+    return adapter
+
+
+def as_lora(weights: Mapping[str, Tensor], concept: str) -> dict[str, Tensor]:
+    """One concept's paths as LoRA weights in float32: A = down^T, (r, d_in), B = up^T, (d_out, r).
+
+    weights: as `Gated.state` gives them.
+    """
+    found: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        owner, _, path = name.partition("/")
+        layer, _, which = path.rpartition(".")
+        if owner == concept:
+            key = f"{layer}.{'lora_A' if which == 'down' else 'lora_B'}.weight"
+            found[key] = tensor.float().t().contiguous()
+    return found
+
+
+def attach(
+    network: nn.Module,
+    targets: Mapping[str, tuple[nn.Linear, int]],
+    gate: Gate,
+    settings: AdapterSettings,
+) -> Gated:
     """Wrap linear layers of `network`. Raises NothingAttached when there is none.
 
     targets: by module name, the layer and where the text's rows begin among those that it sees.
@@ -166,4 +223,4 @@ def attach(network: nn.Module, targets: Mapping[str, tuple[nn.Linear, int]], gat
         owner, _, attribute = name.rpartition(".")
         layers[name] = GatedLinear(linear, switch, first_row)
         setattr(network.get_submodule(owner), attribute, layers[name])
-    return Gated(layers, switch, gate)
+    return Gated(layers, switch, gate, settings)

@@ -1,7 +1,7 @@
 """LoRA through peft: what we save is what diffusers, ComfyUI and A1111 read.
 
 W' = W + B A with A (r, d_in), B (d_out, r); Hu et al. 2021. alpha equals the rank, so the scale
-is 1 and files that lose alpha still load right (platform facts: LoRA alpha is lost on save).
+is 1, and a file that lost its alpha on the way still loads right.
 """
 
 import contextlib
@@ -12,29 +12,37 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
-from l2dm.adapters.contract import copy_into, detached
+from l2dm.adapters.contract import AdapterSettings, ExportWriter, Host, copy_into, detached
+from l2dm.doors import Concept
 from l2dm.errors import NothingAttached
 
+KIND = "lowrank"
 NAME = "l2dm"  # peft's name for our adapter; not part of any weight's name
 
 
 class LowRank:
     """A peft LoRA on given linear layers of one network."""
 
-    kind = "lowrank"
+    kind = KIND
     changes_text = False
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, rank: int) -> None:
         from peft.tuners.tuners_utils import BaseTunerLayer
 
+        self._rank = rank
         self._layers = {
             name: module
             for name, module in network.named_modules()
             if isinstance(module, BaseTunerLayer)
         }
 
+    @property
+    def settings(self) -> AdapterSettings:
+        """The rank."""
+        return {"rank": self._rank}
+
     def trainable(self) -> Mapping[str, nn.Parameter]:
-        """Names as diffusers writes them: `<layer>.lora_A.weight`, (r, d_in), and lora_B."""
+        """Named as in diffusers: `<layer>.lora_A.weight`, (r, d_in), and lora_B, (d_out, r)."""
         found = {}
         for name, layer in self._layers.items():
             found[f"{name}.lora_A.weight"] = layer.lora_A[NAME].weight
@@ -42,11 +50,11 @@ class LowRank:
         return found
 
     def state(self) -> dict[str, Tensor]:
-        """Every LoRA weight."""
+        """Every LoRA weight, named and shaped as in `trainable`."""
         return detached(self.trainable())
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Compare, then copy."""
+        """Compare, then copy. state: as of `state`."""
         copy_into(self.trainable(), state)
 
     @contextlib.contextmanager
@@ -64,8 +72,23 @@ class LowRank:
                 parameter.requires_grad_(flags[name])
 
     def reading(self, ids: Tensor) -> AbstractContextManager[None]:
-        """LoRA acts on every prompt alike."""
+        """LoRA acts on every prompt alike. ids: (B, L)."""
         return contextlib.nullcontext()
+
+    def export(self, to: ExportWriter) -> None:
+        """As it is."""
+        to.lora(self.state(), self._rank)
+
+
+def put_on(
+    host: Host,
+    settings: AdapterSettings,
+    generator: torch.Generator,
+    concepts: Sequence[Concept] = (),
+) -> LowRank:
+    """On the layers that make keys and values of text; one for all concepts."""
+    rank = int(settings["rank"])
+    return attach(host.denoiser, list(host.text_layers()), rank=rank, generator=generator)
 
 
 def attach(
@@ -89,7 +112,7 @@ def attach(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft speaks about tokenizers and keys not ours
         inject_adapter_in_model(config, network, adapter_name=NAME)
-    adapter = LowRank(network)
+    adapter = LowRank(network, rank)
     with torch.no_grad():
         for name, parameter in adapter.trainable().items():
             if ".lora_A." in name:

@@ -13,8 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from l2dm.adapters.contract import copy_into, detached
+from l2dm.adapters.contract import AdapterSettings, ExportWriter, Host, copy_into, detached
+from l2dm.doors import Concept
 from l2dm.errors import NothingAttached
+
+KIND = "spectral"
 
 
 class SpectralShift(nn.Module):
@@ -44,22 +47,30 @@ class SpectralShift(nn.Module):
 class Spectral:
     """Spectral shifts on the linear layers and convolutions of several networks."""
 
-    kind = "spectral"
+    kind = KIND
     changes_text = True
 
-    def __init__(self, shifts: Mapping[str, SpectralShift]) -> None:
+    def __init__(
+        self, shifts: Mapping[str, SpectralShift], modules: Mapping[str, nn.Module]
+    ) -> None:
         self._shifts = shifts
+        self._modules = modules
+
+    @property
+    def settings(self) -> AdapterSettings:
+        """None."""
+        return {}
 
     def trainable(self) -> Mapping[str, nn.Parameter]:
-        """`<network>.<layer>.delta`."""
+        """`<network>.<layer>.delta`, (k,), one shift for each singular value of the layer."""
         return {f"{name}.delta": shift.delta for name, shift in self._shifts.items()}
 
     def state(self) -> dict[str, Tensor]:
-        """Every shift."""
+        """Every shift, named and shaped as in `trainable`."""
         return detached(self.trainable())
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Compare, then copy."""
+        """Compare, then copy. state: as of `state`."""
         copy_into(self.trainable(), state)
 
     @contextlib.contextmanager
@@ -74,8 +85,27 @@ class Spectral:
                 shift.enabled = True
 
     def reading(self, ids: Tensor) -> AbstractContextManager[None]:
-        """Shifts act on every prompt alike."""
+        """Shifts act on every prompt alike. ids: (B, L)."""
         return contextlib.nullcontext()
+
+    def export(self, to: ExportWriter) -> None:
+        """Singular values are no low-rank change: the shifted weights themselves."""
+        for module in self._modules.values():
+            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+        to.merged()
+
+
+def put_on(
+    host: Host,
+    settings: AdapterSettings,
+    generator: torch.Generator,
+    concepts: Sequence[Concept] = (),
+) -> Spectral:
+    """On the networks that the base names, UNet and text encoder (L2DM's own choice).
+
+    One for all concepts; nothing is drawn.
+    """
+    return attach(host.shifted())
 
 
 def attach(networks: Mapping[str, nn.Module], *, only: Sequence[str] = ()) -> Spectral:
@@ -84,14 +114,15 @@ def attach(networks: Mapping[str, nn.Module], *, only: Sequence[str] = ()) -> Sp
     Raises NothingAttached when there is none.
     """
     shifts: dict[str, SpectralShift] = {}
+    modules: dict[str, nn.Module] = {}
     for prefix, network in networks.items():
         for name, module in list(network.named_modules()):
             full = f"{prefix}.{name}"
             if isinstance(module, nn.Linear | nn.Conv2d) and (not only or full in only):
-                shifts[full] = SpectralShift(module.weight)
+                shifts[full], modules[full] = SpectralShift(module.weight), module
                 parametrize.register_parametrization(module, "weight", shifts[full], unsafe=False)
     if not shifts:
         raise NothingAttached(
             f"expected linear layers or convolutions to shift in {sorted(networks)}, found none"
         )
-    return Spectral(shifts)
+    return Spectral(shifts, modules)

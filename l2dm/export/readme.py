@@ -16,13 +16,13 @@ _LORA = "pytorch_lora_weights.safetensors"
 class Facts:
     """What the text says. `variant` is 'fp16' where the base ships only half-precision files.
 
-    pipeline: the class of diffusers that draws with the base.
+    pipeline: the class of diffusers that draws with the base. form: `forms.Form`.
     """
 
     line: str
     task: str
     pipeline: str
-    kind: str
+    form: str
     gate: str
     concepts: Sequence[Concept]
     base: str
@@ -57,7 +57,7 @@ Write the word before what it is: `{facts.prompt}`.
 def snippet(facts: Facts) -> str:
     """The Python program of the README. Run it in the export's folder."""
     variant = ', variant="fp16"' if facts.variant else ""
-    loaded = {"lowrank": _load_lora, "gated": _load_gated}.get(facts.kind, _load_merged)
+    loaded = {"lora": _load_lora, "gated": _load_gated}.get(facts.form, _load_merged)
     return f"""{loaded(facts, variant)}
 pipe.set_progress_bar_config(disable=True)
 picture = pipe(
@@ -72,9 +72,9 @@ picture.save("picture.png")
 
 def _body(facts: Facts) -> str:
     program = f"```python\n{snippet(facts)}```\n"
-    match facts.kind:
-        case "lowrank":
-            return _LOWRANK.format(program=program, base=_place(facts), line=facts.line)
+    match facts.form:
+        case "lora":
+            return _WHOLE_LORA.format(program=program, base=_place(facts), line=facts.line)
         case "gated":
             others = _GATED_LORA if facts.gate == "prompt" else _GATED_ONLY
             return _GATED.format(program=program, base=_place(facts)) + others.format(
@@ -131,7 +131,7 @@ _OTHER_WORDS = """These tools name an embedding by its file: write `embedding:NA
 and noise differ from diffusers', so their pictures show the same thing but are not equal.
 """
 
-_LOWRANK = (
+_WHOLE_LORA = (
     """## diffusers
 
 Save as `draw.py` in this folder, then `python draw.py BASE`, where BASE is {base}.

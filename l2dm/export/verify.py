@@ -22,10 +22,9 @@ from l2dm.bases.model import Model
 from l2dm.bases.prompts import EVALUATION_TEMPLATES
 from l2dm.bases.sampling import Shot, draw_latents
 from l2dm.errors import DoesNotFit
+from l2dm.export.forms import LORA, PIPELINE, Form, gated_name
 from l2dm.spec import SamplingSpec
 
-LORA = "pytorch_lora_weights.safetensors"
-PIPELINE = "pipeline.py"
 EMBEDDINGS = "embeddings"
 SEED = 0
 STEPS = 4  # enough to pass every layer several times; a finished picture would prove no more
@@ -46,14 +45,19 @@ class Reference:
     states: Mapping[str, Tensor]
 
 
+@dataclass(frozen=True)
+class Written:
+    """An export that was written: where, in which form, for which line and concepts."""
+
+    folder: Path
+    form: Form
+    line: str
+    concepts: Sequence[doors.Concept]
+
+
 def adapter_name(line: str) -> str:
     """A name for diffusers: part of no weight's name, or its loader warns of missing keys."""
     return f"l2dm_line_{line}"
-
-
-def gated_name(pipeline: str) -> str:
-    """The class in the written pipeline.py where diffusers itself draws with `pipeline`."""
-    return f"Gated{pipeline}"
 
 
 def reference(model: Model, concepts: Sequence[doors.Concept]) -> Reference:
@@ -67,14 +71,14 @@ def reference(model: Model, concepts: Sequence[doors.Concept]) -> Reference:
     return Reference(prompts[-1], spec.steps, model.guidance, latents, picture, states)
 
 
-def verify(folder: Path, base: Path, record: doors.Adapter, line: str, wanted: Reference) -> None:
-    """Draw the same from the files in `folder`. Raises DoesNotFit unless it is equal.
+def verify(written: Written, base: Path, wanted: Reference) -> None:
+    """Draw the same from the files that were written. Raises DoesNotFit unless it is equal.
 
     Latents and text features must be equal bit for bit. Pixels may differ by one of 255 where
     diffusers' rounding to bytes and ours meet a tie.
     """
     with _quiet():
-        pipe = open_export(folder, base, record, line)
+        pipe = open_export(written, base)
         problems = _text_problems(pipe, wanted) + _picture_problems(pipe, wanted)
     if problems:
         raise DoesNotFit(
@@ -84,23 +88,23 @@ def verify(folder: Path, base: Path, record: doors.Adapter, line: str, wanted: R
         )
 
 
-def open_export(folder: Path, base: Path, record: doors.Adapter, line: str) -> Any:
+def open_export(written: Written, base: Path) -> Any:
     """The pipeline that the export's README describes, on the CPU in float32."""
     import diffusers
 
     pipeline = base_folder.family_of(base).pipeline
-    plain = getattr(diffusers, pipeline)
-    match record.kind:
-        case "lowrank":
-            pipe = _pipeline(plain, base)
-            pipe.load_lora_weights(folder, weight_name=LORA, adapter_name=adapter_name(line))
+    plain, folder = getattr(diffusers, pipeline), written.folder
+    match written.form:
+        case "lora":
+            pipe, name = _pipeline(plain, base), adapter_name(written.line)
+            pipe.load_lora_weights(folder, weight_name=LORA, adapter_name=name)
         case "gated":
             pipe = _pipeline(getattr(_written(folder / PIPELINE), gated_name(pipeline)), base)
             pipe.load_gated(folder)
             return pipe
-        case _:
+        case "merged":
             pipe = _pipeline(plain, folder)
-    files = [str(folder / EMBEDDINGS / f"{one.name}.safetensors") for one in record.concepts]
+    files = [str(folder / EMBEDDINGS / f"{one.name}.safetensors") for one in written.concepts]
     pipe.load_textual_inversion(files)
     return pipe
 

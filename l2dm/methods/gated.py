@@ -6,30 +6,43 @@ neither memory nor class pictures, and its cost does not depend on how much the 
 
 from collections.abc import Mapping
 
-from safetensors.torch import load_file
+from pydantic import Field
 from torch import Tensor
 
-from l2dm.bases.attach import ROWS, WEIGHTS, attach_gated
+from l2dm.adapters.contract import AdapterSettings
+from l2dm.adapters.gated import put_on
+from l2dm.adapters.gates import GateKind
 from l2dm.bases.diffusion import generator_for
 from l2dm.bases.model import Model
 from l2dm.errors import DoesNotFit
+from l2dm.files import payloads
 from l2dm.methods.contract import Learned, Trainable
 from l2dm.methods.lesson import Batch, Lesson
 from l2dm.methods.losses import denoise_loss
 from l2dm.methods.text_cache import Reading
+from l2dm.sections import Section
 from l2dm.spec import TrainSpec
+
+NAME = "gated"
+REPLAYS = False
+
+
+class GatedOptions(Section):
+    """Where a concept's adapter acts."""
+
+    gate: GateKind = Field(
+        "token", description="rows of a prompt that a concept owns; a line keeps its gate"
+    )
 
 
 class Gated:
     """One low-rank adapter per concept on cross-attention keys and values."""
 
-    def __init__(self, spec: TrainSpec) -> None:
-        self._spec = spec
+    replays = REPLAYS  # nothing that is learned now can reach a past concept
+    replay_batch = 0
 
-    @property
-    def replays(self) -> bool:
-        """No: nothing that is learned now can reach a past concept."""
-        return False
+    def __init__(self, spec: TrainSpec, options: GatedOptions) -> None:
+        self._rank, self._gate = spec.rank, options.gate
 
     def begin(self, model: Model, lesson: Lesson) -> Trainable:
         """Attach the new concept's paths alone; what the line knows is carried over as it is."""
@@ -39,40 +52,44 @@ class Gated:
                 f"the line's adapter is of kind {record.kind!r}, method 'gated' continues only "
                 "gated adapters; start another line for it"
             )
-        if record.kind == "gated" and record.settings["gate"] != self._spec.gate:
+        if record.kind == "gated" and record.settings["gate"] != self._gate:
             raise DoesNotFit(
                 f"the line's gate is {record.settings['gate']!r}, the spec asks for "
-                f"{self._spec.gate!r}; a line keeps its gate"
+                f"{self._gate!r}; a line keeps its gate"
             )
         self._model, self._lesson = model, lesson
         name, noun = lesson.concept.name, lesson.concept.class_noun
         row = model.add_placeholder(name, model.noun_row(noun))
         row.requires_grad_(True)
-        adapter = attach_gated(model, self._spec.gate)
         generator = generator_for(lesson.seed, "adapter")
-        adapter.add(name, rank=self._spec.rank, generator=generator, noun=noun)
+        adapter = put_on(model, self._settings, generator, [lesson.concept])
         adapter.learn(name)
+        model.adapter = adapter
         self._read = Reading(model, name)
         return Trainable(adapter.trainable(), {name: row})
 
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:
-        """L_SD on the new pictures; nothing else can move."""
+        """L_SD on the new pictures, (B,); nothing else can move."""
         new = batch.new
         predicted = self._model.predict(new.noisy, new.timesteps, self._read(new.prompts))
         return {"new": denoise_loss(predicted, new.target)}
 
     def end(self) -> Learned:
         """The parent's weights, byte for byte, and the new concept's beside them."""
-        weights: dict[str, Tensor] = {}
-        rows: dict[str, Tensor] = {}
-        if self._lesson.parent.record.kind == "gated":
-            weights = load_file(self._lesson.parent.path(WEIGHTS))
-            rows = load_file(self._lesson.parent.path(ROWS))
+        parent = self._lesson.parent
+        weights, rows = payloads.read_weights(parent), payloads.read_rows(parent)
         for name, row in self._model.placeholders.state().items():
             rows[name] = row.unsqueeze(0).cpu()
         return Learned(
             kind="gated",
-            settings={"rank": self._spec.rank, "gate": self._spec.gate},
+            settings=self._settings,
             weights=weights | self._model.adapter.state(),
             rows=rows,
         )
+
+    @property
+    def _settings(self) -> AdapterSettings:
+        return {"rank": self._rank, "gate": self._gate}
+
+
+OPTIONS, METHOD = GatedOptions, Gated

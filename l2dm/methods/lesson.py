@@ -4,16 +4,19 @@ Every draw is a function of (seed, step), so that a run which is killed and resu
 batches that an undisturbed run sees.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from l2dm import doors
 from l2dm.bases.diffusion import NoiseSchedule, add_noise, generator_for, training_target
+from l2dm.errors import DoesNotFit
 from l2dm.files.manifest import Door
-from l2dm.spec import TrainSpec
+
+StateTensors = Mapping[str, Tensor]
+"""What a method keeps of its own, by name: Fisher information, folded sums, a bank."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,11 @@ class Pool:
 
 @dataclass(frozen=True)
 class Lesson:
-    """One task. `new` holds the concept's pictures; `replay` short-term memory; `prior` classes."""
+    """One task. `new` holds the concept's pictures; `replay` short-term memory; `prior` classes.
+
+    state: what the same method left at the parent's task; empty at a line's first task, and where
+    the parent was learned by another method.
+    """
 
     concept: doors.Concept
     parent: Door[doors.Adapter]
@@ -37,6 +44,17 @@ class Lesson:
     replay: Pool
     prior: Pool
     seed: int
+    state: StateTensors = field(default_factory=dict)
+
+    def inherited(self, fresh: StateTensors) -> dict[str, Tensor]:
+        """Copies of `state`, or of `fresh` where there is none, on the devices of `fresh`.
+
+        Raises DoesNotFit unless `state` has the names, shapes and types of `fresh`.
+        """
+        if self.state:
+            require_same(fresh, self.state, f"state that method {self.parent.record.method!r} left")
+        begin = self.state or fresh
+        return {name: begin[name].to(one.device, copy=True) for name, one in fresh.items()}
 
 
 @dataclass(frozen=True)
@@ -77,10 +95,34 @@ class Batch:
         return Batch(self.new.to(device), self.replay.to(device), self.prior.to(device))
 
 
-def draw_batch(lesson: Lesson, schedule: NoiseSchedule, spec: TrainSpec, step: int) -> Batch:
+def require_same(expected: StateTensors, found: StateTensors, what: str) -> None:
+    """Raise DoesNotFit unless names, shapes and types are equal and all numbers finite.
+
+    what: how the message calls `found`.
+    """
+    if expected.keys() != found.keys():
+        raise DoesNotFit(
+            f"{what}: expected tensors {sorted(expected)}, found {sorted(found)}; train the line's "
+            "tasks again with one version of the method"
+        )
+    for name, tensor in found.items():
+        wanted = expected[name]
+        if (tensor.shape, tensor.dtype) != (wanted.shape, wanted.dtype):
+            raise DoesNotFit(
+                f"{what}: expected {name} as {tuple(wanted.shape)} {wanted.dtype}, found "
+                f"{tuple(tensor.shape)} {tensor.dtype}; a line keeps its method's sizes"
+            )
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise DoesNotFit(f"{what}: {name} holds NaN or infinity; train the task again")
+
+
+def draw_batch(
+    lesson: Lesson, schedule: NoiseSchedule, step: int, *, new: int, replay: int
+) -> Batch:
     """The batch of one step: entries, wordings, noise and timesteps from (lesson.seed, step).
 
-    Drawn on the CPU, so that it is the same on every device.
+    new: new pictures. replay: replayed and class pictures, each. Drawn on the CPU, so that it is
+    the same on every device; new pictures first, so that the others do not change them.
     """
     generator = generator_for(lesson.seed, "batch", step)
 
@@ -88,9 +130,9 @@ def draw_batch(lesson: Lesson, schedule: NoiseSchedule, spec: TrainSpec, step: i
         return _examples(pool, count if len(pool) else 0, schedule, generator)
 
     return Batch(
-        new=draw(lesson.new, spec.batch),
-        replay=draw(lesson.replay, spec.replay_batch),
-        prior=draw(lesson.prior, spec.replay_batch),
+        new=draw(lesson.new, new),
+        replay=draw(lesson.replay, replay),
+        prior=draw(lesson.prior, replay),
     )
 
 

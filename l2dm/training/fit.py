@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from l2dm.bases.model import Model
-from l2dm.errors import DoesNotFit
+from l2dm.errors import BadSpec, DoesNotFit
 from l2dm.methods.contract import Learned, Method, Trainable
-from l2dm.methods.lesson import Lesson, draw_batch
+from l2dm.methods.lesson import Batch, Lesson, draw_batch, require_same
 from l2dm.spec import TrainSpec
 from l2dm.training.gradients import GradientWatch
 from l2dm.training.ranks import Alone, Team
@@ -59,10 +59,12 @@ def fit(
     the bytes of an undisturbed run. key: names the run's inputs; a checkpoint with another key is
     not used. team: the processes that learn together, each with its share of every batch where
     its model is; rank 0 writes the checkpoints and all read them. Raises DoesNotFit when the loss
-    stops being finite, NothingLearned when no gradient reaches one of the trainable tensors.
+    stops being finite, NothingLearned when no gradient reaches one of the trainable tensors,
+    BadSpec when several processes would share a method that keeps a state while it trains.
     """
     team = team or Alone(model.device)
     trainable = method.begin(model, lesson)
+    _require_one_state(trainable, spec)
     optimizer = torch.optim.AdamW(
         [
             {"params": list(trainable.weights.values()), "lr": spec.rate},
@@ -76,7 +78,7 @@ def fit(
     watch = GradientWatch(trainable.all())
     while progress.step < spec.steps:
         began = time.monotonic()
-        batch = team.share(draw_batch(lesson, model.noise, spec, progress.step))
+        batch = team.share(_batch(method, model, lesson, spec, progress.step))
         with torch.autocast(
             model.device.type, dtype=torch.bfloat16, enabled=spec.precision == "bf16"
         ):
@@ -98,6 +100,19 @@ def fit(
         if work and due and team.rank == 0:
             _checkpoint(work, key, trainable, optimizer, progress)
     return method.end(), progress.curve
+
+
+def _require_one_state(trainable: Trainable, spec: TrainSpec) -> None:
+    if trainable.state and spec.processes > 1:
+        raise BadSpec(
+            f"spec train.processes: expected 1 with method {spec.method!r}, which keeps a state of "
+            f"its own while it trains, and each process would keep another; found {spec.processes}"
+        )
+
+
+def _batch(method: Method, model: Model, lesson: Lesson, spec: TrainSpec, step: int) -> Batch:
+    sizes = {"new": spec.batch, "replay": method.replay_batch}
+    return draw_batch(lesson, model.noise, step, **sizes)
 
 
 def _require_finite(means: Mapping[str, Tensor], step: int) -> None:
@@ -123,6 +138,7 @@ def _checkpoint(
         "step": progress.step,
         "curve": progress.curve,
         "weights": {name: value.detach() for name, value in trainable.all().items()},
+        "state": {name: value.detach() for name, value in trainable.state.items()},
         "optimizer": optimizer.state_dict(),
     }
     torch.save(_on_cpu(state), draft)
@@ -148,5 +164,8 @@ def _resume(
         return _Progress()
     for name, parameter in trainable.all().items():
         parameter.copy_(state["weights"][name])
+    require_same(trainable.state, state["state"], f"state of the method in {path}")
+    for name, tensor in trainable.state.items():
+        tensor.copy_(state["state"][name])
     optimizer.load_state_dict(state["optimizer"])
     return _Progress(state["step"], state["curve"])

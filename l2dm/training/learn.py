@@ -5,25 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
 
 from l2dm import doors
 from l2dm import spec as specs
-from l2dm.bases import attach
+from l2dm.adapters.contract import detached
 from l2dm.bases.model import Model, load_base
 from l2dm.bases.prompts import TEMPLATES
 from l2dm.context import Context, write_door
-from l2dm.files import manifest
-from l2dm.files.images import stack
+from l2dm.files import manifest, payloads
 from l2dm.files.manifest import Door
+from l2dm.methods import registry
 from l2dm.methods.contract import Method
-from l2dm.methods.gated import Gated
-from l2dm.methods.l2dm import L2DM
-from l2dm.methods.lesson import Lesson, Pool
-from l2dm.methods.sequential import Sequential
+from l2dm.methods.lesson import Lesson, Pool, StateTensors, require_same
 from l2dm.releases import folder as releases
-from l2dm.replay import class_pictures
 from l2dm.training.fit import OnStep, fit
 from l2dm.training.ranks import Team
 
@@ -61,9 +55,9 @@ def learn(
         "memory": bank.digest,
     }
     key = json.dumps([inputs, specs.to_json(context.spec)])
-    lesson = _lesson(model, task, old, classes, bank)
+    lesson = _lesson(model, task, old, classes, bank, _left_by(old, spec.method))
     learned, curve = fit(
-        method_of(spec), model, lesson, spec, work=work, key=key, on_step=on_step, team=team
+        method_of(context.spec), model, lesson, spec, work=work, key=key, on_step=on_step, team=team
     )
     if team.rank != 0:
         return None
@@ -75,28 +69,29 @@ def learn(
         parent=old.digest,
         settings=learned.settings,
     )
+    state = detached(learned.state)
+    require_same(state, state, f"state of method {spec.method!r}")  # that is, finite
 
     def fill(draft: Path) -> None:
-        attach.save(draft, learned.weights, learned.rows)
-        (draft / "curve.json").write_text(json.dumps({"terms": curve}))
+        payloads.write_adapter(draft, learned.weights, learned.rows, state, curve)
 
     return write_door(out, record, fill, context, inputs)
 
 
-def method_of(spec: specs.TrainSpec) -> Method:
-    """The page of the spec's method."""
-    match spec.method:
-        case "l2dm":
-            return L2DM(spec)
-        case "gated":
-            return Gated(spec)
-        case "sequential":
-            return Sequential(spec)
+def method_of(spec: specs.Spec) -> Method:
+    """The spec's method with its options, from its page."""
+    page = registry.page(spec.train.method).load()
+    method: Method = page.METHOD(spec.train, specs.options_of(spec))
+    return method
 
 
-def pictures_of(task: Door[doors.Task]) -> Tensor:
-    """The pictures of a task, (n, 3, H, W) uint8."""
-    return stack([task.path(name) for name in task.record.pictures])
+def _left_by(parent: Door[doors.Adapter], method: str) -> StateTensors:
+    """What the method left at the parent's task; another method's state means nothing to it."""
+    if parent.record.method != method:
+        return {}
+    state = payloads.read_state(parent)
+    require_same(state, state, f"state that method {method!r} left in {parent.folder}")
+    return state
 
 
 def _lesson(
@@ -105,12 +100,12 @@ def _lesson(
     parent: Door[doors.Adapter],
     classes: Door[doors.Prior],
     bank: Door[doors.Memory],
+    state: StateTensors,
 ) -> Lesson:
-    pictures = pictures_of(task)
+    pictures = payloads.read_pictures(task)
     mirrored = torch.cat([pictures, pictures.flip(-1)])  # a concept seen from both sides
     wordings = tuple(template.format(task.record.concept.phrase) for template in TEMPLATES)
-    short = load_file(bank.path(releases.SHORT_TERM))["latents"]
-    latents = load_file(classes.path(class_pictures.LATENTS))
+    short, latents = payloads.read_short_term(bank), payloads.read_class_latents(classes)
     captions = [classes.record.captions[noun] for noun in classes.record.nouns]
     return Lesson(
         concept=task.record.concept,
@@ -122,4 +117,5 @@ def _lesson(
             tuple((caption,) for captions_ in captions for caption in captions_),
         ),
         seed=task.record.seed,
+        state=state,
     )

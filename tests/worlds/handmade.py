@@ -39,7 +39,7 @@ def make_release(folder: Path, base: str, kind: str) -> Path:
 def make_adapter(folder: Path, base: str, kind: str) -> manifest.Door[doors.Adapter]:
     model = load_base(base)
     generator = torch.Generator().manual_seed(KINDS.index(kind))
-    rows = {c.name: torch.randn(1, 24, generator=generator) for c in CONCEPTS}
+    rows = {c.name: torch.randn(1, model.placeholders.width, generator=generator) for c in CONCEPTS}
     attach.add_rows(model, CONCEPTS, rows)
     of = kind if kind in ("lowrank", "spectral") else "gated"
     adapter = attach.attach_new(model, of, {"rank": 2, "gate": kind}, generator, CONCEPTS)

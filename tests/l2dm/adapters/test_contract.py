@@ -10,6 +10,7 @@ from l2dm.adapters import gated, lowrank, spectral
 from l2dm.adapters.contract import Adapter, NoAdapter, compare, holding
 from l2dm.bases import attach as attaching
 from l2dm.bases.model import Model, load_base
+from l2dm.doors import Concept
 from l2dm.errors import DoesNotFit, NothingAttached
 
 PROMPT = "a photo of a <rex> dog"
@@ -17,18 +18,20 @@ Attach = Callable[[Model], Adapter]
 
 
 def attach_lowrank(model: Model) -> Adapter:
-    return attaching.attach_lowrank(model, rank=2, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    return attaching.attach_new(model, "lowrank", {"rank": 2}, generator)
 
 
 def attach_spectral(model: Model) -> Adapter:
-    return attaching.attach_spectral(model)
+    return attaching.attach_new(model, "spectral", {}, torch.Generator())
 
 
 def attach_gated(gate: str) -> Attach:
     def attach(model: Model) -> Adapter:
-        adapter = attaching.attach_gated(model, gate)
-        adapter.add("rex", rank=2, generator=torch.Generator().manual_seed(0), noun="dog")
+        generator, rex = torch.Generator().manual_seed(0), Concept("rex", "dog")
+        adapter = gated.put_on(model, {"rank": 2, "gate": gate}, generator, [rex])
         adapter.learn("rex")
+        model.adapter = adapter
         return adapter
 
     return attach
@@ -174,7 +177,7 @@ def test_zero_targets_are_refused() -> None:
     with pytest.raises(NothingAttached, match="found none"):
         spectral.attach({"unet": network})
     with pytest.raises(NothingAttached, match="found none"):
-        gated.attach(network, {}, lambda ids, name, noun: ids > 0)
+        gated.attach(network, {}, lambda ids, name, noun: ids > 0, {})
 
 
 def test_no_adapter_refuses_weights() -> None:
@@ -189,7 +192,7 @@ def test_adapters_are_drawn_from_the_generator_they_are_given(tiny_base: Path) -
         model = load_base(str(tiny_base))
         torch.manual_seed(seed * 100 + len(states))  # the global generator must not matter
         generator = torch.Generator().manual_seed(seed)
-        states.append(attaching.attach_lowrank(model, rank=2, generator=generator).state())
+        states.append(attaching.attach_new(model, "lowrank", {"rank": 2}, generator).state())
     first, same, other = states
     assert all(torch.equal(first[name], same[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)

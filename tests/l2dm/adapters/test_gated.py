@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from l2dm.bases import attach
+from l2dm.adapters import gated
 from l2dm.bases.model import Model, load_base
 from l2dm.bases.sampling import Shot, draw
 from l2dm.spec import SamplingSpec
@@ -19,14 +19,15 @@ def line(tiny_base: Path, *names: str, gate: str = "token") -> Model:
     for name in names:
         row = torch.randn(24, generator=torch.Generator().manual_seed(len(name)))
         model.add_placeholder(name, row)
-    adapter = attach.attach_gated(model, gate)
+    adapter = gated.put_on(model, {"rank": 2, "gate": gate}, torch.Generator())
     for name in names:
         generator = torch.Generator().manual_seed(sum(map(ord, name)))
-        adapter.add(name, rank=2, generator=generator, noun=NOUNS[name])
+        adapter.add(name, generator=generator, noun=NOUNS[name])
         adapter.learn(name)
         with torch.no_grad():
             for parameter in adapter.trainable().values():
                 parameter.add_(torch.randn(parameter.shape, generator=generator))
+    model.adapter = adapter
     return model
 
 

@@ -1,8 +1,8 @@
 """One process on a GPU: every step, on one that is not there (tests/worlds/pretended.py).
 
 What is written must be what the CPU writes, and a tensor that was left behind is refused. What
-tests/worlds/pretended.py cannot see (kernels, rounding, memory) is looked at by the test marked `gpu`:
-`python -m pytest -m gpu` on a machine that has one.
+`tests/worlds/pretended.py` cannot see (kernels, rounding, memory) is looked at by the test marked
+`gpu`: `python -m pytest -m gpu` on a machine that has one.
 """
 
 import json

@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from l2dm.bases import prompts
+from l2dm.adapters import gates
+from l2dm.export import forms
 from l2dm.export import write as export
 from tests.worlds.handmade import make_release
 
@@ -36,7 +37,7 @@ def test_the_pipeline_file_stands_alone(token_export: Path) -> None:
             imported.add(str(node.module))
     tops = {name.partition(".")[0] for name in imported}
     assert tops - set(sys.stdlib_module_names) == {"torch", "diffusers", "safetensors"}
-    assert gated_pipeline.FORMAT == export.GATED_FORMAT
+    assert gated_pipeline.FORMAT == forms.GATED_FORMAT
 
 
 def test_the_pipeline_opens_the_rows_that_the_library_opens() -> None:
@@ -46,9 +47,9 @@ def test_the_pipeline_opens_the_rows_that_the_library_opens() -> None:
     ids = torch.tensor(list(itertools.product([1, 3, 4, 7, 8], repeat=5)))
     for own in placeholders:
         for gate, expected in {
-            "token": prompts.token_gate(ids, own),
-            "span": prompts.span_gate(ids, own, noun),
-            "prompt": prompts.prompt_gate(ids, own, placeholders),
+            "token": gates.token_gate(ids, own),
+            "span": gates.span_gate(ids, own, noun),
+            "prompt": gates.prompt_gate(ids, own, placeholders),
         }.items():
             assert torch.equal(rows_of(ids, gate, own, noun, placeholders), expected), gate
 

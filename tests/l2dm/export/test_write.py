@@ -17,10 +17,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from l2dm import doors
+from l2dm.adapters.gated import as_lora
 from l2dm.bases.model import Model, load_base
 from l2dm.bases.sampling import Shot, draw
 from l2dm.errors import BadInput, DoesNotFit
-from l2dm.export import verify
+from l2dm.export import forms
 from l2dm.export import write as export
 from l2dm.files import manifest
 from l2dm.files.images import load_png
@@ -74,7 +75,7 @@ def drawn(
         folder = str(exported[kind].folder)
         base = folder if load == "merged" else str(tiny_base)
         start = {"name": name, "load": load, "base": base, "folder": folder, "readme": True}
-        return start | {"calls": calls, "file": verify.LORA} | options
+        return start | {"calls": calls, "file": forms.LORA} | options
 
     jobs = [
         job("base", "base", "lowrank", readme=False, calls={"none": calls["none"]}),
@@ -199,7 +200,7 @@ LORAS = {"lora/toy.kohya.safetensors", "lora/toy2.kohya.safetensors"}
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        ("lowrank", {verify.LORA, "b.kohya.safetensors"}),
+        ("lowrank", {forms.LORA, "b.kohya.safetensors"}),
         ("token", GATED),
         ("span", GATED),
         ("prompt", GATED | LORAS),
@@ -219,11 +220,11 @@ def test_no_file_names_a_path_of_this_machine(kind: str, exported: dict[str, Exp
         assert b"tiny-base" not in path.read_bytes() or path.name in TEXTS, path.name
 
 
-# --- traps of the formats (platform facts 1.4) ---
+# --- traps of the formats ---
 
 
 def test_alpha_is_the_rank_and_is_written(exported: dict[str, Exported]) -> None:
-    with safe_open(exported["lowrank"].folder / verify.LORA, "pt") as file:
+    with safe_open(exported["lowrank"].folder / forms.LORA, "pt") as file:
         config = json.loads(file.metadata()["lora_adapter_metadata"])
     assert (config["unet.r"], config["unet.lora_alpha"]) == (2, 2)
     stored = load_file(exported["lowrank"].folder / "b.kohya.safetensors")
@@ -235,7 +236,7 @@ def test_alpha_is_the_rank_and_is_written(exported: dict[str, Exported]) -> None
 def test_kohya_names_are_spelled_as_comfyui_and_a1111_read_them() -> None:
     layer = "down_blocks.0.attentions.1.transformer_blocks.0.attn2.to_k"
     down, up = torch.ones(2, 3), torch.zeros(5, 2)
-    renamed = export.kohya({f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}, rank=2)
+    renamed = forms.kohya({f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}, rank=2)
     stem = "lora_unet_down_blocks_0_attentions_1_transformer_blocks_0_attn2_to_k"
     assert renamed.keys() == {f"{stem}.{end}" for end in ("alpha", *KOHYA_WEIGHTS)}
     assert renamed[f"{stem}.lora_down.weight"] is down
@@ -253,7 +254,7 @@ def test_text_encoder_weights_keep_the_prefix_that_older_readers_ask_for(
     assert all(name.startswith("text_model.") for name in stored)
     assert not any("parametrizations" in name for name in stored)
     one = torch.ones(1)
-    assert export.text_model_names({"a": one, "text_model.b": one}).keys() == {
+    assert forms.text_model_names({"a": one, "text_model.b": one}).keys() == {
         "text_model.a", "text_model.b"
     }  # fmt: skip
 
@@ -265,7 +266,7 @@ def test_a_name_that_begins_another_takes_only_its_own_weights() -> None:
         "toy2/x.down": torch.zeros(3, 1).half(),
         "toy2/x.up": torch.zeros(1, 2).half(),
     }
-    lora = export.as_lora(weights, "toy")
+    lora = as_lora(weights, "toy")
     assert lora.keys() == {"x.lora_A.weight", "x.lora_B.weight"}
     assert lora["x.lora_A.weight"].tolist() == [[1.0, 2.0, 3.0]]
     assert lora["x.lora_B.weight"].tolist() == [[4.0], [5.0]]
@@ -311,7 +312,7 @@ def test_an_empty_folder_is_filled(
     export.export(exported["lowrank"].release, str(tiny_base), tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert verify.LORA in names
+    assert forms.LORA in names
 
 
 def test_a_line_that_learned_nothing_is_refused(tiny_base: Path, tmp_path: Path) -> None:
@@ -322,8 +323,8 @@ def test_a_line_that_learned_nothing_is_refused(tiny_base: Path, tmp_path: Path)
 
 
 def _double_lora(folder: Path) -> None:
-    tensors = load_file(folder / verify.LORA)
-    save_file({name: tensor * 2 for name, tensor in tensors.items()}, folder / verify.LORA)
+    tensors = load_file(folder / forms.LORA)
+    save_file({name: tensor * 2 for name, tensor in tensors.items()}, folder / forms.LORA)
 
 
 def _other_row(folder: Path) -> None:

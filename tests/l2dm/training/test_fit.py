@@ -12,14 +12,12 @@ from l2dm import doors
 from l2dm.bases.diffusion import NoiseSchedule
 from l2dm.bases.model import Model, load_base
 from l2dm.errors import DoesNotFit
-from l2dm.files import manifest
-from l2dm.methods.contract import Learned, Method, Trainable
-from l2dm.methods.gated import Gated
-from l2dm.methods.l2dm import L2DM
+from l2dm.files import manifest, payloads
+from l2dm.methods.contract import Learned, Trainable
 from l2dm.methods.lesson import Batch, Lesson, Pool, draw_batch, join
-from l2dm.methods.sequential import Sequential
-from l2dm.spec import AdapterKind, TrainSpec
+from l2dm.spec import Spec, parse
 from l2dm.training.fit import CHECKPOINT, StepReport, fit
+from l2dm.training.learn import method_of
 from tests.worlds.pretended import gpu
 
 Device = Callable[[], AbstractContextManager[object]]
@@ -27,13 +25,15 @@ REX = doors.Concept("rex", "dog")
 TOM = doors.Concept("tom", "cat")
 
 
-def spec_of(method: str = "l2dm", adapter: AdapterKind = "lowrank", **changes: object) -> TrainSpec:
-    fixed = {"steps": 6, "batch": 2, "replay_batch": 2, "rank": 2, "checkpoint_every": 2}
-    return TrainSpec(method=method, adapter=adapter, **(fixed | changes))  # type: ignore[arg-type]
+TRAIN = {"steps": 6, "batch": 2, "rank": 2, "checkpoint_every": 2}
+OWN = {"l2dm": {"replay_batch": 2}}
+SIZES = {"new": 2, "replay": 2}
 
 
-def method_of(spec: TrainSpec) -> Method:
-    return {"l2dm": L2DM, "sequential": Sequential, "gated": Gated}[spec.method](spec)  # type: ignore[abstract]
+def spec_of(method: str = "l2dm", adapter: str = "", rank: int = 2, **options: object) -> Spec:
+    """options: of the method."""
+    options = OWN.get(method, {}) | options | ({"adapter": adapter} if adapter else {})
+    return parse({"train": TRAIN | {"method": method, "rank": rank}, method: options})
 
 
 def pool(count: int, prompt: str, seed: int) -> Pool:
@@ -67,17 +67,17 @@ def die(report: StepReport) -> None:
         raise Killed
 
 
-CASES = [("l2dm", "lowrank"), ("l2dm", "spectral"), ("gated", "lowrank"), ("sequential", "lowrank")]
+CASES = [("l2dm", "lowrank"), ("l2dm", "spectral"), ("gated", ""), ("sequential", "lowrank")]
 
 
 @pytest.mark.parametrize(("method", "adapter"), CASES)
 def test_killed_and_resumed_ends_in_the_same_bytes(
-    tiny_base: Path, tmp_path: Path, method: str, adapter: AdapterKind
+    tiny_base: Path, tmp_path: Path, method: str, adapter: str
 ) -> None:
     spec = spec_of(method, adapter)
     model = load_base(str(tiny_base))
     lesson = first_lesson(model, tmp_path, replay=3)
-    undisturbed, curve = fit(method_of(spec), model, lesson, spec)
+    undisturbed, curve = fit(method_of(spec), model, lesson, spec.train)
 
     work = tmp_path / "work"
     with pytest.raises(Killed):
@@ -85,14 +85,14 @@ def test_killed_and_resumed_ends_in_the_same_bytes(
             method_of(spec),
             load_base(str(tiny_base)),
             lesson,
-            spec,
+            spec.train,
             work=work,
             key="k",
             on_step=die,
         )
     seen: list[StepReport] = []
     resumed, resumed_curve = fit(
-        method_of(spec), load_base(str(tiny_base)), lesson, spec, work=work, key="k",
+        method_of(spec), load_base(str(tiny_base)), lesson, spec.train, work=work, key="k",
         on_step=seen.append,
     )  # fmt: skip
     assert [report.step for report in seen] == [5, 6]
@@ -107,14 +107,14 @@ def test_a_run_goes_on_where_another_device_stopped(
 ) -> None:
     spec, work = spec_of(method), tmp_path / "work"
     lesson = first_lesson(load_base(str(tiny_base)), tmp_path, replay=3)
-    undisturbed, curve = fit(method_of(spec), load_base(str(tiny_base)), lesson, spec)
+    undisturbed, curve = fit(method_of(spec), load_base(str(tiny_base)), lesson, spec.train)
     with before(), pytest.raises(Killed):
-        fit(method_of(spec), load_base(str(tiny_base)), lesson, spec, work=work, on_step=die)
+        fit(method_of(spec), load_base(str(tiny_base)), lesson, spec.train, work=work, on_step=die)
     assert torch.load(work / CHECKPOINT, weights_only=True)["step"] == 4
     seen: list[StepReport] = []
     with after():
         resumed, resumed_curve = fit(
-            method_of(spec), load_base(str(tiny_base)), lesson, spec, work=work,
+            method_of(spec), load_base(str(tiny_base)), lesson, spec.train, work=work,
             on_step=seen.append,
         )  # fmt: skip
     assert [report.step for report in seen] == [5, 6]
@@ -126,9 +126,9 @@ def test_a_checkpoint_of_other_inputs_is_not_used(tiny_base: Path, tmp_path: Pat
     spec, work = spec_of("sequential"), tmp_path / "work"
     model = load_base(str(tiny_base))
     lesson = first_lesson(model, tmp_path)
-    fit(method_of(spec), model, lesson, spec, work=work, key="one")
+    fit(method_of(spec), model, lesson, spec.train, work=work, key="one")
     seen: list[StepReport] = []
-    fit(method_of(spec), load_base(str(tiny_base)), lesson, spec, work=work, key="two",
+    fit(method_of(spec), load_base(str(tiny_base)), lesson, spec.train, work=work, key="two",
         on_step=seen.append)  # fmt: skip
     assert [report.step for report in seen] == [1, 2, 3, 4, 5, 6]
 
@@ -137,9 +137,9 @@ def test_terms_of_l2dm_are_weighted_as_eq_4_and_7_say(tiny_base: Path, tmp_path:
     model = load_base(str(tiny_base))
     lesson = first_lesson(model, tmp_path, replay=3)
     unit = spec_of(replay=1.0, prior=1.0, distill=1.0)
-    batch = draw_batch(lesson, model.noise, unit, 0)
+    batch = draw_batch(lesson, model.noise, 0, **SIZES)
 
-    def terms(spec: TrainSpec) -> Mapping[str, Tensor]:
+    def terms(spec: Spec) -> Mapping[str, Tensor]:
         fresh = load_base(str(tiny_base))
         method = method_of(spec)
         method.begin(fresh, lesson)
@@ -163,25 +163,25 @@ def test_distillation_is_zero_while_student_equals_teacher(tiny_base: Path, tmp_
     spec = spec_of()
     method = method_of(spec)
     method.begin(model, lesson)
-    terms = method.loss(draw_batch(lesson, model.noise, spec, 0))
+    terms = method.loss(draw_batch(lesson, model.noise, 0, **SIZES))
     assert terms["distill"].abs().max() < 1e-10
 
 
 @pytest.mark.parametrize(("method", "adapter"), CASES)
 def test_earlier_rows_never_move(
-    tiny_base: Path, tmp_path: Path, method: str, adapter: AdapterKind
+    tiny_base: Path, tmp_path: Path, method: str, adapter: str
 ) -> None:
     spec = spec_of(method, adapter)
     model = load_base(str(tiny_base))
     lesson = first_lesson(model, tmp_path)
-    first, _ = fit(method_of(spec), model, lesson, spec)
+    first, _ = fit(method_of(spec), model, lesson, spec.train)
     door = _door(tmp_path / "first", first, model, spec)
     again = load_base(str(tiny_base))
     second_lesson = Lesson(
         TOM, door, pool(4, "a <tom> cat", 5), pool(3, "a photo of a <rex> dog", 6),
         pool(3, "a photo of a cat", 7), seed=12,
     )  # fmt: skip
-    second, _ = fit(method_of(spec), again, second_lesson, spec)
+    second, _ = fit(method_of(spec), again, second_lesson, spec.train)
     assert torch.equal(second.rows["rex"], first.rows["rex"])
     assert not torch.equal(second.rows["tom"].flatten(), load_base(str(tiny_base)).noun_row("cat"))
     if method == "gated":
@@ -194,7 +194,7 @@ def test_a_line_keeps_its_adapter(tiny_base: Path, tmp_path: Path) -> None:
         method_of(spec_of("sequential")),
         model,
         first_lesson(model, tmp_path),
-        spec_of("sequential"),
+        spec_of("sequential").train,
     )
     door = _door(tmp_path / "first", learned, model, spec_of("sequential"))
     lesson = Lesson(TOM, door, *(pool(2, "a cat", i) for i in range(3)), seed=0)
@@ -209,8 +209,7 @@ def test_draws_are_functions_of_seed_and_step() -> None:
     record = doors.Adapter("none", "none", (), "b", "")
     parent = manifest.Door(Path(), record, "")
     lesson = Lesson(REX, parent, *(pool(3, name, 1) for name in "abc"), seed=1)
-    spec = spec_of()
-    one, again, other = (draw_batch(lesson, schedule, spec, step) for step in (4, 4, 5))
+    one, again, other = (draw_batch(lesson, schedule, step, **SIZES) for step in (4, 4, 5))
     assert torch.equal(one.new.noisy, again.new.noisy)
     assert not torch.equal(one.new.noisy, other.new.noisy)
     assert [len(group) for group in (one.new, one.replay, one.prior)] == [2, 2, 2]
@@ -221,13 +220,15 @@ def test_empty_pools_give_empty_groups() -> None:
     parent = manifest.Door(Path(), doors.Adapter("none", "none", (), "b", ""), "")
     empty = Pool(torch.empty(0, 4, 8, 8), ())
     lesson = Lesson(REX, parent, pool(2, "a", 1), empty, empty, seed=1)
-    batch = draw_batch(lesson, schedule, spec_of(), 0)
+    batch = draw_batch(lesson, schedule, 0, **SIZES)
     assert (len(batch.replay), len(batch.prior)) == (0, 0)
     assert len(join([batch.new, batch.replay, batch.prior])) == 2
 
 
 class Explodes:
     """A method whose loss stops being finite."""
+
+    replays, replay_batch = False, 0
 
     def begin(self, model: Model, lesson: Lesson) -> Trainable:
         self.weight = torch.nn.Parameter(torch.ones(1))
@@ -243,17 +244,13 @@ class Explodes:
 def test_a_loss_that_is_not_finite_stops_training(tiny_base: Path, tmp_path: Path) -> None:
     model = load_base(str(tiny_base))
     with pytest.raises(DoesNotFit, match=r"the loss became inf at step 1; lower train\.rate"):
-        fit(Explodes(), model, first_lesson(model, tmp_path), spec_of())
+        fit(Explodes(), model, first_lesson(model, tmp_path), spec_of().train)
 
 
-def _door(
-    folder: Path, learned: Learned, model: Model, spec: TrainSpec
-) -> manifest.Door[doors.Adapter]:
-    from l2dm.bases import attach
-
+def _door(folder: Path, learned: Learned, model: Model, spec: Spec) -> manifest.Door[doors.Adapter]:
     record = doors.Adapter(
-        spec.method, learned.kind, (REX,), model.fingerprint, "", dict(learned.settings)
+        spec.train.method, learned.kind, (REX,), model.fingerprint, "", dict(learned.settings)
     )
     return manifest.write(
-        folder, record, lambda draft: attach.save(draft, learned.weights, learned.rows)
+        folder, record, lambda draft: payloads.write_adapter(draft, learned.weights, learned.rows)
     )

@@ -1,0 +1,241 @@
+"""Tables that people write, as frozen pydantic models, and in our words what is wrong with one.
+
+A constraint, a default and a meaning stand beside each field. Whole numbers are floats where a
+float is meant; nothing else is converted: `True` is no int, "3" no number.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import SequenceMatcher
+from itertools import chain
+from types import NoneType, UnionType
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+)
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+from l2dm.errors import BadInput, BadSpec
+
+S = TypeVar("S", bound="Section")
+Location = tuple[int | str, ...]
+_SAID = "said"  # the type of an error whose message is a sentence of ours already
+_KINDS = {"model_type": "an object", "dict_type": "an object", "mapping_type": "an object"} | {
+    "tuple_type": "a list",
+    "list_type": "a list",
+}
+
+
+class Section(BaseModel):
+    """One table. Making one checks it and raises `ERROR` with every problem at once."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    NOUN: ClassVar[str] = "spec"  # what messages call the whole
+    ERROR: ClassVar[type[BadInput]] = BadSpec
+    AT: ClassVar[str] = ""  # where in the whole this one stands, with a dot behind
+
+    def __init__(self, /, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise self.ERROR(told(error, type(self), values)) from error
+
+    # pydantic's own mark: tables inside a table are not made by calling `__init__`, so that their
+    # problems are listed with those of the whole.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    @classmethod
+    def inner(cls, key: str) -> "type[Section] | None":
+        """The table under a key that is no field."""
+        return None
+
+    @classmethod
+    def keys(cls, data: Mapping[str, Any]) -> list[str]:
+        """Every key that there is, dotted, the likeliest first. data: what was written."""
+        return list(_keys(cls, data, cls.AT))
+
+
+class Described(NamedTuple):
+    """A key that people may set. expected: its type and range in words."""
+
+    key: str
+    default: Any
+    expected: str
+    meaning: str
+
+
+def described(kind: type[Section]) -> Iterator[Described]:
+    """Every key of a table and of the tables in it, dotted."""
+    for name, info in kind.model_fields.items():
+        if inner := _table(info.annotation):
+            yield from (one._replace(key=f"{name}.{one.key}") for one in described(inner))
+        else:
+            default = None if info.is_required() else info.get_default(call_default_factory=True)
+            yield Described(name, default, _expected(info), info.description or "")
+        if entry := _entry(info.annotation):
+            yield from (one._replace(key=f"{name}[].{one.key}") for one in described(entry))
+
+
+def replaced(section: S, **changes: Any) -> S:
+    """The same table with other values, checked."""
+    return type(section)(**dict(iter(section)) | changes)
+
+
+def said(problem: str) -> PydanticCustomError:
+    """What a validator raises to say a whole sentence, "expected ..., found ..."."""
+    return PydanticCustomError(_SAID, "{problem}", {"problem": problem})
+
+
+def told(error: ValidationError, kind: type[Section], data: Mapping[str, Any]) -> list[str]:
+    """One sentence a problem. data: what was written."""
+    sentences = []
+    for one in error.errors(include_url=False):
+        where = kind.AT + _dotted(one["loc"])
+        if one["type"] == "extra_forbidden":
+            near = nearest(where, _known(kind, data, one["loc"]))
+            sentences.append(f"{kind.NOUN} has no key {where!r}; nearest known key: {near}")
+        else:
+            sentences.append(f"{kind.NOUN} {where}: {_problem(one, kind)}")
+    return sentences
+
+
+def nearest(where: str, keys: Sequence[str]) -> str:
+    """The known key most like this one; of equally like ones, one of its section or the first."""
+    section, _, key = where.rpartition(".")
+
+    def likeness(known: str) -> tuple[float, bool]:
+        home, _, name = known.rpartition(".")
+        return SequenceMatcher(None, key, name).ratio(), home == section
+
+    return max(keys, key=likeness)
+
+
+def _problem(one: Any, kind: type[Section]) -> str:
+    if one["type"] == _SAID:
+        return str(one["msg"])
+    if one["type"] == "missing":
+        return "expected a value, found none"
+    expected = _KINDS.get(one["type"]) or _wanted(one["type"], _field(kind, one["loc"]))
+    return f"expected {expected}, found {one['input']!r}"
+
+
+def _wanted(problem: str, field: "FieldInfo | Any") -> str:
+    """What should have been there: a type if that was wrong, else a value in range."""
+    hint = field.annotation if isinstance(field, FieldInfo) else field
+    if get_origin(_plain(hint)) is Literal:
+        return f"one of {get_args(_plain(hint))}"
+    if problem.endswith("_type") or not isinstance(field, FieldInfo):
+        return _name(hint)
+    return _range(field)
+
+
+def _expected(field: FieldInfo) -> str:
+    hint = _plain(field.annotation)
+    if words := _words(field):
+        return words
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(map(repr, get_args(hint)))}"
+    is_number = hint in (int, float)
+    return f"{_name(hint)}, {_range(field)}" if is_number else _name(hint)
+
+
+def _words(field: FieldInfo) -> str:
+    """What an annotation that has a text `expected` says of itself; "" if there is none."""
+    hint = field.annotation  # `Annotated[...] | None` keeps what is annotated inside
+    union = get_args(hint) if get_origin(hint) in (Union, UnionType) else ()
+    metadata = (*field.metadata, *chain(*(get_args(one)[1:] for one in union)))
+    found = (getattr(one, "expected", "") for one in metadata)
+    return next((words for words in found if isinstance(words, str) and words), "")
+
+
+def _range(field: FieldInfo) -> str:
+    bounds = {
+        name: getattr(one, name)
+        for one in field.metadata
+        for name in ("ge", "gt", "le", "lt")
+        if hasattr(one, name)
+    }
+    match bounds:
+        case {"gt": least, "lt": most}:
+            return f"a number between {least:g} and {most:g}"
+        case {"ge": least, "le": most}:
+            return f"a number from {least:g} to {most:g}"
+        case {"ge": 0}:
+            return "a number that is not negative"
+        case {"ge": least}:
+            return f"at least {least:g}"
+        case {"gt": least}:
+            return f"a number over {least:g}"
+    return "a finite number"
+
+
+def _field(kind: type[Section], location: Location) -> "FieldInfo | Any":
+    """The field that an error is about, or the type of an entry in it."""
+    found: Any = kind
+    for step in location:
+        table = _table(found.annotation if isinstance(found, FieldInfo) else found)
+        if table is not None:
+            found = table.model_fields.get(str(step)) or table.inner(str(step))
+        else:
+            hint = _plain(found.annotation if isinstance(found, FieldInfo) else found)
+            found = get_args(hint)[0 if isinstance(step, int) else -1]
+    return found
+
+
+def _known(kind: type[Section], data: Mapping[str, Any], location: Location) -> list[str]:
+    """All keys; beside them those of the entry that the error is in: its name is nobody's default.
+
+    Entries are tables under names that people chose, or in a list.
+    """
+    for length in range(len(location) - 1, 0, -1):
+        table = _table(_field(kind, location[:length]))
+        if table is not None:
+            at = f"{kind.AT}{_dotted(location[:length])}."
+            return [*kind.keys(data), *_keys(table, {}, at)]
+    return kind.keys(data)
+
+
+def _keys(kind: type[Section], data: Mapping[str, Any], at: str) -> Iterator[str]:
+    for name, info in kind.model_fields.items():
+        yield f"{at}{name}"
+        if inner := _table(info.annotation):
+            yield from _keys(inner, data, f"{at}{name}.")
+
+
+def _table(hint: Any) -> type[Section] | None:
+    hint = hint.annotation if isinstance(hint, FieldInfo) else _plain(hint)
+    return hint if isinstance(hint, type) and issubclass(hint, Section) else None
+
+
+def _entry(hint: Any) -> type[Section] | None:
+    """The table that a list holds any number of."""
+    return _table(get_args(hint)[0]) if get_origin(hint) is tuple else None
+
+
+def _plain(hint: Any) -> Any:
+    """`X | None` as X, and without what is annotated."""
+    if get_origin(hint) in (Union, UnionType):
+        return _plain(next(one for one in get_args(hint) if one is not NoneType))
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
+
+
+def _name(hint: Any) -> str:
+    plain = _plain(hint)
+    kinds = {tuple: "list", Mapping: "table"}
+    return kinds.get(get_origin(plain)) or str(getattr(plain, "__name__", hint))
+
+
+def _dotted(location: Location) -> str:
+    """`a.b[0].c`."""
+    parts = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in location)
+    return "".join(parts).removeprefix(".")
