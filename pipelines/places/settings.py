@@ -1,26 +1,34 @@
-"""Where and on what steps run: `l2dm.toml`, one frozen dataclass per table.
+"""Where and on what steps run: `l2dm.toml`, one frozen table per section, read whole or refused.
 
 What a task learns is the spec's (`l2dm/spec.py`); this file says on which machines, with which
-image and rights. Every key is told in docs/cluster.md.
+image and rights. `l2dm settings` prints every key, docs/cluster.md tells them at length.
 """
 
 import json
-import math
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from l2dm.errors import BadSettings
-from l2dm.files.typed import build
+from pydantic import (
+    AfterValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import InitErrorDetails, core_schema
+
+from l2dm.errors import BadInput, BadSettings
+from l2dm.sections import Section, said
 
 NOUN = "l2dm.toml"
-Problem = tuple[str, str]  # key, what is wrong with it
+Problem = tuple[tuple[str, ...], str]  # key below the own one, what is wrong with it
 
-DIGEST = re.compile(r"\S+@sha256:[0-9a-f]{64}")
-CPU = re.compile(r"\d+(\.\d+)?|\d+m")
 SIZE = re.compile(r"(\d+)(M|G|T|Ki|Mi|Gi|Ti)?")  # what kfp takes, too
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 SECRET = re.compile(
@@ -29,125 +37,326 @@ SECRET = re.compile(
     re.IGNORECASE,
 )
 LOGIN = re.compile(r"://[^\s/?#@:]*:[^\s/?#@]+@")  # a password within an address
-USER = re.compile(r"\d+:\d+")
 UNITS = {"": 1, "M": 10**6, "G": 10**9, "T": 10**12}
 UNITS |= {f"{letter}i": 2 ** (10 * power) for power, letter in enumerate("KMGT", start=1)}
 
 
 @dataclass(frozen=True)
-class Gpu:
-    """Accelerators of a step. type: the resource's name as the cluster's nodes offer it."""
+class TextPattern:
+    """How a text must be written: as a pattern and in words, why, and what else could be done."""
 
-    count: int = 1
-    type: str = "nvidia.com/gpu"
+    pattern: str
+    expected: str
+    because: str = ""
+    instead: str = ""
+
+    def checked(self, text: str) -> str:
+        """The same text. Raises what a validator raises."""
+        if not re.fullmatch(self.pattern, text):
+            raise said(f"expected {self.expected}{self.because}, found {text!r}{self.instead}")
+        return text
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        """Beside a field's type: its texts are checked."""
+        return core_schema.no_info_after_validator_function(self.checked, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """For forms."""
+        return {**handler(schema), "pattern": f"^({self.pattern})$"}
 
 
-@dataclass(frozen=True)
-class Retry:
+def _refuse(problems: Iterable[Problem]) -> None:
+    """For a validator: raise what is wrong with the keys below its own, if anything is."""
+    found = [InitErrorDetails(type=said(what), loc=key, input=None) for key, what in problems]
+    if found:
+        raise ValidationError.from_exception_data(NOUN, found)
+
+
+def _public(variables: Mapping[str, str]) -> Mapping[str, str]:
+    _refuse(_environment_problems(variables))
+    return variables
+
+
+def _environment_problems(variables: Mapping[str, str]) -> Iterator[Problem]:
+    for name, value in variables.items():
+        if not VARIABLE.fullmatch(name):
+            yield (name,), "expected letters, digits and _ as a variable's name"
+        elif SECRET.search(name):
+            yield (
+                (name,),
+                "expected no secret here, because whoever sees the pipeline reads it; name a "
+                "Kubernetes Secret in [secrets], or the variable in docker.forward",
+            )
+        elif LOGIN.search(value):
+            yield (
+                (name,),
+                "expected no user:password@ in an address, because whoever sees the pipeline reads "
+                "it, found one; leave it out and give both as variables of [secrets], or the whole "
+                "address as one",
+            )
+
+
+POSITIVE = r"(?=.*[1-9])"
+Cores = Annotated[
+    str, TextPattern(rf"{POSITIVE}(\d+(\.\d+)?|\d+m)", 'an amount like "4" or "500m"')
+]
+Bytes = Annotated[str, TextPattern(POSITIVE + SIZE.pattern, 'an amount like "16Gi"')]
+BytesOrZero = Annotated[str, TextPattern(SIZE.pattern, 'an amount like "2Gi"')]
+BytesOrNothing = Annotated[str, TextPattern(f"|{SIZE.pattern}", 'an amount like "2Gi"')]
+ClaimName = Annotated[str, TextPattern(r"[\s\S]+", "the name of a PersistentVolumeClaim")]
+MountPath = Annotated[str, TextPattern("/[^:]*[^:/]", "an absolute path, not /")]
+Address = Annotated[str, TextPattern(r"|https?://[^\s/].*", "http(s)://...")]
+Socket = Annotated[str, TextPattern("|.*://.*", "unix:///... or tcp://...")]
+UserAndGroup = Annotated[str, TextPattern(r"|\d+:\d+", '"uid:gid" in numbers')]
+VariableName = Annotated[str, TextPattern(VARIABLE.pattern, "a variable's name")]
+ImageByDigest = Annotated[
+    str,
+    TextPattern(
+        r"|\S+@sha256:[0-9a-f]{64}",
+        "name@sha256:<64 digits>",
+        ", because a tag may name other bytes tomorrow",
+        "; a tag of this machine goes into docker.image",
+    ),
+]
+Environment = Annotated[Mapping[str, str], AfterValidator(_public)]
+
+
+class _Table(Section):
+    """One table of l2dm.toml."""
+
+    NOUN: ClassVar[str] = NOUN
+    ERROR: ClassVar[type[BadInput]] = BadSettings
+
+
+class Gpu(_Table):
+    """Accelerators of a step."""
+
+    count: int = Field(1, ge=0, description="how many")
+    type: str = Field("nvidia.com/gpu", description="the resource's name as the nodes offer it")
+
+
+class Retry(_Table):
     """How often the cluster repeats a failed step before the run fails."""
 
-    times: int = 0
-    wait: int = 30  # seconds before the first repetition
-    factor: float = 2.0  # by which each further wait is longer
-    longest: int = 600  # seconds
+    times: int = Field(0, ge=0, le=10, description="repetitions")
+    wait: int = Field(30, ge=0, description="seconds before the first repetition")
+    factor: float = Field(2.0, ge=1, description="by which each further wait is longer")
+    longest: int = Field(
+        600,
+        ge=0,
+        description="seconds that a wait gets at most; not under `wait`",
+        validate_default=True,
+    )
+
+    @field_validator("longest")
+    @classmethod
+    def _at_least_the_first(cls, value: int, info: ValidationInfo) -> int:
+        wait = info.data.get("wait", value)
+        if value < wait:
+            raise said(f"expected at least wait ({wait}), found {value}")
+        return value
 
 
-@dataclass(frozen=True)
-class Toleration:
+class Toleration(_Table):
     """A taint of nodes that a step's pod accepts, as Kubernetes writes it."""
 
-    key: str = ""
-    operator: Literal["Equal", "Exists"] = "Equal"
-    value: str = ""
-    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
-    seconds: int | None = None
+    operator: Literal["Equal", "Exists"] = Field("Equal", description="how key and value compare")
+    key: str = Field(
+        "", description="of the taint; empty, with operator Exists: every", validate_default=True
+    )
+    value: str = Field("", description="of the taint, for operator Equal")
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = Field(
+        "", description="of the taint; empty: every"
+    )
+    seconds: int | None = Field(None, description="until eviction, for effect NoExecute")
+
+    @field_validator("key")
+    @classmethod
+    def _names_a_taint(cls, value: str, info: ValidationInfo) -> str:
+        if not value and info.data.get("operator") == "Equal":
+            raise said("expected the taint's key, or operator Exists for every taint")
+        return value
+
+    @field_validator("value")
+    @classmethod
+    def _is_compared(cls, value: str, info: ValidationInfo) -> str:
+        if value and info.data.get("operator") == "Exists":
+            raise said(f"expected none with operator Exists, found {value!r}")
+        return value
+
+    @field_validator("seconds")
+    @classmethod
+    def _evicts(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and info.data.get("effect", "NoExecute") != "NoExecute":
+            raise said("expected effect NoExecute with it: only that one evicts")
+        return value
 
 
-@dataclass(frozen=True)
-class StepSettings:
+class StepSettings(_Table):
     """What one step gets. What is left out is that of [defaults], or the cluster's own."""
 
-    gpu: Gpu | None = None
-    cpu_request: str | None = None  # "4", "0.5" or "500m"
-    cpu_limit: str | None = None
-    memory_request: str | None = None  # "16Gi"
-    memory_limit: str | None = None
-    shm: str | None = None  # size of /dev/shm, which counts as memory
-    timeout: int | None = None  # seconds until a try is given up
-    retry: Retry | None = None
-    node_selector: Mapping[str, str] = field(default_factory=dict)
-    tolerations: tuple[Toleration, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
+    gpu: Gpu | None = Field(None, description="accelerators; none: no request for one")
+    cpu_request: Cores | None = Field(None, description="processors that a node must have free")
+    cpu_limit: Cores | None = Field(None, description="processors at most")
+    memory_request: Bytes | None = Field(None, description="memory that a node must have free")
+    memory_limit: Bytes | None = Field(None, description="memory at most; more ends the step")
+    shm: Bytes | None = Field(None, description="of /dev/shm, which counts as memory")
+    timeout: int | None = Field(None, ge=1, description="seconds until a try is given up")
+    retry: Retry | None = Field(None, description="of steps that only compute")
+    node_selector: Mapping[str, str] = Field({}, description="labels that a node must have")
+    tolerations: tuple[Toleration, ...] = Field(
+        (), strict=False, description="taints of nodes that are accepted"
+    )
+    environment: Environment = Field({}, description="variables of this step, none a secret")
 
     def over(self, other: "StepSettings") -> "StepSettings":
         """This one where it says something, the other where it does not; collections add up."""
-        mine, theirs = dict(_said(self)), dict(_said(other))
+        mine = {name: value for name, value in self if value is not None}
         for name in ("node_selector", "environment"):
-            mine[name] = {**theirs.get(name, {}), **mine.get(name, {})}
+            mine[name] = {**getattr(other, name), **getattr(self, name)}
         mine["tolerations"] = (*other.tolerations, *self.tolerations)
-        return StepSettings(**{**theirs, **mine})
+        return other.model_copy(update=mine)
 
 
-@dataclass(frozen=True)
-class Volume:
+class Volume(_Table):
     """A claim (PersistentVolumeClaim) at a path of every step's container."""
 
-    claim: str
-    mount: str
-    sub_path: str = ""
+    claim: ClaimName = Field(description="name of the PersistentVolumeClaim")
+    mount: MountPath = Field(description="where every step's container finds it")
+    sub_path: str = Field("", description="folder of the claim; empty: all of it")
 
 
-@dataclass(frozen=True)
-class Cluster:
+class Cluster(_Table):
     """The Kubeflow Pipelines that `--runner cluster` submits to."""
 
-    host: str = ""  # "https://kubeflow.example/pipeline"
-    namespace: str = ""  # "" where Kubeflow Pipelines has one user
-    ca: str = ""  # PEM file of the authority that signed the host's certificate
-    token_path: str = ""  # file of the service account's token, read again for every request
-    token_variable: str = "L2DM_KFP_TOKEN"  # environment variable with a token instead
-    audience: str = "pipelines.kubeflow.org"  # that the token must be for; "" does not look
-    service_account: str = ""  # that the steps' pods run as
-    pipeline_root: str = ""  # where artifacts between steps are kept; "" is the cluster's own
-    pull_secrets: tuple[str, ...] = ()  # of the image
-    user: int | None = None  # number that the steps' pods run as; never 0
+    host: Address = Field("", description='its address, "https://kubeflow.example/pipeline"')
+    namespace: str = Field("", description="empty where Kubeflow Pipelines has one user")
+    ca: str = Field("", description="PEM file of the authority that signed the certificate")
+    token_path: str = Field(
+        "", description="file of the service account's token, read again for every request"
+    )
+    token_variable: str = Field(
+        "L2DM_KFP_TOKEN", description="environment variable with a token instead"
+    )
+    audience: str = Field(
+        "pipelines.kubeflow.org", description="that the token must be for; empty does not look"
+    )
+    service_account: str = Field("", description="that the steps' pods run as")
+    pipeline_root: str = Field(
+        "", description="where artifacts between steps are kept; empty: the cluster's own"
+    )
+    pull_secrets: tuple[str, ...] = Field((), strict=False, description="of the image")
+    user: int | None = Field(
+        None, ge=1, description="number that the steps' pods run as; 0, root, is refused"
+    )
+
+    @field_validator("host", mode="before")
+    @classmethod
+    def _holds_no_password(cls, value: Any) -> Any:
+        if isinstance(value, str) and LOGIN.search(value):
+            raise said(
+                "expected no user:password@, because logs and the settings' ConfigMap show it, "
+                "found one; name a token by cluster.token_path or cluster.token_variable"
+            )
+        return value
+
+    @field_validator("ca")
+    @classmethod
+    def _is_of_https(cls, value: str, info: ValidationInfo) -> str:
+        host = info.data.get("host", "https://")
+        if value and not host.startswith("https://"):
+            raise said(f"expected an https:// host with it, found {host!r}")
+        return value
+
+    @field_validator("user", mode="before")
+    @classmethod
+    def _is_not_root(cls, value: Any) -> Any:
+        if isinstance(value, int) and value < 1:
+            raise said(f"expected a user that is not root, found {value}")
+        return value
 
 
-@dataclass(frozen=True)
-class Docker:
+class Docker(_Table):
     """The containers that `--runner docker` starts, one per step."""
 
-    image: str = ""  # one that is only on this machine, by tag; "" is the image of all
-    socket: str = ""  # "unix:///run/podman/podman.sock"; "" is what DOCKER_HOST says
-    user: str = ""  # "uid:gid"; "" is whoever starts the dispatcher
-    network: str = "bridge"
-    cpus: float = 0.0  # 0: all
-    memory: str = ""  # "8Gi"; "" is no limit
-    shm: str = "1Gi"
-    tmp: str = "2Gi"  # of /tmp, the one folder beside the state where a step may write
-    processes: int = 1024
-    gpus: int = 0
-    forward: tuple[str, ...] = ()  # environment variables that are handed on, e.g. of S3
+    image: str = Field(
+        "", description="one that is only on this machine, by tag; empty: the image of all"
+    )
+    socket: Socket = Field("", description="of the engine; empty: what DOCKER_HOST says")
+    user: UserAndGroup = Field(
+        "", description="that steps run as; empty: whoever starts the dispatcher"
+    )
+    network: str = Field("bridge", description="of the engine, `host` or `none`")
+    cpus: float = Field(0.0, ge=0, description="processors of a container at most; 0: all")
+    memory: BytesOrNothing = Field("", description="at most; empty: no limit")
+    shm: BytesOrZero = Field("1Gi", description="of /dev/shm")
+    tmp: BytesOrZero = Field(
+        "2Gi", description="of /tmp, the one folder beside the state where a step may write"
+    )
+    processes: int = Field(1024, ge=1, description="of a container at most")
+    gpus: int = Field(0, ge=0, description="of a container; needs the NVIDIA container toolkit")
+    forward: tuple[VariableName, ...] = Field(
+        (), strict=False, description="environment variables that are handed on, e.g. of S3"
+    )
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(_Table):
     """Everything in an l2dm.toml. Raises BadSettings with every value that cannot be."""
 
-    image: str = ""
-    environment: Mapping[str, str] = field(default_factory=dict)  # of every step
-    secrets: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # name: variable: key
-    bases: Volume | None = None  # base models, for --base
-    scratch: Volume | None = None  # checkpoints and class pictures
-    defaults: StepSettings = field(default_factory=StepSettings)
-    steps: Mapping[str, StepSettings] = field(default_factory=dict)
-    cluster: Cluster = field(default_factory=Cluster)
-    docker: Docker = field(default_factory=Docker)
+    image: ImageByDigest = Field("", description="of every step")
+    environment: Environment = Field({}, description="variables of every step, none a secret")
+    secrets: Mapping[str, Mapping[str, str]] = Field(
+        {}, description="Kubernetes Secrets as variables: [secrets.<name>], VARIABLE = its key"
+    )
+    bases: Volume | None = Field(None, description="base models, for --base")
+    scratch: Volume | None = Field(None, description="checkpoints and class pictures")
+    defaults: StepSettings = Field(StepSettings(), description="of every step")
+    steps: Mapping[str, StepSettings] = Field(
+        {}, description="[steps.<name of a component>]: the keys of [defaults]"
+    )
+    cluster: Cluster = Field(Cluster(), description="for --runner cluster")
+    docker: Docker = Field(Docker(), description="for --runner docker")
 
-    def __post_init__(self) -> None:
-        problems = [f"{NOUN} {where}: {what}" for where, what in _problems(self)]
-        if problems:
-            raise BadSettings(problems)
+    @field_validator("secrets")
+    @classmethod
+    def _set_variables_once(
+        cls, value: Mapping[str, Mapping[str, str]], info: ValidationInfo
+    ) -> Mapping[str, Mapping[str, str]]:
+        _refuse(_secret_problems(value, set(info.data.get("environment", ()))))
+        return value
+
+    @field_validator("scratch")
+    @classmethod
+    def _is_elsewhere(cls, value: Volume | None, info: ValidationInfo) -> Volume | None:
+        bases = info.data.get("bases")
+        if value and bases and value.mount == bases.mount:
+            _refuse(
+                [(("mount",), f"expected another path than that of bases, found {value.mount!r}")]
+            )
+        return value
+
+    @field_validator("defaults")
+    @classmethod
+    def _within_limits(cls, value: StepSettings) -> StepSettings:
+        _refuse(_limit_problems(value, value))
+        return value
+
+    @field_validator("steps")
+    @classmethod
+    def _each_within_limits(
+        cls, value: Mapping[str, StepSettings], info: ValidationInfo
+    ) -> Mapping[str, StepSettings]:
+        defaults = info.data.get("defaults", StepSettings())
+        _refuse(
+            ((name, *key), what)
+            for name, own in value.items()
+            for key, what in _limit_problems(own, own.over(defaults))
+        )
+        return value
 
     def step(self, name: str) -> StepSettings:
         """What a step gets, by the name of its component: its own table over [defaults]."""
@@ -167,12 +376,12 @@ def load(path: Path) -> Settings:
 
 def parse(data: Mapping[str, Any]) -> Settings:
     """Settings from nested mappings. Raises BadSettings."""
-    return build(Settings, data, NOUN, BadSettings)
+    return Settings(**data)
 
 
 def to_json(settings: Settings) -> str:
     """For another process; `parse` of it is the same settings. Holds names of secrets only."""
-    return json.dumps(asdict(settings), sort_keys=True)
+    return json.dumps(settings.model_dump(), sort_keys=True)
 
 
 def cores(text: str) -> float:
@@ -187,62 +396,12 @@ def size(text: str) -> int:
     return int(found[1]) * UNITS[found[2] or ""]
 
 
-def _said(step: StepSettings) -> Iterator[tuple[str, Any]]:
-    for name in (one.name for one in fields(step)):
-        value = getattr(step, name)
-        if value is not None:
-            yield name, value
-
-
-def _problems(settings: Settings) -> Iterator[Problem]:
-    if settings.image and not DIGEST.fullmatch(settings.image):
-        yield (
-            "image",
-            "expected name@sha256:<64 digits>, because a tag may name other bytes tomorrow, "
-            f"found {settings.image!r}; a tag of this machine goes into docker.image",
-        )
-    yield from _environment_problems("environment", settings.environment)
-    yield from _secret_problems(settings)
-    for name, volume in (("bases", settings.bases), ("scratch", settings.scratch)):
-        if volume is not None:
-            yield from _volume_problems(name, volume)
-    if settings.bases and settings.scratch and settings.bases.mount == settings.scratch.mount:
-        yield "scratch.mount", f"expected another path than that of bases, found {_both(settings)}"
-    yield from _step_problems("defaults", settings.defaults, settings.defaults)
-    for name, step in settings.steps.items():
-        yield from _step_problems(f"steps.{name}", step, settings.step(name))
-    yield from _cluster_problems(settings.cluster)
-    yield from _docker_problems(settings.docker)
-
-
-def _both(settings: Settings) -> str:
-    return repr(settings.scratch.mount if settings.scratch else "")
-
-
-def _environment_problems(at: str, environment: Mapping[str, str]) -> Iterator[Problem]:
-    for name, value in environment.items():
-        if not VARIABLE.fullmatch(name):
-            yield f"{at}.{name}", "expected letters, digits and _ as a variable's name"
-        elif SECRET.search(name):
-            yield (
-                f"{at}.{name}",
-                "expected no secret here, because whoever sees the pipeline reads it; name a "
-                "Kubernetes Secret in [secrets], or the variable in docker.forward",
-            )
-        elif LOGIN.search(value):
-            yield (
-                f"{at}.{name}",
-                "expected no user:password@ in an address, because whoever sees the pipeline reads "
-                "it, found one; leave it out and give both as variables of [secrets], or the whole "
-                "address as one",
-            )
-
-
-def _secret_problems(settings: Settings) -> Iterator[Problem]:
-    taken = set(settings.environment)
-    for secret, variables in settings.secrets.items():
+def _secret_problems(
+    secrets: Mapping[str, Mapping[str, str]], taken: set[str]
+) -> Iterator[Problem]:
+    for secret, variables in secrets.items():
         for name, key in variables.items():
-            at = f"secrets.{secret}.{name}"
+            at = (secret, name)
             if not VARIABLE.fullmatch(name):
                 yield at, "expected letters, digits and _ as a variable's name"
             if not key:
@@ -252,101 +411,12 @@ def _secret_problems(settings: Settings) -> Iterator[Problem]:
             taken.add(name)
 
 
-def _volume_problems(at: str, volume: Volume) -> Iterator[Problem]:
-    if not volume.claim:
-        yield f"{at}.claim", "expected the name of a PersistentVolumeClaim, found nothing"
-    if not re.fullmatch(r"/[^:]*[^:/]", volume.mount):
-        yield f"{at}.mount", f"expected an absolute path, not /, found {volume.mount!r}"
-
-
-def _step_problems(at: str, own: StepSettings, whole: StepSettings) -> Iterator[Problem]:
-    """own: as the table says, for its values; whole: over the defaults, for pairs of them."""
-    patterns = {"cpu_request": CPU, "cpu_limit": CPU} | dict.fromkeys(
-        ("memory_request", "memory_limit", "shm"), SIZE
-    )
-    for name, pattern in patterns.items():
-        text, example = getattr(own, name), '"4" or "500m"' if pattern is CPU else '"16Gi"'
-        if text is not None and not (pattern.fullmatch(text) and float(_digits(text)) > 0):
-            yield f"{at}.{name}", f"expected an amount like {example}, found {text!r}"
-    for name, measure in (("cpu", cores), ("memory", size)):
+def _limit_problems(own: StepSettings, whole: StepSettings) -> Iterator[Problem]:
+    """own: as the table says; whole: over the defaults. Told of the table that says either."""
+    measures: dict[str, Callable[[str], float]] = {"cpu": cores, "memory": size}
+    for name, measure in measures.items():
         keys = (f"{name}_request", f"{name}_limit")
         least, most = (getattr(whole, key) for key in keys)
-        said = any(getattr(own, key) for key in keys)  # else it is told of the defaults
-        if said and least and most and _over(measure, least, most):
-            yield f"{at}.{name}_request", f"expected at most the limit {most}, found {least}"
-    if own.timeout is not None and own.timeout < 1:
-        yield f"{at}.timeout", f"expected at least 1 second, found {own.timeout}"
-    if own.gpu is not None and own.gpu.count < 0:
-        yield f"{at}.gpu.count", f"expected 0 or more, found {own.gpu.count}"
-    if own.retry is not None:
-        yield from _retry_problems(f"{at}.retry", own.retry)
-    yield from _environment_problems(f"{at}.environment", own.environment)
-    for number, toleration in enumerate(own.tolerations):
-        yield from _toleration_problems(f"{at}.tolerations[{number}]", toleration)
-
-
-def _digits(text: str) -> str:
-    found = re.match(r"[\d.]+", text)
-    return found[0] if found else "0"
-
-
-def _over(measure: Any, least: str, most: str) -> bool:
-    try:
-        return bool(measure(least) > measure(most))
-    except (ValueError, AssertionError):  # one of them is told of already
-        return False
-
-
-def _retry_problems(at: str, retry: Retry) -> Iterator[Problem]:
-    if not 0 <= retry.times <= 10:
-        yield f"{at}.times", f"expected 0 to 10, found {retry.times}"
-    if retry.wait < 0:
-        yield f"{at}.wait", f"expected seconds, 0 or more, found {retry.wait}"
-    if not (1 <= retry.factor < math.inf):
-        yield f"{at}.factor", f"expected 1 or more, found {retry.factor}"
-    if retry.longest < retry.wait:
-        yield f"{at}.longest", f"expected at least wait ({retry.wait}), found {retry.longest}"
-
-
-def _toleration_problems(at: str, toleration: Toleration) -> Iterator[Problem]:
-    if toleration.operator == "Exists" and toleration.value:
-        yield f"{at}.value", f"expected none with operator Exists, found {toleration.value!r}"
-    if not toleration.key and toleration.operator != "Exists":
-        yield f"{at}.key", "expected the taint's key, or operator Exists for every taint"
-    if toleration.seconds is not None and toleration.effect != "NoExecute":
-        yield f"{at}.seconds", "expected effect NoExecute with it: only that one evicts"
-
-
-def _cluster_problems(cluster: Cluster) -> Iterator[Problem]:
-    if cluster.host and not re.fullmatch(r"https?://[^\s/].*", cluster.host):
-        yield "cluster.host", f"expected http(s)://..., found {cluster.host!r}"
-    if LOGIN.search(cluster.host):
-        yield (
-            "cluster.host",
-            "expected no user:password@, because logs and the settings' ConfigMap show it, found "
-            "one; name a token by cluster.token_path or cluster.token_variable",
-        )
-    if cluster.ca and not cluster.host.startswith("https://"):
-        yield "cluster.ca", f"expected an https:// host with it, found {cluster.host!r}"
-    if cluster.user is not None and cluster.user < 1:
-        yield "cluster.user", f"expected a user that is not root, found {cluster.user}"
-
-
-def _docker_problems(docker: Docker) -> Iterator[Problem]:
-    if docker.user and not USER.fullmatch(docker.user):
-        yield "docker.user", f'expected "uid:gid" in numbers, found {docker.user!r}'
-    for name in ("memory", "shm", "tmp"):
-        text = getattr(docker, name)
-        if (text or name != "memory") and not SIZE.fullmatch(text):
-            yield f"docker.{name}", f'expected an amount like "2Gi", found {text!r}'
-    if not 0 <= docker.cpus < math.inf:
-        yield "docker.cpus", f"expected 0 (all) or more, found {docker.cpus}"
-    if docker.processes < 1:
-        yield "docker.processes", f"expected at least 1, found {docker.processes}"
-    if docker.gpus < 0:
-        yield "docker.gpus", f"expected 0 or more, found {docker.gpus}"
-    if docker.socket and "://" not in docker.socket:
-        yield "docker.socket", f"expected unix:///... or tcp://..., found {docker.socket!r}"
-    for name in docker.forward:
-        if not VARIABLE.fullmatch(name):
-            yield "docker.forward", f"expected names of variables, found {name!r}"
+        says = any(getattr(own, key) for key in keys)
+        if says and least and most and measure(least) > measure(most):
+            yield (keys[0],), f"expected at most the limit {most}, found {least}"

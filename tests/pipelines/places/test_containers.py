@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 
 from components.services.store.home import Home
 from l2dm.errors import BadSettings, PlatformError
+from l2dm.sections import replaced
 from pipelines.places.containers import (
     LABEL,
     DockerRuns,
@@ -113,7 +113,7 @@ def test_what_keeps_steps_from_running_here_is_listed_at_once(
     (tracking,) = problems(bucket, settings_of(image="l2dm:cpu"))
     assert "MLFLOW_TRACKING_URI" in tracking
     environment = {"MLFLOW_TRACKING_URI": "http://mlflow"}
-    require_docker(bucket, replace(settings_of(image="l2dm:cpu"), environment=environment))
+    require_docker(bucket, replaced(settings_of(image="l2dm:cpu"), environment=environment))
 
 
 def test_steps_run_as_whoever_dispatches_but_never_as_root_by_chance(
