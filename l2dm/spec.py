@@ -40,7 +40,9 @@ class IntakeSpec(Section):
     AT: ClassVar = "intake."
 
     min_pictures: int = Field(3, ge=1, description="fewest pictures of an upload")
-    max_pictures: int = Field(20, ge=1, description="most pictures of an upload")
+    max_pictures: int = Field(
+        20, ge=1, description="most pictures of an upload", validate_default=True
+    )
     min_side: int = Field(48, ge=1, description="pixels; smaller pictures are refused")
     max_pixels: int = Field(
         50_000_000, ge=1, description="of a picture, at most; against image bombs"

@@ -101,7 +101,7 @@ def test_arrows_point_one_way() -> None:
 
 def test_records_specs_and_errors_need_the_standard_library_only() -> None:
     allowed = {*sys.stdlib_module_names, "l2dm"}
-    light = ("l2dm.doors", "l2dm.spec", "l2dm.errors", "l2dm.files.manifest", "l2dm.files.typed")
+    light = ("l2dm.doors", "l2dm.spec", "l2dm.errors", "l2dm.files.manifest")
     foreign = [str(one) for one in IMPORTS if one.module in light and one.package not in allowed]
     heavier = [
         str(one)
@@ -166,8 +166,7 @@ def test_platform_modules_load_nothing_heavy() -> None:
         and under(one.module, "components", "pipelines")
         and one.package == "l2dm"
         and not under(one.target, "l2dm.doors", "l2dm.errors", "l2dm.files.manifest", "l2dm.spec")
-        and one.target
-        not in ("l2dm", "l2dm.files.typed", "l2dm.uploads.check")  # concepts: Pillow only
+        and one.target not in ("l2dm", "l2dm.uploads.check")  # concepts: Pillow only
     ]
     assert own == []
 

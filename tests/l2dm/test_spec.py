@@ -87,6 +87,7 @@ def test_a_whole_number_is_a_float_where_a_float_is_meant():
             {"intake": {"min_pictures": 5, "max_pictures": 4}},
             r"intake.max_pictures: expected at least min_pictures \(5\), found 4",
         ),
+        ({"intake": {"min_pictures": 30}}, r"expected at least min_pictures \(30\), found 20"),
     ],
 )
 def test_bad_values_are_refused_by_name(data, message):
