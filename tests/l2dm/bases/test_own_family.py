@@ -26,13 +26,15 @@ from l2dm.bases.model import Model, load_base, resolution, vocabulary
 from l2dm.bases.sampling import Shot, draw
 from l2dm.bases.stable_diffusion import FAMILY as STABLE_DIFFUSION
 from l2dm.bases.text import Text, concatenate
-from l2dm.errors import BadBase, BadPrompt
+from l2dm.errors import BadBase, BadPrompt, DoesNotFit
+from l2dm.export.write import export
 from l2dm.files import manifest, payloads
 from l2dm.methods.contract import Learned
 from l2dm.methods.lesson import Lesson, Pool
 from l2dm.spec import SamplingSpec
 from l2dm.training.fit import fit
 from l2dm.training.learn import method_of
+from tests.worlds.handmade import make_release
 
 REX = doors.Concept("rex", "dog")
 NAMED, PLAIN = "a photo of a <rex> dog", "a photo of a dog"
@@ -501,6 +503,22 @@ def test_two_encoders_draw_what_their_diffusers_pipeline_draws(folders: dict[str
     model = load_base(str(folders["two encoders"]))
     ours = draw(model, [Shot(PLAIN, seed) for seed in (5, 6)], SamplingSpec(steps=3, guidance=2.0))
     assert np.array_equal(ours.numpy(), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "refusal"),
+    [
+        ("two encoders", "lowrank", "expected a base with one text encoder, found 2"),
+        ("transformer", "token", "draws with PixArtAlphaPipeline; the export knows no pipeline"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused(
+    folder: Path, tmp_path: Path, kind: str, refusal: str
+) -> None:
+    release = make_release(tmp_path / "release", str(folder), kind)
+    with pytest.raises(DoesNotFit, match=refusal):
+        export(release, str(folder), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_of_a_family_that_is_not_known(folders: dict[str, Path]) -> None:
