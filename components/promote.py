@@ -47,5 +47,4 @@ def promote(  # noqa: PLR0913 - kfp reads the step's doors off its signature
     with Step("promote", task_of(task.path), Parameters(base, spec, home), metrics) as step:
         inputs = [task.path, parent.path, memory.path, adapter.path, scores.path]
         door = step.run(run, *inputs, release.path, step.context)
-        step.require_lease(fence)
-        publish(step, door, scores.path, report.path, summary.path)
+        publish(step, fence, door, scores.path, report.path, summary.path)

@@ -47,11 +47,8 @@ def learn_concept_wide(
     """
     settings = {"base": base, "spec": spec, "home": home}
     begun = intake(line=line, upload=upload, **settings)
-    begin: dict[str, Any] = {
-        "task": begun.outputs["task"],
-        "parent": begun.outputs["parent"],
-        **settings,
-    }
+    task, parent = begun.outputs["task"], begun.outputs["parent"]
+    begin: dict[str, Any] = {"task": task, "parent": parent, **settings}
     prior = generate_prior(**begin).outputs["prior"]
     with dsl.ParallelFor(memory_shards, name="memory-shards") as shard:
         candidates = draw_memory(shard=shard, **begin).outputs["drawn"]

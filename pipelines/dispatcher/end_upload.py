@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from components.services.line import status_cache
 from components.services.line.leases import Leases
-from components.services.line.ledger import ENDINGS, ConceptState, Ledger
+from components.services.line.ledger import ENDINGS, ConceptState, Ending, Ledger
 from components.services.line.promotion import repair
 from components.services.line.records import Records
 from components.services.line.run_journal import Failure
@@ -33,29 +33,20 @@ def end_badly(
     names it; else what is there. Raises L2dmError when the upload had ended already and only
     what comes after failed.
     """
-    refused = failure is not None and failure.kind == "BadUpload"
-    reasons = failure.problems if failure else (text,)
-    if failure and not refused:
-        reasons = tuple(f"step {failure.step}: {failure.kind}: {one}" for one in reasons)
+    state, reasons = _badly(failure, text)
     records, uploads = Records(home.store, line), Uploads(home.store, line)
-    known, found = records.concept(concept), looked or uploads.commitment(concept)
-    named = known is not None and known.upload != "" and known.state not in ENDINGS
-    if known and named and (looked is None or known.state == "learning"):
-        found = Commitment(known.upload, known.mark)
+    known = records.concept(concept)
+    found = _tried(known, looked) or looked or uploads.commitment(concept)
     if known and known.state in ENDINGS and known.upload == found.digest:
         raise L2dmError(
             f"concept {concept!r} was {known.state} as version {known.version}, but "
             f"what comes after failed: {'; '.join(reasons)}"
         )
     there = uploads.digest(concept) == found.digest
+    noun = uploads.class_noun(concept) if there else known.class_noun if known else ""
+    task = known.task if known and known.state not in ENDINGS else ""
     ended = ConceptState(
-        concept,
-        uploads.class_noun(concept) if there else known.class_noun if known else "",
-        "refused" if refused else "failed",
-        reasons=reasons,
-        task=known.task if known and known.state in ("learning", "waiting") else "",
-        upload=found.digest,
-        mark=found.mark,
+        concept, noun, state, reasons=reasons, task=task, upload=found.digest, mark=found.mark
     )
     step = failure.step if failure else None
     if after is None:
@@ -63,6 +54,26 @@ def end_badly(
     else:
         records.end_next(after, ended, step=step)
     return ended
+
+
+def _badly(failure: Failure | None, text: str) -> tuple[Ending, tuple[str, ...]]:
+    """The state that an upload ends in without a release, and why."""
+    if failure is None:
+        return "failed", (text,)
+    if failure.kind == "BadUpload":
+        return "refused", failure.problems
+    return "failed", tuple(
+        f"step {failure.step}: {failure.kind}: {one}" for one in failure.problems
+    )
+
+
+def _tried(known: ConceptState | None, looked: Commitment | None) -> Commitment | None:
+    """The upload that the records say was tried; None where they name none that is open."""
+    if known is None or not known.upload or known.state in ENDINGS:
+        return None
+    if looked is not None and known.state != "learning":
+        return None
+    return Commitment(known.upload, known.mark)
 
 
 def cancel(home: Home, line: str, concept: str, reason: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 
 from components.services.line.checks import Checks
 
-Kind = Literal[
+EventKind = Literal[
     "submitted", "started", "begun", "retried", "cancelled", "ended",
     "promotion", "rollback",
     "restored",  # registry and records were of different minutes: what was dropped
@@ -33,7 +33,7 @@ class Event:
     """One record: its number in the line, what it is, and its facts."""
 
     number: int
-    kind: Kind
+    kind: EventKind
     facts: Mapping[str, Any]
 
 

@@ -101,10 +101,7 @@ def roll_back(
         now = records.state()
         last, champion = now.last, now.standing.champion
         if expected not in (None, champion):
-            raise StaleParent(
-                f"expected the champion of line {line!r} to be version {expected}, which is to be "
-                f"replaced by version {version}, found version {champion}; nothing was rolled back"
-            )
+            raise StaleParent(_replaced(line, expected, champion, version))
         if champion == version:
             raise L2dmError(
                 f"version {version} is already the champion of line {line!r}; "
@@ -131,6 +128,13 @@ def _require_open(states: Iterable[ConceptState], facts: VersionFacts) -> None:
                 f"expected task {facts.task} to be open, found that {state.name!r} has ended as "
                 f"{state.state}: {'; '.join(state.reasons)}; submit it again"
             )
+
+
+def _replaced(line: str, expected: int | None, champion: int, version: int) -> str:
+    return (
+        f"expected the champion of line {line!r} to be version {expected}, which is to be "
+        f"replaced by version {version}, found version {champion}; nothing was rolled back"
+    )
 
 
 def _stale(line: str, facts: VersionFacts, champion: int) -> str:

@@ -18,7 +18,7 @@ from components.services.line.ledger import (
     ConceptState,
     Ending,
     Event,
-    Kind,
+    EventKind,
     Ledger,
     Standing,
     Started,
@@ -33,7 +33,7 @@ __all__ = [
     "ConceptState",
     "Ending",
     "Event",
-    "Kind",
+    "EventKind",
     "Ledger",
     "Records",
     "Standing",
@@ -58,7 +58,7 @@ class Records:
         self._ledger: Ledger | None = None
         self._saved = 0  # number of the last event that a snapshot sums
 
-    def append(self, kind: Kind, **facts: Any) -> Event:
+    def append(self, kind: EventKind, **facts: Any) -> Event:
         """Write the next event. Two writers never share a number: creation is conditional."""
         while True:
             try:
@@ -66,7 +66,7 @@ class Records:
             except Conflict:  # another writer took the number
                 continue
 
-    def append_next(self, last: int, kind: Kind, **facts: Any) -> Event:
+    def append_next(self, last: int, kind: EventKind, **facts: Any) -> Event:
         """Write the event after number `last`. Raises Conflict when that one is not the last."""
         facts = {
             "kind": kind,

@@ -19,7 +19,7 @@ MAX_BODY = 2**20  # bytes; SQS carries no more
 RAW = "ceph:"  # event sources that leave keys as they are; all others write them URL-encoded
 READS = "ObjectAccessed"  # our own reads would wake us for ever
 
-Named = tuple[str, str]  # bucket and key
+BucketKey = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def _parsed(body: bytes | str) -> Any:
         raise BadInput(f"expected an event in JSON, found {body[:60]!r}") from None
 
 
-def _objects(data: Any) -> Sequence[Named]:
+def _objects(data: Any) -> Sequence[BucketKey]:
     match data:
         case {"Event": "s3:TestEvent"}:
             return ()
@@ -88,7 +88,7 @@ def _objects(data: Any) -> Sequence[Named]:
     raise BadInput(f"expected an event about an object, found {_shape(data)}")
 
 
-def _recorded(records: Sequence[Any]) -> Sequence[Named]:
+def _recorded(records: Sequence[Any]) -> Sequence[BucketKey]:
     """Raises BadInput when not one of the records is about an object."""
     understood = [named for record in records for named in _record(record)]
     if records and not understood:
@@ -96,7 +96,7 @@ def _recorded(records: Sequence[Any]) -> Sequence[Named]:
     return [named for named, read in understood if not read]
 
 
-def _record(record: Any) -> Iterator[tuple[Named, bool]]:
+def _record(record: Any) -> Iterator[tuple[BucketKey, bool]]:
     match record:
         case {"s3": {"bucket": {"name": str(bucket)}, "object": {"key": str(key)}}}:
             raw = str(record.get("eventSource", "")).startswith(RAW)

@@ -18,6 +18,7 @@ from components.runtime.base_cache import local_base, require_listed
 from components.services.store import s3_client
 from components.services.store.home import Home
 from l2dm.bases import folder as base_folder
+from l2dm.bases.family import families
 from l2dm.errors import BadBase, BadStore, Conflict
 from tests.worlds.object_stores import Bucket
 
@@ -66,7 +67,8 @@ class Base:
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What every base folder has; nobody loads it here."""
     folder = tmp_path_factory.mktemp("files")
-    kinds = {name: sorted(kinds)[0] for name, kinds in base_folder._COMPONENTS.items()}
+    family = families()[0]
+    kinds = {part.name: sorted(part.classes)[0] for part in family.parts}
     (folder / "model_index.json").write_text(
         json.dumps({name: ["library", kind] for name, kind in kinds.items()})
     )
@@ -74,7 +76,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).mkdir()
         config = "tokenizer_config.json" if name == "tokenizer" else "config.json"
         (folder / name / config).write_text("{}")
-    for name in ("unet", "vae", "text_encoder"):
+    for name in family.weights:
         (folder / name / "model.safetensors").write_bytes(name.encode() * 1000)
     (folder / "tokenizer" / "merges.txt").write_text("a b")
     return folder

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from components.services.line.checks import require_cron, seed_of
-from components.services.line.ledger import Event, Kind, Ledger, summed
+from components.services.line.ledger import Event, EventKind, Ledger, summed
 from l2dm.errors import BadSpec
 
-Made = tuple[Kind, dict[str, Any]]
+Made = tuple[EventKind, dict[str, Any]]
 
 
 def ledger(*given: Made) -> Ledger:

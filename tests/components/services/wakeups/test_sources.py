@@ -276,7 +276,7 @@ def test_settings_that_are_none_are_told_at_once(
 
 def test_boto3_is_loaded_by_the_constructor_only() -> None:
     code = (
-        "import sys; from components.services import wakeups; wakeups.NoWakeups(); "
+        "import sys; from components.services.wakeups.sources import NoWakeups; NoWakeups(); "
         "sys.exit(any(name.split('.')[0] in ('boto3', 'botocore') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
