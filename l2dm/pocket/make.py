@@ -17,7 +17,7 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from l2dm.pocket import WEIGHTS
-from l2dm.pocket.judge.table import write_table
+from l2dm.pocket.measure.table import write_table
 from l2dm.pocket.train import export
 from l2dm.pocket.train.clip import text_half, train_clip
 from l2dm.pocket.train.identity import train_identity

@@ -1,4 +1,4 @@
-"""The judge, and the measurements of what ships.
+"""The judge: which things a picture shows, in which colours, in which order.
 
-No method is ever trained on what they say.
+No method is ever trained on what it says.
 """

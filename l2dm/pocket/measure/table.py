@@ -16,9 +16,9 @@ from diffusers import AutoencoderKL
 from PIL import Image
 
 from l2dm.metrics.drift import kid
-from l2dm.pocket.judge import measure as m
 from l2dm.pocket.judge.judge import judge, load_judge
-from l2dm.pocket.judge.probe import teach, training_pace
+from l2dm.pocket.measure import rates as m
+from l2dm.pocket.measure.probe import teach, training_pace
 from l2dm.pocket.train.loop import seconds_spent
 from l2dm.pocket.world.batches import to_unit
 from l2dm.pocket.world.renders import Renders
