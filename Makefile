@@ -46,6 +46,7 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(SUITE) $(PYTEST)
 
 # In containers: a Docker engine of its own (Debian or Ubuntu, root), both images, one concept;

@@ -33,7 +33,7 @@ class Sighting:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judgement:
     """What is in a picture, from left to right; empty, one thing or two."""
 
     things: tuple[Sighting, ...]
@@ -108,9 +108,9 @@ def load_judge(folder: Path) -> Judge:
 
 
 @torch.no_grad()
-def judge(judge_model: Judge, pictures: Tensor, batch: int = 250) -> list[Verdict]:
+def judge(judge_model: Judge, pictures: Tensor, batch: int = 250) -> list[Judgement]:
     """A verdict for each picture; pictures: (B, 3, 64, 64) in [-1, 1]."""
-    verdicts: list[Verdict] = []
+    verdicts: list[Judgement] = []
     for part in torch.split(pictures, batch):
         logits = judge_model(part.float())
         nouns = [logits[name].softmax(-1).max(-1) for name in ("noun_1", "noun_2")]
@@ -118,7 +118,7 @@ def judge(judge_model: Judge, pictures: Tensor, batch: int = 250) -> list[Verdic
         for row in range(len(part)):
             slots = zip(nouns, colours, strict=True)
             verdicts.append(
-                Verdict(
+                Judgement(
                     tuple(
                         Sighting(
                             NOUNS[int(best.indices[row])],

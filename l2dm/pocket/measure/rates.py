@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModel, CLIPModel, CLIPTokenizer
 
-from l2dm.pocket.judge.judge import Judge, Verdict, judge
+from l2dm.pocket.judge.judge import Judge, Judgement, judge
 from l2dm.pocket.train.clip import embedded
 from l2dm.pocket.world.batches import to_unit
 from l2dm.pocket.world.renders import NOTHING, Renders
@@ -140,7 +140,7 @@ def single_prompts() -> list[tuple[str, str, str]]:
 
 
 def single_rates(
-    verdicts: Sequence[Verdict], asked: Sequence[tuple[str, str, str]]
+    verdicts: Sequence[Judgement], asked: Sequence[tuple[str, str, str]]
 ) -> tuple[float, float]:
     """Shares of pictures that show the noun, and that show it in the colour."""
     noun = [n in verdict.nouns for verdict, (_, _, n) in zip(verdicts, asked, strict=True)]
@@ -165,7 +165,7 @@ def pair_prompts(n: int) -> list[tuple[str, tuple[str, str], tuple[str, str]]]:
 
 
 def pair_rates(
-    verdicts: Sequence[Verdict], asked: Sequence[tuple[str, tuple[str, str], tuple[str, str]]]
+    verdicts: Sequence[Judgement], asked: Sequence[tuple[str, tuple[str, str], tuple[str, str]]]
 ) -> tuple[float, float]:
     """Shares of pictures that show both nouns, and both in their own colours."""
     both, bound = [], []

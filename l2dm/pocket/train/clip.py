@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
 
-from l2dm.pocket.train.loop import Plan, train
+from l2dm.pocket.train.loop import StagePlan, train
 from l2dm.pocket.train.tokenizer import CONTEXT, token_ids
 from l2dm.pocket.world.batches import pick
 from l2dm.pocket.world.renders import NOTHING, Renders
 from l2dm.pocket.world.scenes import BACKGROUNDS, COLOURS, NOUNS, SIZE
 
-PLAN = Plan(steps=900, rate=1e-3, warm=100, cool=0.6, weight_decay=0.05)
+PLAN = StagePlan(steps=900, rate=1e-3, warm=100, cool=0.6, weight_decay=0.05)
 BATCH = 128
 WIDTH = 192
 FULL_SHARE = 0.7  # steps on captions that say everything; loose ones fit many pictures of a batch
@@ -83,7 +83,11 @@ def contrast(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
 
 
 def train_clip(
-    renders: Renders, tokenizer: CLIPTokenizer, work: Path, device: torch.device, plan: Plan = PLAN
+    renders: Renders,
+    tokenizer: CLIPTokenizer,
+    work: Path,
+    device: torch.device,
+    plan: StagePlan = PLAN,
 ) -> CLIPModel:
     """Contrastive loss on full and loose captions, plus label losses on pictures and captions."""
     torch.manual_seed(plan.seed)

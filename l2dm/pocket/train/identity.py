@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import ResNetConfig, ResNetModel
 
-from l2dm.pocket.train.loop import Plan, train
+from l2dm.pocket.train.loop import StagePlan, train
 from l2dm.pocket.world.batches import soften, to_unit
 from l2dm.pocket.world.scenes import (
     NOUNS,
@@ -27,7 +27,7 @@ from l2dm.pocket.world.scenes import (
     pixels,
 )
 
-PLAN = Plan(steps=1_500, rate=2e-3, warm=100, cool=0.6, weight_decay=0.02, seed=4)
+PLAN = StagePlan(steps=1_500, rate=2e-3, warm=100, cool=0.6, weight_decay=0.02, seed=4)
 IDENTITIES = 3_000
 PHOTOS = 8  # taken of each identity
 FAMILIES, MEMBERS, SHOTS = (
@@ -92,7 +92,7 @@ def supervised_contrast(features: Tensor, who: Tensor) -> Tensor:
 
 
 def train_identity(
-    work: Path, device: torch.device, plan: Plan = PLAN, identities: int = IDENTITIES
+    work: Path, device: torch.device, plan: StagePlan = PLAN, identities: int = IDENTITIES
 ) -> ResNetModel:
     """Supervised contrast over batches of families."""
     torch.manual_seed(plan.seed)

@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from l2dm.pocket.judge.judge import HEADS, Judge
-from l2dm.pocket.train.loop import Plan, train
+from l2dm.pocket.train.loop import StagePlan, train
 from l2dm.pocket.world.batches import pick, soften, to_unit
 from l2dm.pocket.world.renders import NOTHING, Renders
 from l2dm.pocket.world.scenes import BACKGROUNDS, Scene, draw
 
-PLAN = Plan(steps=9_600, rate=2e-3, warm=100, cool=0.6, weight_decay=0.02, seed=3)
+PLAN = StagePlan(steps=9_600, rate=2e-3, warm=100, cool=0.6, weight_decay=0.02, seed=3)
 BATCH = 96
 EMPTY = 4  # pictures a batch that show a background and nothing on it
 EMPTIES = 400  # how many of those are rendered
@@ -27,7 +27,9 @@ def empty_pictures(n: int) -> Tensor:
     return to_unit(torch.from_numpy(np.stack(drawn)))
 
 
-def train_judge(renders: Renders, work: Path, device: torch.device, plan: Plan = PLAN) -> Judge:
+def train_judge(
+    renders: Renders, work: Path, device: torch.device, plan: StagePlan = PLAN
+) -> Judge:
     """Cross-entropy of noun and colour in both slots; colours only where there is a thing."""
     torch.manual_seed(plan.seed)
     judge_model = Judge().to(device)

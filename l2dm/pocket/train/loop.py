@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Plan:
+class StagePlan:
     """How long and how fast one stage trains."""
 
     steps: int
@@ -37,7 +37,7 @@ Loss = Callable[[torch.Generator], tuple[Tensor, dict[str, float]]]
 Snapshot = Callable[[nn.Module], None]
 
 
-def rate_at(step: int, plan: Plan) -> float:
+def rate_at(step: int, plan: StagePlan) -> float:
     """Learning rate of a step: warm-up, plateau, linear cool-down."""
     left = (plan.steps - step) / max(1.0, plan.cool * plan.steps)
     return plan.rate * min(1.0, (step + 1) / plan.warm) * min(1.0, max(0.02, left))
@@ -47,7 +47,7 @@ def train(
     name: str,
     module: nn.Module,
     loss: Loss,
-    plan: Plan,
+    plan: StagePlan,
     work: Path,
     snapshot: Snapshot | None = None,
 ) -> nn.Module:
@@ -104,7 +104,7 @@ def _step(
     module: nn.Module,
     loss: Loss,
     optimiser: torch.optim.Optimizer,
-    plan: Plan,
+    plan: StagePlan,
     step: int,
     watch: GradientWatch,
 ) -> dict[str, float]:
@@ -127,7 +127,7 @@ def _follow_(average: nn.Module, module: nn.Module, decay: float) -> None:
         kept.copy_(new)
 
 
-def _line(name: str, step: int, plan: Plan, means: dict[str, float], pace: float) -> str:
+def _line(name: str, step: int, plan: StagePlan, means: dict[str, float], pace: float) -> str:
     values = "  ".join(f"{key} {value:.4f}" for key, value in means.items())
     left = pace * (plan.steps - step) / 60
     return f"{name}: step {step} of {plan.steps}  {values}  {pace:.2f} s a step, {left:.0f} min"

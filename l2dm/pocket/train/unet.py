@@ -12,13 +12,13 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from l2dm.pocket.train.clip import WIDTH, caption_ids
 from l2dm.pocket.train.grounding import CrossAttentionMaps, grounding_loss
-from l2dm.pocket.train.loop import Plan, Snapshot, train
+from l2dm.pocket.train.loop import Snapshot, StagePlan, train
 from l2dm.pocket.train.tokenizer import token_ids
 from l2dm.pocket.train.vae import encoded
 from l2dm.pocket.world.renders import NOTHING, Renders
 from l2dm.pocket.world.scenes import NOUNS
 
-PLAN = Plan(steps=6_000, rate=1e-3, warm=300, cool=0.5, weight_decay=0.01, ema=0.999, seed=5)
+PLAN = StagePlan(steps=6_000, rate=1e-3, warm=300, cool=0.5, weight_decay=0.01, ema=0.999, seed=5)
 PAIRS = 0.5  # share of scenes with two things: binding a noun to a place is learned last
 GROUNDING = 0.02  # weight of the attention loss; denoising is about 0.1
 BATCH = 32
@@ -102,7 +102,7 @@ def train_unet(
     text: tuple[CLIPTextModel, CLIPTokenizer],
     work: Path,
     device: torch.device,
-    plan: Plan = PLAN,
+    plan: StagePlan = PLAN,
     snapshot: Snapshot | None = None,
 ) -> UNet2DConditionModel:
     """Noise prediction with min-SNR weights and averaged weights; returns the average.

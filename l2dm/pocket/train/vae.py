@@ -8,12 +8,12 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from l2dm.pocket.train.loop import Plan, train
+from l2dm.pocket.train.loop import StagePlan, train
 from l2dm.pocket.world.batches import pick, to_unit
 from l2dm.pocket.world.renders import Renders
 
-PLAN = Plan(steps=4_200, rate=2e-3)
-DECODER_PLAN = Plan(steps=4_800, rate=1e-3, warm=100, cool=0.9, seed=6)
+PLAN = StagePlan(steps=4_200, rate=2e-3)
+DECODER_PLAN = StagePlan(steps=4_800, rate=1e-3, warm=100, cool=0.9, seed=6)
 BATCH = 16
 KL_WEIGHT = 1e-3  # on the divergence a pixel: keeps latents near unit scale without blurring
 
@@ -35,7 +35,7 @@ def build() -> AutoencoderKL:
 
 
 def train_vae(
-    renders: Renders, work: Path, device: torch.device, plan: Plan = PLAN
+    renders: Renders, work: Path, device: torch.device, plan: StagePlan = PLAN
 ) -> AutoencoderKL:
     """Mean absolute error plus a light divergence.
 
@@ -69,7 +69,7 @@ def refine_decoder(
     renders: Renders,
     work: Path,
     device: torch.device,
-    plan: Plan = DECODER_PLAN,
+    plan: StagePlan = DECODER_PLAN,
 ) -> AutoencoderKL:
     """Train the decoder alone: latents stay as they are, so nothing trained on them goes stale."""
     vae = vae.to(device)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from l2dm.errors import NothingLearned
-from l2dm.pocket.train.loop import Plan, train
+from l2dm.pocket.train.loop import StagePlan, train
 from l2dm.training.gradients import FIRST_STEPS, GradientWatch
 
 
@@ -60,7 +60,7 @@ def test_the_loop_of_the_base_stops(tmp_path: Path) -> None:
         return value, {}
 
     with pytest.raises(NothingLearned, match=r"forgotten\.weight, forgotten\.bias"):
-        train("net", net, loss, Plan(steps=10, rate=1e-2), tmp_path)
+        train("net", net, loss, StagePlan(steps=10, rate=1e-2), tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore")  # the compiler warns of much

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from l2dm.pocket.train.loop import Plan, rate_at, train
+from l2dm.pocket.train.loop import StagePlan, rate_at, train
 
-PLAN = Plan(steps=12, rate=1e-2, warm=4, cool=0.5, ema=0.9, save_every=0.0)
+PLAN = StagePlan(steps=12, rate=1e-2, warm=4, cool=0.5, ema=0.9, save_every=0.0)
 
 
 class Killed(Exception):
@@ -58,7 +58,7 @@ def test_no_partial_checkpoint_is_left(tmp_path: Path) -> None:
 
 
 def test_the_rate_warms_up_stays_and_cools_down() -> None:
-    plan = Plan(steps=100, rate=1.0, warm=10, cool=0.5)
+    plan = StagePlan(steps=100, rate=1.0, warm=10, cool=0.5)
     assert rate_at(0, plan) == pytest.approx(0.1)  # (0 + 1) / 10
     assert rate_at(30, plan) == 1.0
     assert rate_at(75, plan) == pytest.approx(0.5)  # 25 steps left of the 50 that cool
