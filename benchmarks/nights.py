@@ -34,8 +34,8 @@ from l2dm.files import manifest, payloads
 from l2dm.metrics.health import Evidence, diagnose
 from l2dm.metrics.regression import Bars
 from l2dm.pocket.world.scenes import NOUNS
+from l2dm.releases import check as release_check
 from l2dm.releases import folder as releases
-from l2dm.releases import recheck
 from l2dm.spec import EvaluateSpec
 
 log = logging.getLogger("bench")
@@ -120,7 +120,7 @@ def damage(release: Path, out: Path, base: str, name: str, share: float) -> None
 @contextlib.contextmanager
 def half_precision() -> Iterator[None]:
     """The base's noise predictor in bfloat16, as on another machine; read back as float32."""
-    loaded = recheck.load_base
+    loaded = release_check.load_base
 
     def rounded(base: str) -> Model:
         model = loaded(base)
@@ -129,7 +129,7 @@ def half_precision() -> Iterator[None]:
                 weight.copy_(weight.to(torch.bfloat16).to(weight.dtype))
         return model
 
-    with mock.patch.object(recheck, "load_base", rounded):
+    with mock.patch.object(release_check, "load_base", rounded):
         yield
 
 
@@ -318,8 +318,8 @@ def _evidence(folder: Path) -> dict[str, Evidence]:
     drawn: dict[tuple[str, str], list[float]] = {}
     for one in measured:
         if one.concept is not None:
-            drawn.setdefault((one.row, one.concept), []).append(one.metrics[recheck.METRIC])
-    rows = (door.record.row, recheck.AGAIN, recheck.FRESH)
+            drawn.setdefault((one.row, one.concept), []).append(one.metrics[release_check.METRIC])
+    rows = (door.record.row, release_check.AGAIN, release_check.FRESH)
     names = [one.concept for one in door.record.findings]
     return {name: Evidence(*(drawn[row, name] for row in rows)) for name in names}
 

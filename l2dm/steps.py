@@ -32,7 +32,7 @@ from l2dm.files.manifest import Door
 from l2dm.files.payloads import Features
 from l2dm.metrics import gate
 from l2dm.releases import folder as releases
-from l2dm.releases import recheck
+from l2dm.releases.check import check_release, save_check
 from l2dm.releases.load import load_release
 from l2dm.replay import class_pictures, rainbow_memory
 from l2dm.training import launch
@@ -300,7 +300,7 @@ def promote(
     )
 
 
-def check_champion(
+def evaluate_release(
     release: Path, context: Context, *, seed: int, on_progress: Progress | None = None
 ) -> matrix.FreshRow:
     """A release evaluated again on everything it knows, with other seeds than at its release."""
@@ -315,12 +315,12 @@ def check(
     release: Path, out: Path, context: Context, *, seed: int, on_progress: Progress | None = None
 ) -> Door[doors.Check]:
     """Does a release still draw what it drew? Its own seeds, and others from `seed` on."""
-    found, inputs = recheck.check_release(
+    found, inputs = check_release(
         release, context.base, context.spec, seed, on_progress=on_progress
     )
     spec = specs.resolved(context.spec)
     return manifest.write(
-        out, found.record, partial(recheck.save, found), spec=spec, seed=seed, inputs=inputs
+        out, found.record, partial(save_check, found), spec=spec, seed=seed, inputs=inputs
     )
 
 
@@ -341,11 +341,11 @@ def _wordings(phrase: str, count: int) -> tuple[str, ...]:
 __all__ = [
     "Context",
     "check",
-    "check_champion",
     "draw_evaluation",
     "draw_memory",
     "empty_release",
     "evaluate",
+    "evaluate_release",
     "generate_prior",
     "intake",
     "promote",

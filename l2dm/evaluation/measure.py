@@ -42,7 +42,7 @@ class Drawer:
 
 @dataclass(frozen=True)
 class Subject:
-    """Who is examined, by whom, and how many pictures it may cost."""
+    """What is measured, by which encoders, and how many pictures it may cost."""
 
     model: Model
     encoders: Encoders

@@ -17,7 +17,7 @@ from statistics import fmean
 
 from l2dm.doors import ConceptHealth
 from l2dm.errors import WrongShape
-from l2dm.metrics.regression import Bars, Finding, examine, overall
+from l2dm.metrics.regression import Bars, Finding, compare, overall
 
 SAME = 1e-3  # of a cosine: what other thread counts and batch make-ups can explain
 
@@ -61,8 +61,8 @@ def diagnose(evidence: Mapping[str, Evidence], control: float, bars: Bars) -> Di
     released = {name: one.released for name, one in evidence.items()}
     again = {name: one.again for name, one in evidence.items()}
     fresh = {name: one.fresh for name, one in evidence.items()}
-    found = examine(released, again, bars, exact=same)
-    luck = examine(again, fresh, bars)
+    found = compare(released, again, bars, exact=same)
+    luck = compare(again, fresh, bars)
     findings = tuple(
         _judge(evidence[one.concept], one, other) for one, other in zip(found, luck, strict=True)
     )

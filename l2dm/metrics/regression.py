@@ -80,7 +80,7 @@ def family_p(differences: Mapping[str, Sequence[float]]) -> dict[str, float]:
     return {name: p[name] for name in differences}
 
 
-def examine(
+def compare(
     before: Mapping[str, Sequence[float]],
     after: Mapping[str, Sequence[float]],
     bars: Bars,

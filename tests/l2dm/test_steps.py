@@ -94,7 +94,7 @@ def test_a_release_draws_after_reload(runs: tuple[Run, Run], tiny_base: Path) ->
 
 
 def test_fresh_seeds_on_a_release(runs: tuple[Run, Run]) -> None:
-    row = steps.check_champion(runs[1].release.folder, runs[1].context, seed=999)
+    row = steps.evaluate_release(runs[1].release.folder, runs[1].context, seed=999)
     assert set(row.means["identity_similarity"]) == {"rex", "tom"}
 
 

@@ -150,7 +150,7 @@ def test_a_release_is_checked_and_painted_with(learned: Run, tmp_path: Path) -> 
 
     def look(out: Path) -> tuple[object, ...]:
         check = steps.check(release, out, context, seed=999).record
-        row = steps.check_champion(release, context, seed=999)
+        row = steps.evaluate_release(release, context, seed=999)
         painter = painting.open_release(release, context.base)
         picture = painter.paint("a photo of a <tom> cat", [3], SPEC.sampling)
         return check, row, picture.tolist()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from l2dm.errors import WrongShape
-from l2dm.metrics.regression import Bars, Finding, drop_p, examine, family_p, overall, pairs_needed
+from l2dm.metrics.regression import Bars, Finding, compare, drop_p, family_p, overall, pairs_needed
 
 BARS = Bars(margin=0.1, alpha=0.05, power=0.9)
 
@@ -57,7 +57,7 @@ def test_one_damaged_concept_of_ten_is_found_and_named() -> None:
     before = {f"c{i}": scores(0.6, i) for i in range(10)}
     after = {f"c{i}": scores(0.6, 100 + i) for i in range(10)}
     after["c7"] = scores(0.2, 107)
-    findings = examine(before, after, BARS)
+    findings = compare(before, after, BARS)
     assert [one.concept for one in findings if one.health == "regressed"] == ["c7"]
     assert overall(findings) == "regressed"
     assert findings[7].drop == pytest.approx(0.4, abs=0.03)
@@ -68,29 +68,29 @@ def test_a_hundred_concepts_need_no_more_pictures_than_one() -> None:
     before = {f"c{i}": scores(0.6, i, n=6) for i in range(100)}
     after = {f"c{i}": scores(0.6, 500 + i, n=6) for i in range(100)}
     after["c7"] = scores(0.1, 507, n=6)
-    findings = examine(before, after, BARS)
+    findings = compare(before, after, BARS)
     assert [one.concept for one in findings if one.health == "regressed"] == ["c7"]
     assert findings[7].p == 1 / 64
 
 
 def test_where_chance_has_no_say_one_pair_tells() -> None:
-    (tested,) = examine({"rex": [0.6]}, {"rex": [0.3]}, BARS)
+    (tested,) = compare({"rex": [0.6]}, {"rex": [0.3]}, BARS)
     assert (tested.p, tested.health) == (1 / 2, "inconclusive")
-    (exact,) = examine({"rex": [0.6]}, {"rex": [0.3]}, BARS, exact=True)
+    (exact,) = compare({"rex": [0.6]}, {"rex": [0.3]}, BARS, exact=True)
     assert (exact.p, exact.health, exact.drop) == (0.0, "regressed", pytest.approx(0.3))
 
 
 def test_a_healthy_night_is_healthy_and_a_small_sample_says_what_would_decide() -> None:
     before = {"rex": scores(0.6, 1)}
-    assert overall(examine(before, {"rex": scores(0.6, 2)}, BARS)) == "healthy"
-    (few,) = examine({"rex": [0.6, 0.5, 0.7]}, {"rex": [0.58, 0.5, 0.66]}, BARS)
+    assert overall(compare(before, {"rex": scores(0.6, 2)}, BARS)) == "healthy"
+    (few,) = compare({"rex": [0.6, 0.5, 0.7]}, {"rex": [0.58, 0.5, 0.66]}, BARS)
     # drop 0.02, spread 0.02: ((1.645 + 1.282) · 0.02 / 0.08)^2 + 1.35 = 1.9, but 2^-4 is over 0.05
     assert (few.health, few.needed) == ("inconclusive", 5)
 
 
 def test_a_certain_but_small_drop_is_no_alarm() -> None:
     before = [0.6 + 0.01 * i for i in range(16)]
-    (one,) = examine({"rex": before}, {"rex": [x - 0.03 for x in before]}, BARS)
+    (one,) = compare({"rex": before}, {"rex": [x - 0.03 for x in before]}, BARS)
     assert one.p < 0.001
     assert one.health == "healthy"
     assert one.drop == pytest.approx(0.03)
@@ -127,7 +127,7 @@ def test_that_many_pairs_do_decide(drop: float, spread: float) -> None:
         before = {f"c{i}": [0.6] * pairs for i in range(10)}
         after = {f"c{i}": scores(0.6, 10 * night + i, pairs, spread) for i in range(10)}
         after["c0"] = [one - drop for one in after["c0"]]
-        decided += examine(before, after, BARS)[0].health != "inconclusive"
+        decided += compare(before, after, BARS)[0].health != "inconclusive"
     assert decided >= 81
 
 
@@ -138,7 +138,7 @@ def test_more_is_asked_for_than_there_was() -> None:
         before = scores(0.6, night, spread=0.03)
         lost = scores(0.085, 999 + night, spread=0.06)
         after = [old - drop for old, drop in zip(before, lost, strict=True)]
-        (one,) = examine({"rex": before}, {"rex": after}, BARS)
+        (one,) = compare({"rex": before}, {"rex": after}, BARS)
         needed += [one.needed] if one.health == "inconclusive" else []
     assert len(needed) > 50
     assert all(one == 0 or one > 16 for one in needed)
@@ -147,10 +147,10 @@ def test_more_is_asked_for_than_there_was() -> None:
 def test_one_picture_tells_its_spread_among_others() -> None:
     """Drops 0.04 and -0.04: spread 0.057; rex: 0.06 away, (2.926 · 0.057 / 0.06)^2 = 7.6."""
     before = {"rex": [0.6], "mimi": [0.6]}
-    rex, mimi = examine(before, {"rex": [0.56], "mimi": [0.64]}, BARS)
+    rex, mimi = compare(before, {"rex": [0.56], "mimi": [0.64]}, BARS)
     assert (rex.health, rex.needed) == ("inconclusive", 9)  # and 1.35
     assert (mimi.health, mimi.needed) == ("inconclusive", 5)
-    (alone,) = examine({"rex": [0.6]}, {"rex": [0.6]}, BARS)
+    (alone,) = compare({"rex": [0.6]}, {"rex": [0.6]}, BARS)
     assert alone.needed == 10  # its spread is taken for the margin: 8.6 + 1.35
 
 
@@ -161,10 +161,10 @@ def test_error_rates_over_many_nights() -> None:
     for night in range(nights):
         before = {f"c{i}": scores(0.6, night * 1000 + i, n=12) for i in range(10)}
         after = {f"c{i}": scores(0.6, night * 1000 + 500 + i, n=12) for i in range(10)}
-        alarms += overall(examine(before, after, any_drop)) == "regressed"
-        false_alarms += overall(examine(before, after, BARS)) == "regressed"
+        alarms += overall(compare(before, after, any_drop)) == "regressed"
+        false_alarms += overall(compare(before, after, BARS)) == "regressed"
         after["c3"] = scores(0.45, night * 1000 + 900, n=12)
-        missed += examine(before, after, BARS)[3].health != "regressed"
+        missed += compare(before, after, BARS)[3].health != "regressed"
     # alpha 0.05 where any drop is an alarm: 10 of 200 expected, 3 standard errors more: 20
     assert alarms <= 20
     assert false_alarms == 0  # with a margin of two spreads
@@ -173,11 +173,11 @@ def test_error_rates_over_many_nights() -> None:
 
 def test_pairs_must_be_pairs() -> None:
     with pytest.raises(WrongShape, match="found 2 before and 1 after"):
-        examine({"rex": [1, 2]}, {"rex": [1]}, BARS)
+        compare({"rex": [1, 2]}, {"rex": [1]}, BARS)
     with pytest.raises(WrongShape, match="finite"):
-        examine({"rex": [float("nan")]}, {"rex": [1]}, BARS)
+        compare({"rex": [float("nan")]}, {"rex": [1]}, BARS)
     with pytest.raises(WrongShape, match=r"found \['rex'\] and \['mimi'\]"):
-        examine({"rex": [1]}, {"mimi": [1]}, BARS)
+        compare({"rex": [1]}, {"mimi": [1]}, BARS)
 
 
 def test_overall_is_as_bad_as_the_worst() -> None:

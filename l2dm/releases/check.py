@@ -121,7 +121,7 @@ def unfit(base: str, row: str, seed: int, cause: str, reason: str) -> Checked:
     return Checked(Check(base, row, seed, "regressed", cause, 0.0, (), (reason,)))
 
 
-def save(checked: Checked, folder: Path) -> None:
+def save_check(checked: Checked, folder: Path) -> None:
     """Write the payload of a Check door."""
     payloads.write_measurements(folder, checked.measurements)
     drawn = checked.pictures or {}

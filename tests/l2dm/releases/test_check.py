@@ -12,7 +12,7 @@ from l2dm import spec as specs
 from l2dm.errors import BadDoor
 from l2dm.files import manifest, payloads
 from l2dm.releases import folder as releases
-from l2dm.releases import recheck
+from l2dm.releases.check import check
 from tests.worlds.six_steps import REX, SPEC, TOM, Run, upload
 
 Higher = Mapping[tuple[str, str | None, str], float]  # by row, concept and metric
@@ -147,4 +147,4 @@ def test_a_release_without_values_cannot_be_compared(run: Run, tmp_path: Path) -
         tmp_path / "scores", scores.record, lambda draft: payloads.write_measurements(draft, ())
     )
     with pytest.raises(BadDoor, match="expected values of <rex> in row t0002"):
-        recheck.check(None, bare, releases.memory_of(run.release.folder), 1)  # type: ignore[arg-type]
+        check(None, bare, releases.memory_of(run.release.folder), 1)  # type: ignore[arg-type]
