@@ -4,7 +4,7 @@
 
 The stream of the core bench with identities of the tuning range, method l2dm, one line per setting
 of alpha (replay), beta (prior) and gamma (distillation). Writes docs/sweep.md. The defaults of
-`TrainSpec` are the row whose concepts are nearest their pictures at the end. Resumable like the
+`L2DMOptions` are the row whose concepts are nearest their pictures at the end. Resumable like the
 core bench.
 """
 
@@ -44,7 +44,8 @@ def main() -> None:
 
 def _line(weights: tuple[float, float, float], seed: int) -> Line:
     replay, prior, distill = weights
-    settings = {"train": {"method": "l2dm", "replay": replay, "prior": prior, "distill": distill}}
+    own = {"replay": replay, "prior": prior, "distill": distill}
+    settings = {"train": {"method": "l2dm"}, "l2dm": own}
     return Line(f"a{replay}-b{prior}-g{distill}", seed, settings, TUNING_SEEDS)
 
 
