@@ -4,7 +4,7 @@ A constraint, a default and a meaning stand beside each field. Whole numbers are
 float is meant; nothing else is converted: `True` is no int, "3" no number.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from itertools import chain
 from types import NoneType, UnionType
@@ -160,23 +160,22 @@ def _words(field: FieldInfo) -> str:
 
 def _range(field: FieldInfo) -> str:
     bounds = {
-        name: getattr(one, name)
-        for one in field.metadata
-        for name in ("ge", "gt", "le", "lt")
-        if hasattr(one, name)
+        name: getattr(one, name) for one in field.metadata for name in _BOUNDS if hasattr(one, name)
     }
     match bounds:
         case {"gt": least, "lt": most}:
             return f"a number between {least:g} and {most:g}"
         case {"ge": least, "le": most}:
             return f"a number from {least:g} to {most:g}"
-        case {"ge": 0}:
-            return "a number that is not negative"
-        case {"ge": least}:
-            return f"at least {least:g}"
-        case {"gt": least}:
-            return f"a number over {least:g}"
-    return "a finite number"
+    return " and ".join(_BOUNDS[name](bound) for name, bound in bounds.items()) or "a finite number"
+
+
+_BOUNDS: Mapping[str, Callable[[float], str]] = {
+    "ge": lambda bound: f"at least {bound:g}" if bound else "a number that is not negative",
+    "gt": lambda bound: f"a number over {bound:g}",
+    "le": lambda bound: f"at most {bound:g}",
+    "lt": lambda bound: f"under {bound:g}",
+}
 
 
 def _field(kind: type[Section], location: Location) -> "FieldInfo | Any":
