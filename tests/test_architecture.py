@@ -78,7 +78,11 @@ def test_a_component_is_a_declaration_and_a_short_call(step: str) -> None:
 
 
 def test_folders_and_functions_stay_small() -> None:
-    plain = [path for path in MODULES.values() if path.name != "__init__.py"]
+    # A catalogue may grow: pages of methods and families are found by their own names.
+    listed = {name for name in MODULES if _says(name, "NAME") or _says(name, "FAMILY")}
+    plain = [
+        path for name, path in MODULES.items() if path.name != "__init__.py" and name not in listed
+    ]
     crowded = {
         str(folder): count
         for folder, count in Counter(path.parent.relative_to(ROOT) for path in plain).items()
