@@ -12,7 +12,7 @@ Everything behind it may move. These names, parameters and meanings stay: what i
 else is added beside them, under another name.
 """
 
-from importlib.metadata import entry_points
+from importlib.metadata import distributions
 from pathlib import Path
 
 from l2dm.errors import BadBase
@@ -53,9 +53,11 @@ def _on_this_machine(base: str) -> str:
     scheme, sign, _ = base.partition("://")
     if not sign:
         return base
-    for fetcher in entry_points(group=FETCHERS, name=scheme):
-        fetched: str = fetcher.load()(base)
-        return fetched
+    # all distributions are asked: `entry_points` stops at a stale one of our name beside the code
+    for distribution in distributions():
+        for fetcher in distribution.entry_points.select(group=FETCHERS, name=scheme):
+            fetched: str = fetcher.load()(base)
+            return fetched
     raise BadBase(
         f"base model {base}: expected an installed package that fetches {scheme}://, found none; "
         "install l2dm whole (pip install l2dm), or name a folder"

@@ -38,7 +38,7 @@ from tests.worlds.object_stores import Bucket
 
 TINY = (
     *("intake.min_side=8", "prior.count=1", "memory.candidates=1", "memory.budget=4"),
-    *("train.steps=2", "train.batch=2", "train.replay_batch=1", "sampling.steps=1"),
+    *("train.steps=2", "train.batch=2", "l2dm.replay_batch=1", "sampling.steps=1"),
     *("evaluate.pictures=1", "evaluate.distractors=4", "evaluate.resamples=20"),
     *("gate.min_identity=0", "gate.max_forgetting=2", "gate.max_drift=2"),
 )
@@ -165,6 +165,7 @@ def test_a_wrong_base_is_refused_before_a_step_is_started(moto_bucket: Bucket, l
 
 
 def test_pods_reach_a_base_in_a_bucket() -> None:
+    from pipelines.places.settings import Settings
 
-    assert list(base_problems(Parameters(), "s3://bucket/sd15")) == []
+    assert list(base_problems(Settings(), "s3://bucket/sd15")) == []
     assert sees("cluster", "s3://bucket/sd15")  # it is listed where the dispatcher runs
