@@ -35,7 +35,8 @@ from typing import Any
 from benchmarks import ROOT
 from benchmarks.chaos_check import Counts, count, story
 from benchmarks.chaos_processes import BLURRED, ECHO, Role
-from components.services.line.records import ENDINGS, Records
+from components.services.line.ledger import ENDINGS
+from components.services.line.records import Records
 from components.services.line.uploads import Uploads
 from components.services.store.home import Home
 from components.services.tracking.mlflow_registry import MlflowRegistry

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
-from components.services.line.records import ENDINGS, Event, Records, standing
+from components.services.line.ledger import ENDINGS, Event, summed
+from components.services.line.records import Records
 from components.services.line.uploads import Uploads
 from components.services.store.home import Home
 from components.services.tracking.registry import Registry, Version
@@ -50,7 +51,7 @@ def count(home: Home, registry: Registry, line: str, uploads: Sequence[str]) -> 
     parents = {one.number: one.facts for one in versions}
     crowned = Counter(parents[event.facts["target"]].concept for event in promotions)
     taught = Counter(version.facts.concept for version in versions)
-    now, aliases = standing(events), registry.aliases(line)
+    now, aliases = summed(events).standing, registry.aliases(line)
     wanted = {"champion": now.champion, "previous": now.previous, "challenger": now.challenger}
     return Counts(
         uploads=len(uploads),

@@ -1,1 +1,4 @@
-"""Wiring: the pipeline, how it is run, the loop over uploads and the command line."""
+"""The pipelines, each a page of wiring; in the rooms below: places to run, dispatcher, commands.
+
+It never imports torch: what is computed is computed in steps.
+"""

@@ -11,8 +11,9 @@ from typing import Any, TypeGuard
 
 from components.runtime.step import Step
 from components.services.line import status_cache
+from components.services.line.ledger import ENDINGS, ConceptState, Ending, Event
 from components.services.line.promotion import require_parent, settle
-from components.services.line.records import ENDINGS, ConceptState, Ending, Event, Records
+from components.services.line.records import Records
 from components.services.line.uploads import Commitment
 from components.services.store.home import Home
 from components.services.tracking.mlflow_registry import MlflowRegistry

@@ -1,1 +1,4 @@
-"""The outside world: tracking, registry, records, leases, objects. Nothing else imports mlflow."""
+"""The outside world: objects, records, leases, tracking, registry, wake-ups.
+
+It never imports torch or kfp, nor knows what a step computes.
+"""

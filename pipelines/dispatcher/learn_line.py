@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from components.services.line import status_cache
 from components.services.line.leases import Leases
-from components.services.line.records import ConceptState, Records
+from components.services.line.ledger import ConceptState
+from components.services.line.records import Records
 from components.services.line.run_journal import Cost
 from components.services.line.uploads import Commitment, Uploads
 from components.services.store.home import Home

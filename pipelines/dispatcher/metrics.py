@@ -15,8 +15,8 @@ from typing import Protocol, get_args
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from components.services.line.ledger import Ledger
-from components.services.line.records import Records, State
+from components.services.line.ledger import Ledger, State
+from components.services.line.records import Records
 from components.services.line.uploads import Uploads
 from l2dm.errors import L2dmError
 from pipelines.dispatcher.dispatcher import Moved

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from components.services.line.leases import Leases
+from components.services.line.ledger import ENDINGS, ConceptState
 from components.services.line.promotion import require_parent, settle
-from components.services.line.records import ENDINGS, ConceptState, Records
+from components.services.line.records import Records
 from components.services.line.run_journal import Failure
 from components.services.line.uploads import Uploads
 from components.services.tracking.registry import Registry, VersionFacts

@@ -9,39 +9,19 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from components.services.line import snapshots
 from components.services.line.ledger import (
     ENDINGS,
     ConceptState,
-    Ending,
     Event,
     EventKind,
     Ledger,
-    Standing,
-    Started,
-    State,
-    summed,
 )
 from components.services.store.objects import Entry, Objects
 from l2dm.errors import Conflict, Corrupt
-
-__all__ = [
-    "ENDINGS",
-    "ConceptState",
-    "Ending",
-    "Event",
-    "EventKind",
-    "Ledger",
-    "Records",
-    "Standing",
-    "Started",
-    "State",
-    "active",
-    "standing",
-]
 
 EVENT = re.compile(r"\d{6,}\.json")
 COMPACT = 50  # events that a new process may have to read one by one
@@ -189,16 +169,6 @@ class Records:
 
     def _key(self, number: int) -> str:
         return f"{self._folder}{number:06d}.json"
-
-
-def standing(events: Sequence[Event]) -> Standing:
-    """Champion, previous and challenger of a line, read off its events."""
-    return summed(events).standing
-
-
-def active(events: Sequence[Event]) -> Started | None:
-    """The run that learns now; None when nothing was started since the last one ended."""
-    return summed(events).active
 
 
 def user() -> str:

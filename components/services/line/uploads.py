@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
-from components.services.line.records import ENDINGS, ConceptState
+from components.services.line.ledger import ENDINGS, ConceptState
 from components.services.store.objects import Entry, Objects
 from l2dm.doors import PictureFile, Upload
 from l2dm.errors import BadKey, BadUpload, Conflict, L2dmError, NoSuchObject, TooLarge

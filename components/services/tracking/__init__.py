@@ -1,4 +1,4 @@
-"""MLflow: runs, versions, aliases.
+"""MLflow: how it is reached, runs, versions, aliases.
 
-The only place that imports mlflow.
+Nothing else imports mlflow, but for the file that mlflow itself executes (runtime/pyfunc.py).
 """

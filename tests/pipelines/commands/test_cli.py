@@ -12,7 +12,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from components.services.line import status_cache
-from components.services.line.records import ConceptState, Records
+from components.services.line.ledger import ConceptState
+from components.services.line.records import Records
 from components.services.line.uploads import Uploads
 from components.services.store.home import Home
 from components.services.tracking.registry import FolderRegistry, VersionFacts

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from components.services.line.records import ConceptState, Records
+from components.services.line.ledger import ConceptState
+from components.services.line.records import Records
 from components.services.store.home import Home
 from pipelines.commands import demo as page
 from pipelines.commands.cli import app

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from components.services.line.records import ConceptState, Records
+from components.services.line.ledger import ConceptState
+from components.services.line.records import Records
 from components.services.line.run_journal import Failure
 from components.services.line.uploads import Uploads
 from components.services.store.home import Home

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from components.services.line.leases import Leases
-from components.services.line.records import ConceptState, Records
+from components.services.line.ledger import ConceptState
+from components.services.line.records import Records
 from components.services.line.run_journal import Cost, Failure, StepProgress
 from components.services.line.uploads import Uploads
 from components.services.store.home import Home

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from components.runtime.outcomes import _clear
-from components.services.line.records import ConceptState, Records
+from components.services.line.ledger import ConceptState
+from components.services.line.records import Records
 from components.services.store.home import Home
 from pipelines.places.runs import KEPT, LocalRuns
 

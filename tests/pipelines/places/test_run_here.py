@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from components.services.line.records import ConceptState, Ending, Records
+from components.services.line.ledger import ConceptState, Ending
+from components.services.line.records import Records
 from components.services.store.home import Home
 from l2dm.spec import Spec, override, to_json
 from pipelines.places.run_here import (

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from components.services.line.ledger import ConceptState, summed
 from components.services.line.promotion import Repair, repair, settle
-from components.services.line.records import ConceptState, Records, standing
+from components.services.line.records import Records
 from components.services.store.folder import FolderObjects
 from components.services.tracking.registry import Alias, FolderRegistry, VersionFacts
 from l2dm.errors import LostLease, StaleParent
@@ -134,10 +135,10 @@ def test_standing_follows_promotions_rollbacks_and_held_versions(records: Record
         "begun", concept="rex", class_noun="dog", task="t0002", parent_version=1, upload="u"
     )
     records.end(held)
-    now = standing(records.events())
+    now = summed(records.events()).standing
     assert (now.champion, now.previous, now.challenger) == (1, 0, 2)
     records.append("rollback", source=1, target=2)
-    now = standing(records.events())
+    now = summed(records.events()).standing
     assert (now.champion, now.previous, now.challenger) == (2, 1, 0)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from components.services.line import status_cache
-from components.services.line.records import ConceptState, Records
+from components.services.line.ledger import ConceptState
+from components.services.line.records import Records
 from components.services.store.folder import FolderObjects
 from components.services.store.home import Home
 from components.services.tracking.registry import FolderRegistry, Version, VersionFacts

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from components.services.line import snapshots
-from components.services.line.ledger import Ledger, summed
-from components.services.line.records import COMPACT, ConceptState, Records
+from components.services.line.ledger import ConceptState, Ledger, summed
+from components.services.line.records import COMPACT, Records
 from components.services.store.folder import FolderObjects
 from components.services.store.objects import Objects, Stored
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from components.services.line.records import ConceptState, Records
+from components.services.line.ledger import ConceptState
+from components.services.line.records import Records
 from components.services.line.uploads import MAX_FILES, Uploads
 from components.services.store.folder import FolderObjects
 from components.services.store.objects import Objects
