@@ -1,5 +1,4 @@
-"""What can be learned: LoRA (peft), spectral shifts, gated paths. `bases/attach.py` puts one on."""
+"""What can be learned: LoRA (peft), spectral shifts, gated paths. `bases/attach.py` puts one on.
 
-from l2dm.adapters.contract import Adapter, NoAdapter
-
-__all__ = ["Adapter", "NoAdapter"]
+An adapter knows no base: layers and networks are passed in.
+"""

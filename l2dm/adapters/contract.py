@@ -68,7 +68,7 @@ class ExportWriter(Protocol):
         """The adapter has folded itself into the base's weights, which are written whole."""
 
 
-class Adapter(Protocol):
+class AttachedAdapter(Protocol):
     """Weights beside a frozen network: train, save, load, switch off, export."""
 
     kind: str

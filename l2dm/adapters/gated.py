@@ -65,7 +65,7 @@ class GatedLinear(nn.Module):
         )
 
 
-class Gated:
+class GatedAdapter:
     """One low-rank adapter per concept on the given layers; `learning` is the one that trains."""
 
     kind = KIND
@@ -177,7 +177,7 @@ def put_on(
     settings: AdapterSettings,
     generator: torch.Generator,
     concepts: Sequence[Concept] = (),
-) -> Gated:
+) -> GatedAdapter:
     """On the layers that make keys and values of text, with paths for these concepts."""
     kept = {"rank": settings["rank"], "gate": settings["gate"]}
     gate = gate_of(str(settings["gate"]), host)
@@ -190,7 +190,7 @@ def put_on(
 def as_lora(weights: Mapping[str, Tensor], concept: str) -> dict[str, Tensor]:
     """One concept's paths as LoRA weights in float32: A = down^T, (r, d_in), B = up^T, (d_out, r).
 
-    weights: as `Gated.state` gives them.
+    weights: as `GatedAdapter.state` gives them.
     """
     found: dict[str, Tensor] = {}
     for name, tensor in weights.items():
@@ -207,7 +207,7 @@ def attach(
     targets: Mapping[str, tuple[nn.Linear, int]],
     gate: Gate,
     settings: AdapterSettings,
-) -> Gated:
+) -> GatedAdapter:
     """Wrap linear layers of `network`. Raises NothingAttached when there is none.
 
     targets: by module name, the layer and where the text's rows begin among those that it sees.
@@ -223,4 +223,4 @@ def attach(
         owner, _, attribute = name.rpartition(".")
         layers[name] = GatedLinear(linear, switch, first_row)
         setattr(network.get_submodule(owner), attribute, layers[name])
-    return Gated(layers, switch, gate, settings)
+    return GatedAdapter(layers, switch, gate, settings)

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 
 from l2dm.adapters import gated, lowrank, spectral
-from l2dm.adapters.contract import Adapter, AdapterSettings, Host
+from l2dm.adapters.contract import AdapterSettings, AttachedAdapter, Host
 from l2dm.doors import Concept
 from l2dm.errors import DoesNotFit
 
@@ -22,12 +22,12 @@ class Kind(Protocol):
         settings: AdapterSettings,
         generator: torch.Generator,
         concepts: Sequence[Concept] = (),
-    ) -> Adapter:
+    ) -> AttachedAdapter:
         """A fresh one on a base; at first it changes nothing.
 
-        settings: as `Adapter.settings` gives them, perhaps with some of other kinds. generator:
-        draws what does not start at zero. concepts: those that get weights of their own at once,
-        where each has some.
+        settings: as `AttachedAdapter.settings` gives them, perhaps with some of other kinds.
+        generator: draws what does not start at zero. concepts: those that get weights of their own
+        at once, where each has some.
         """
 
 

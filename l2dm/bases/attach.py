@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from l2dm import doors
-from l2dm.adapters.contract import Adapter, AdapterSettings
+from l2dm.adapters.contract import AdapterSettings, AttachedAdapter
 from l2dm.adapters.kinds import kind_of
 from l2dm.bases.model import Model
 from l2dm.errors import DoesNotFit
@@ -20,13 +20,13 @@ def attach_new(
     settings: AdapterSettings,
     generator: torch.Generator,
     concepts: Sequence[doors.Concept] = (),
-) -> Adapter:
+) -> AttachedAdapter:
     """A fresh adapter that changes nothing yet. Arguments as for `adapters.kinds.Kind.put_on`."""
     model.adapter = kind_of(kind).put_on(model, settings, generator, concepts)
     return model.adapter
 
 
-def attach_door(model: Model, door: Door[doors.Adapter]) -> Adapter:
+def attach_door(model: Model, door: Door[doors.Adapter]) -> AttachedAdapter:
     """Put a learned adapter and its placeholders on a model that carries none.
 
     Raises DoesNotFit when the base is not the one it was trained on, or any weight does not match.

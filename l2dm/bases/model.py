@@ -19,7 +19,7 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 import torch
 from torch import Tensor, nn
 
-from l2dm.adapters.contract import Adapter, NoAdapter
+from l2dm.adapters.contract import AttachedAdapter, NoAdapter
 from l2dm.bases import devices
 from l2dm.bases import folder as base_folder
 from l2dm.bases.diffusion import NoiseSchedule
@@ -50,7 +50,7 @@ class Model:
     resolution: int
     steps: int
     guidance: float
-    adapter: Adapter
+    adapter: AttachedAdapter
     bare: bool = False
 
     @property

@@ -7,27 +7,27 @@ import pytest
 import torch
 
 from l2dm.adapters import gated, lowrank, spectral
-from l2dm.adapters.contract import Adapter, NoAdapter, compare, holding
+from l2dm.adapters.contract import AttachedAdapter, NoAdapter, compare, holding
 from l2dm.bases import attach as attaching
 from l2dm.bases.model import Model, load_base
 from l2dm.doors import Concept
 from l2dm.errors import DoesNotFit, NothingAttached
 
 PROMPT = "a photo of a <rex> dog"
-Attach = Callable[[Model], Adapter]
+Attach = Callable[[Model], AttachedAdapter]
 
 
-def attach_lowrank(model: Model) -> Adapter:
+def attach_lowrank(model: Model) -> AttachedAdapter:
     generator = torch.Generator().manual_seed(0)
     return attaching.attach_new(model, "lowrank", {"rank": 2}, generator)
 
 
-def attach_spectral(model: Model) -> Adapter:
+def attach_spectral(model: Model) -> AttachedAdapter:
     return attaching.attach_new(model, "spectral", {}, torch.Generator())
 
 
 def attach_gated(gate: str) -> Attach:
-    def attach(model: Model) -> Adapter:
+    def attach(model: Model) -> AttachedAdapter:
         generator, rex = torch.Generator().manual_seed(0), Concept("rex", "dog")
         adapter = gated.put_on(model, {"rank": 2, "gate": gate}, generator, [rex])
         adapter.learn("rex")
@@ -64,7 +64,7 @@ def output(model: Model, prompt: str = PROMPT) -> torch.Tensor:
         return model.predict(noisy, torch.tensor([10, 500]), model.read([prompt] * 2))
 
 
-def perturb(adapter: Adapter, seed: int = 1) -> None:
+def perturb(adapter: AttachedAdapter, seed: int = 1) -> None:
     """A silent re-initialisation would be seen after this."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from l2dm import doors
 from l2dm import spec as specs
-from l2dm.adapters.contract import Adapter
+from l2dm.adapters.contract import AttachedAdapter
 from l2dm.bases import attach, family
 from l2dm.bases import folder as base_folder
 from l2dm.bases.family import Configs, Family, Part, Reader, TextLayer
@@ -322,14 +322,14 @@ def output(model: Model, *prompts: str) -> Tensor:
         return model.predict(noisy(model, len(prompts)), torch.tensor(300), model.read(prompts))
 
 
-def perturb(adapter: Adapter) -> None:
+def perturb(adapter: AttachedAdapter) -> None:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in adapter.trainable().values():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
 
 
-def attach_kind(model: Model, kind: str) -> Adapter:
+def attach_kind(model: Model, kind: str) -> AttachedAdapter:
     """Fresh and ready to learn REX."""
     model.add_placeholder(REX.name, model.noun_row(REX.class_noun))
     settings: dict[str, str | int | float] = {"rank": 2, "gate": "span"}
