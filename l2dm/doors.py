@@ -149,7 +149,7 @@ class Adapter:
     Payload: `adapter.safetensors` (weights of the adapter `kind`), `tokens.safetensors` (one key
     per concept name, (n, d) embedding rows), `method.safetensors` (what the method needs again at
     the next task; no file where it needs nothing), `curve.json` (losses per step).
-    `settings` is what `adapters.attach` needs besides weights (rank, gate, ...).
+    `settings` is what its kind (`adapters.kinds`) needs besides weights (rank, gate, ...).
     """
 
     method: str
