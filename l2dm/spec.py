@@ -212,7 +212,7 @@ class CheckSpec(Section):
         0.1, gt=0, description="drop of identity similarity that counts as forgotten"
     )
     alpha: float = Field(
-        0.05, gt=0, lt=1, description="share of healthy nights that may be called regressed"
+        0.05, gt=0, lt=1, description="share of healthy checks that may call a regression"
     )
     power: float = Field(
         0.9, gt=0, lt=1, description="chance to decide with the pictures that `inconclusive` names"

@@ -8,7 +8,7 @@ In the same environment (control gives its scores again) the same weights give t
 *again* is compared as it is: a drop on those pictures is a fact about the model, of however few
 there are. In another environment chance may have moved every picture, so *again* is tested, picture
 by picture. *Fresh* answers another question, in both: were the release's seeds lucky ones? It is no
-judge of the model: every night would ask the same lucky release anew.
+judge of the model: every check would ask the same lucky release anew.
 """
 
 from collections.abc import Mapping, Sequence

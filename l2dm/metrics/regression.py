@@ -4,7 +4,7 @@ A pair is one picture: its score at release and its score now. Under "nothing ch
 be swapped, so the test flips signs of differences (Fisher's randomisation test): exact, and without
 an assumption about how scores are spread. Many concepts are corrected for together: a sign is
 flipped in all of them at once and each is compared with the largest of them (Westfall and Young
-1993), so that a whole night raises a false alarm at most with `alpha`, however its concepts move
+1993), so that a whole check raises a false alarm at most with `alpha`, however its concepts move
 together, and a hundred of them need no more pictures each than one does.
 """
 

@@ -1,13 +1,13 @@
-"""Scheduled checks on ten pocket concepts: quiet on healthy nights, and do they find the damage?
+"""Scheduled checks on ten pocket concepts: quiet when all is well, and do they find damage?
 
-    python -m benchmarks.nights [--work .bench-nights] [--report]
+    python -m benchmarks.checks [--work .bench-checks] [--report]
 
-A gated line learns ten concepts. Its release is checked on ten nights with fresh seeds; on ten
-nights in half precision, which is another environment; and after one token row of ten was moved
+A gated line learns ten concepts. Its release is checked ten times with fresh seeds; ten
+times in half precision, which is another environment; and after one token row of ten was moved
 towards its class noun's, by half and whole, signed as if it were right. Every check is the step
-that the pipeline runs. Resumable: finished Check doors are kept. `--report` writes docs/nights.md
+that the pipeline runs. Resumable: finished Check doors are kept. `--report` writes docs/checks.md
 from the scores of the pictures in them, diagnosed anew: as they are, by fewer pictures, and as if
-the bare base had moved, too, and every drawing had been another night's.
+the bare base had moved, too, and every drawing had been another check's.
 """
 
 import argparse
@@ -45,7 +45,7 @@ CLASSES = ("dog", "car", "cat", "dog", "teapot", "cat", "car", "dog", "cat", "ca
 TEN = Line(
     "gated-ten", 0, {"train": {"method": "gated"}}, stream=tuple(zip(NAMES, CLASSES, strict=True))
 )
-NIGHTS = range(10)
+TIMES = range(10)
 DAMAGE = (0.5, 1.0)  # share of the way from the concept's row to its class noun's
 BARS = Bars()
 PICTURES = EvaluateSpec().pictures  # of a concept, in each drawing
@@ -55,7 +55,7 @@ MOVED = 1.0  # a control that says: another environment
 def main() -> None:
     """Run what is missing, then write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path(".bench-nights"))
+    parser.add_argument("--work", type=Path, default=Path(".bench-checks"))
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     parser.add_argument("--base", default="pocket")
     parser.add_argument("--report", action="store_true")
@@ -69,26 +69,26 @@ def main() -> None:
 
 def _check_all(work: Path, base: str) -> None:
     release = work / TEN.name / f"t{len(NAMES):04d}" / "release"
-    for night in NIGHTS:
-        _check(work / f"healthy-{night}", release, base, night)
+    for number in TIMES:
+        _check(work / f"healthy-{number}", release, base, number)
     for share, name in itertools.product(reversed(DAMAGE), NAMES):
         damaged = work / f"damaged-{share}-{name}"
         if not (damaged / "check").is_dir():
             damage(release, damaged / "release", base, name, share)
         _check(damaged, damaged / "release", base, 0)
-    for night in NIGHTS:
+    for number in TIMES:
         with half_precision():
-            _check(work / f"half-{night}", release, base, night)
+            _check(work / f"half-{number}", release, base, number)
 
 
-def _check(folder: Path, release: Path, base: str, night: int) -> None:
+def _check(folder: Path, release: Path, base: str, number: int) -> None:
     out = folder / "check"
     with contextlib.suppress(BadDoor):
         manifest.read(out, doors.Check)
         return
     began = time.monotonic()
     context = steps.Context(base, "bench-0", "", len(NAMES), TEN.spec)
-    found = steps.check(release, out, context, seed=1_000_000 + 1000 * night).record
+    found = steps.check(release, out, context, seed=1_000_000 + 1000 * number).record
     seconds = time.monotonic() - began
     (folder / "seconds.json").write_text(json.dumps(seconds))
     log.info("%s: %s %s, %.0f s", folder.name, found.health, found.cause, seconds)
@@ -134,10 +134,10 @@ def half_precision() -> Iterator[None]:
 
 
 def write(work: Path, docs: Path) -> None:
-    """docs/nights.md from the doors that are there."""
+    """docs/checks.md from the doors that are there."""
     kinds = {
-        "same environment, ten nights": [work / f"healthy-{night}" for night in NIGHTS],
-        "weights rounded to bfloat16, ten nights": [work / f"half-{night}" for night in NIGHTS],
+        "same environment, ten times": [work / f"healthy-{number}" for number in TIMES],
+        "weights rounded to bfloat16, ten times": [work / f"half-{number}" for number in TIMES],
         **{
             f"one row of ten moved by {share:.0%} to its noun's": [
                 work / f"damaged-{share}-{name}" for name in NAMES
@@ -146,15 +146,15 @@ def write(work: Path, docs: Path) -> None:
         },
     }
     lines = [
-        "# Ten nights",
+        "# What scheduled checks find and miss",
         "",
-        "`python -m benchmarks.nights`: a gated line of ten pocket concepts, its release checked",
+        "`python -m benchmarks.checks`: a gated line of ten pocket concepts, its release checked",
         f"with `check`, the step of the pipeline `check_forgetting`; torch {torch.__version__}.",
         "Eight pictures a concept on the release's seeds, eight on fresh ones, eight of the bare",
         f"base. A drop of identity similarity counts from {BARS.margin} on, alpha {BARS.alpha}.",
-        "Nights of one kind draw the same pictures on the release's seeds and differ in the fresh",
+        "Checks of one kind draw the same pictures on the release's seeds and differ in the fresh",
         "ones. What a damage cost: mean over the sixteen pictures of both kinds, against a healthy",
-        "night's of the same seeds.",
+        "check's of the same seeds.",
         "",
         "| what was checked | checks | healthy | regressed | inconclusive | cause | named rightly "
         "| mean cost of the damage | seconds a check |",
@@ -164,7 +164,7 @@ def write(work: Path, docs: Path) -> None:
         lines.append(_row(what, folders))
     lines += ["", *_missed(work), "", *_by_pictures(work), "", *_elsewhere(work)]
     docs.mkdir(exist_ok=True)
-    (docs / "nights.md").write_text("\n".join(lines) + "\n")
+    (docs / "checks.md").write_text("\n".join(lines) + "\n")
 
 
 def _row(what: str, folders: Sequence[Path]) -> str:
@@ -224,7 +224,7 @@ def _costs(work: Path) -> dict[tuple[float, str], float]:
 
 
 def _cost(folder: Path, name: str) -> float:
-    """What a damage cost: mean over the pictures of both drawings, against the first night's."""
+    """What a damage cost: mean over the pictures of both drawings, against the first check's."""
     well, ill = (_evidence(one)[name] for one in (folder.parent / "healthy-0", folder))
     return fmean((*well.again, *well.fresh)) - fmean((*ill.again, *ill.fresh))
 
@@ -262,27 +262,27 @@ def _found_by(work: Path, damages: Sequence[tuple[float, str]], count: int) -> s
 
 
 def _elsewhere(work: Path) -> list[str]:
-    """Error rates where no picture can be drawn again: nights, and damage, against nights."""
-    nights = [night for n in NIGHTS if (night := _evidence(work / f"healthy-{n}"))]
-    triples = list(itertools.permutations(nights, 3))
+    """Error rates where no picture can be drawn again: of healthy checks, and of damage."""
+    healthy = [found for n in TIMES if (found := _evidence(work / f"healthy-{n}"))]
+    triples = list(itertools.permutations(healthy, 3))
     if not triples:
         return []
     alarms = sum(bool(_regressed(_mixed(*three), MOVED)) for three in triples)
     lines = [
         "If the environment moved so far that the release's seeds gave other pictures altogether:",
-        f"of {len(triples)} ways to take three healthy nights for release, same seeds and fresh",
+        f"of {len(triples)} ways to take three healthy checks for release, same seeds and fresh",
         f"ones, {alarms} are called a regression ({alarms / len(triples):.1%}).",
     ]
     for share in DAMAGE:
         hits = total = 0
         for name in NAMES:
             now = _evidence(work / f"damaged-{share}-{name}")
-            for old in nights if now else ():
+            for old in healthy if now else ():
                 changed = _mixed(old, {who: _swapped(one) for who, one in now.items()}, now)
                 hits += name in _regressed(changed, MOVED)
                 total += 1
         if total:
-            lines.append(f"A row moved by {share:.0%} is found in {hits} of {total} such nights.")
+            lines.append(f"A row moved by {share:.0%} is found in {hits} of {total} such checks.")
     return lines
 
 
@@ -294,7 +294,7 @@ def _regressed(evidence: Mapping[str, Evidence], control: float) -> set[str]:
 def _mixed(
     release: Mapping[str, Evidence], again: Mapping[str, Evidence], fresh: Mapping[str, Evidence]
 ) -> dict[str, Evidence]:
-    """One night of three nights' fresh pictures."""
+    """One check of three checks' fresh pictures."""
     return {who: Evidence(release[who].fresh, again[who].fresh, fresh[who].fresh) for who in fresh}
 
 
