@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """What each of the processes is to do. threads: of torch, for one process on the CPU."""
 
     sources: Sources
@@ -55,7 +55,7 @@ def together(
     threads = max(1, torch.get_num_threads() // count)
     with tempfile.TemporaryDirectory(prefix="l2dm-train-") as scratch:
         folder = Path(scratch)
-        write_job(folder, Job(sources, out, context, work, threads))
+        write_job(folder, TrainingJob(sources, out, context, work, threads))
         supervisor = subprocess.Popen(
             children.command("l2dm.training.supervisor", folder, count),
             stdin=subprocess.PIPE,
@@ -73,7 +73,7 @@ def together(
             _release(supervisor)
 
 
-def write_job(folder: Path, job: Job) -> None:
+def write_job(folder: Path, job: TrainingJob) -> None:
     """Leave it where the processes look for it."""
 
     def place(path: Path) -> str:
@@ -89,11 +89,11 @@ def write_job(folder: Path, job: Job) -> None:
     children.write(folder / JOB, data)
 
 
-def read_job(folder: Path) -> Job:
+def read_job(folder: Path) -> TrainingJob:
     """What a process was started for."""
     data = children.read(folder / JOB)
     context = data["context"]
-    return Job(
+    return TrainingJob(
         sources=Sources(**{name: Path(place) for name, place in data["sources"].items()}),
         out=Path(data["out"]),
         context=Context(**{**context, "spec": specs.parse(context["spec"])}),

@@ -17,7 +17,7 @@ from l2dm.errors import BadUpload
 from l2dm.files.concept_json import FILE, SLUG
 from l2dm.files.payloads import CLASS_SHEETS
 from l2dm.spec import IntakeSpec
-from l2dm.uploads.pictures import Look, look, repeats
+from l2dm.uploads.pictures import Appearance, look, repeats
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -63,7 +63,7 @@ def check_names(
 
 def check_pictures(
     folder: Path, spec: IntakeSpec, see: Callable[[str, "Image.Image"], None] | None = None
-) -> tuple[list[str], dict[str, Look]]:
+) -> tuple[list[str], dict[str, Appearance]]:
     """Every problem of the pictures in a folder, and how those look that can be used, by name.
 
     see: is given the name and the upright RGB of each of them, so that nobody decodes it again.
@@ -79,7 +79,7 @@ def check_pictures(
             f"expected {spec.min_pictures} to {spec.max_pictures} pictures, found {len(paths)} in "
             f"{str(folder)!r}; {'add' if len(paths) < spec.min_pictures else 'keep the best'} some"
         )
-    looks: dict[str, Look] = {}
+    looks: dict[str, Appearance] = {}
     if len(paths) > 5 * spec.max_pictures:  # not an upload: nobody wants a thousand sentences
         return problems, looks
     for path in paths:

@@ -16,7 +16,7 @@ from l2dm.files.concept_json import FILE, MAX_JSON, leads_out, to_bytes
 from l2dm.files.manifest import from_data, sha256_of
 from l2dm.spec import IntakeSpec
 from l2dm.uploads.check import check_names, check_pictures, visible
-from l2dm.uploads.pictures import SUFFIXES, Look
+from l2dm.uploads.pictures import SUFFIXES, Appearance
 
 
 def write_upload(
@@ -63,7 +63,7 @@ def read_upload(folder: Path) -> Upload:
 
 
 def _copied(
-    pictures: Path, looks: Iterable[tuple[str, Look]], draft: Path
+    pictures: Path, looks: Iterable[tuple[str, Appearance]], draft: Path
 ) -> Iterator[PictureFile]:
     for index, (name, seen) in enumerate(looks):
         stored = f"{index:02d}.{SUFFIXES[seen.format]}"

@@ -44,7 +44,7 @@ _ENOUGH = 128  # pixels a side that hash and thumbnail need at most
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """How a picture looks, small enough to compare with twenty others.
 
     format: one of FORMATS. bits: 64 horizontal + 64 vertical gradient signs (dHash).
@@ -57,7 +57,9 @@ class Look:
     contrast: float
 
 
-def look(path: Path, spec: IntakeSpec, see: Callable[[Image.Image], object] | None = None) -> Look:
+def look(
+    path: Path, spec: IntakeSpec, see: Callable[[Image.Image], object] | None = None
+) -> Appearance:
     """Check a picture, decoding all of it once, and say how it looks. Raises BadUpload.
 
     see: is given the picture as upright 8-bit RGB: EXIF rotation applied, alpha composited on
@@ -75,10 +77,10 @@ def look(path: Path, spec: IntakeSpec, see: Callable[[Image.Image], object] | No
             raise _damaged(path, error) from error
     if see:
         see(whole)
-    return Look(kind, _gradients(small), *_colours(small))
+    return Appearance(kind, _gradients(small), *_colours(small))
 
 
-def same(one: Look, other: Look, near_bits: int) -> bool:
+def same(one: Appearance, other: Appearance, near_bits: int) -> bool:
     """Whether two looks are one picture, perhaps re-encoded or resized.
 
     Either the hash is within `near_bits` and the colours are similar, or the colours are the same
@@ -93,7 +95,7 @@ def same(one: Look, other: Look, near_bits: int) -> bool:
     return difference <= contrast * (_SIMILAR_COLOURS if apart <= near_bits else _SAME_COLOURS)
 
 
-def repeats(looks: Mapping[str, Look], near_bits: int) -> list[tuple[str, str]]:
+def repeats(looks: Mapping[str, Appearance], near_bits: int) -> list[tuple[str, str]]:
     """Every name whose picture an earlier name shows already, as (earlier, later)."""
     found = []
     names = list(looks)

@@ -45,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Upload:
+class SignedPut:
     """An HTTP PUT that anybody may send until it expires.
 
     headers: to be sent exactly so, or the store refuses the signature. url: whoever holds it may
@@ -204,7 +204,7 @@ class S3Objects:
 
     def presign(
         self, key: str, *, sha256: str, size: int, expires: int = 3600, new: bool = False
-    ) -> Upload:
+    ) -> SignedPut:
         """A PUT for a client without credentials: these bytes, under this key, for so long.
 
         sha256, size: of the bytes, announced by the client and part of the signature. AWS and MinIO
@@ -226,7 +226,7 @@ class S3Objects:
             )
         headers = {"x-amz-meta-sha256": sha256, "content-length": str(size)}
         headers |= {"if-none-match": "*"} if new else {}
-        return Upload(url, {**headers, "x-amz-checksum-sha256": checksum}, expires)
+        return SignedPut(url, {**headers, "x-amz-checksum-sha256": checksum}, expires)
 
     def _name(self, key: str) -> str:
         require_key(key)

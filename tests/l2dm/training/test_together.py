@@ -21,7 +21,7 @@ from l2dm.errors import BadSpec, DoesNotFit, StepFailed
 from l2dm.files.manifest import Door
 from l2dm.methods.lesson import Batch, Lesson, Pool, draw_batch
 from l2dm.training.fit import StepReport
-from l2dm.training.launch import Job, together, write_job
+from l2dm.training.launch import TrainingJob, together, write_job
 from l2dm.training.learn import Sources
 from l2dm.training.ranks import Rank
 from tests.worlds.pretended import GPU, gpu
@@ -135,7 +135,7 @@ def test_the_error_of_a_process_is_the_error_of_the_step(ready: Ready, tmp_path:
 @pytest.mark.slow
 def test_no_process_outlives_the_step(ready: Ready, tmp_path: Path) -> None:
     context = ready.context("train.processes=2", "train.steps=100000")
-    job = Job(ready.sources, tmp_path / "out", context, None, 1)
+    job = TrainingJob(ready.sources, tmp_path / "out", context, None, 1)
     write_job(tmp_path, job)
     script = (
         "from pathlib import Path; from l2dm.training import launch; import sys; "

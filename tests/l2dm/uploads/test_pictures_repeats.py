@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from l2dm.pocket.world import scenes
-from l2dm.uploads.pictures import Look, look, repeats, same
+from l2dm.uploads.pictures import Appearance, look, repeats, same
 from tests.worlds.picture_files import SPEC, flat, open_picture, saved, scene
 
 NEAR = SPEC.near_duplicate_bits
@@ -89,15 +89,16 @@ def test_different_plain_pictures_are_different(tmp_path):
     ],
 )
 def test_hash_and_colours_must_agree(apart, difference, expected):
-    one = Look("PNG", 0, bytes([100]) * 768, 50.0)
-    other = Look("PNG", 2**apart - 1, bytes([100 + difference]) * 768, 90.0)
+    one = Appearance("PNG", 0, bytes([100]) * 768, 50.0)
+    other = Appearance("PNG", 2**apart - 1, bytes([100 + difference]) * 768, 90.0)
     assert same(one, other, 4) is same(other, one, 4) is expected
 
 
 def test_plain_pictures_may_differ_by_the_noise_of_an_encoder():
-    one = Look("PNG", 0, bytes([100]) * 768, 0.0)
-    assert same(one, Look("JPEG", 0, bytes([101] * 80 + [100] * 688), 0.1), 4)  # 80/768 < 0.12
-    assert not same(one, Look("JPEG", 0, bytes([101] * 100 + [100] * 668), 0.1), 4)
+    one = Appearance("PNG", 0, bytes([100]) * 768, 0.0)
+    near, far = (bytes([101] * count + [100] * (768 - count)) for count in (80, 100))
+    assert same(one, Appearance("JPEG", 0, near, 0.1), 4)  # 80/768 < 0.12
+    assert not same(one, Appearance("JPEG", 0, far, 0.1), 4)
 
 
 def test_every_repeat_is_named_once_with_the_first(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from components.services.store.s3 import Upload
+from components.services.store.s3 import SignedPut
 from l2dm.errors import BadKey, BadStore, Corrupt, NoSuchObject
 from tests.worlds.object_stores import Bucket
 
@@ -21,7 +21,7 @@ def sha(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def send(upload: Upload, data: bytes, **other: str) -> int:
+def send(upload: SignedPut, data: bytes, **other: str) -> int:
     """What a client without credentials does; the HTTP status."""
     headers = upload.headers | {"content-type": ""} | other
     request = urllib.request.Request(upload.url, data, headers, method="PUT")
@@ -64,7 +64,7 @@ def test_a_presigned_upload_is_bound_to_its_announcement(bucket: Bucket) -> None
     longer = {"content-length": str(len(data) + 1)}
     assert send(upload, data + b"!", **longer) == 403
     assert send(upload, data, **{"x-amz-meta-sha256": sha(b"x")}) == 403
-    elsewhere = Upload(upload.url.replace("1.png", "2.png"), upload.headers, 60)
+    elsewhere = SignedPut(upload.url.replace("1.png", "2.png"), upload.headers, 60)
     assert send(elsewhere, data) == 403
     brief = objects.presign("inbox/1.png", sha256=sha(data), size=len(data), expires=1)
     time.sleep(2.1)
@@ -93,7 +93,7 @@ def test_who_leaves_the_condition_out_is_refused_where_signatures_are_verified(
     objects.write("inbox/c.json", b"first")
     upload = objects.presign("inbox/c.json", sha256=sha(data), size=len(data), new=True)
     headers = {name: value for name, value in upload.headers.items() if name != "if-none-match"}
-    status = send(Upload(upload.url, headers, 60), data)
+    status = send(SignedPut(upload.url, headers, 60), data)
     if bucket.kind == "moto":
         assert status == 200
     else:

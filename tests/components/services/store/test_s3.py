@@ -361,7 +361,7 @@ def test_a_download_is_of_one_version(
 
 def test_boto3_is_loaded_by_the_constructor_only() -> None:
     code = (
-        "import sys; from components.services import s3, stores; "
+        "import sys; from components.services.store import open, s3; "
         "sys.exit(any(name.split('.')[0] in ('boto3', 'botocore') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
