@@ -10,7 +10,7 @@ from l2dm.spec import GateSpec
 
 
 @dataclass(frozen=True)
-class Finding:
+class Condition:
     """One check: did it pass, and the sentence that says why."""
 
     passed: bool
@@ -40,19 +40,19 @@ def judge(
     )
 
 
-def _learned(scores: Scores, concept: Concept, spec: GateSpec) -> Finding:
+def _learned(scores: Scores, concept: Concept, spec: GateSpec) -> Condition:
     column = _column(scores, concept)
     matrix = scores.matrices.get("identity_accuracy", ())
     found = None if column is None or not matrix else number(matrix[-1][column])
     name = concept.placeholder
     if found is None:
-        return Finding(
+        return Condition(
             False,
             f"Identity accuracy of the new concept {name} is missing; at least "
             f"{spec.min_identity:.2f} is required.",
         )
     passed = found >= spec.min_identity
-    return Finding(
+    return Condition(
         passed,
         f"Identity accuracy of the new concept {name} is {found:.2f}, "
         f"{'at least' if passed else 'below'} the required {spec.min_identity:.2f}.",
@@ -61,10 +61,10 @@ def _learned(scores: Scores, concept: Concept, spec: GateSpec) -> Finding:
 
 def _kept(
     scores: Scores, concept: Concept, spec: GateSpec, measurements: Sequence[Measurement]
-) -> Finding:
+) -> Condition:
     past = [known.name for known in scores.concepts if known.name != concept.name]
     if not past:
-        return Finding(True, "There is no past concept that could have been forgotten.")
+        return Condition(True, "There is no past concept that could have been forgotten.")
     matrix = scores.matrices.get("identity_similarity", ())
     names = [known.name for known in scores.concepts]
     cells = by_cell(measurements, "identity_similarity")
@@ -72,7 +72,7 @@ def _kept(
     known = {name: one for name, one in zip(names, found, strict=True) if name in past}
     missing = [f"<{name}>" for name, one in known.items() if one is None]
     if missing:
-        return Finding(
+        return Condition(
             False,
             f"Identity similarity of the past concept {', '.join(missing)} is missing, so "
             "forgetting cannot be ruled out.",
@@ -82,9 +82,9 @@ def _kept(
     return _worst(worst, measured[worst], scores.rows, spec)
 
 
-def _worst(name: str, found: Drop, rows: Sequence[str], spec: GateSpec) -> Finding:
+def _worst(name: str, found: Drop, rows: Sequence[str], spec: GateSpec) -> Condition:
     passed = found.amount <= spec.max_forgetting
-    return Finding(
+    return Condition(
         passed,
         f"Of the past concepts <{name}> lost most: its identity similarity went from "
         f"{found.peak:.3f} after {rows[found.row]} to {found.now:.3f}, a drop of "
@@ -93,12 +93,12 @@ def _worst(name: str, found: Drop, rows: Sequence[str], spec: GateSpec) -> Findi
     )
 
 
-def _stayed(scores: Scores, spec: GateSpec) -> Finding:
+def _stayed(scores: Scores, spec: GateSpec) -> Condition:
     last = [drift for drift in scores.drift if drift.row == scores.rows[-1]]
     missing = [drift.noun for drift in last if number(drift.distance) is None]
     if not last or missing:
         named = f" of {', '.join(missing)}" if missing else ""
-        return Finding(
+        return Condition(
             False,
             f"Drift of the class prompts{named} was not measured; at most "
             f"{spec.max_drift:.3f} is allowed.",
@@ -106,7 +106,7 @@ def _stayed(scores: Scores, spec: GateSpec) -> Finding:
     mean = fmean(drift.distance for drift in last)
     most = max(last, key=lambda drift: drift.distance)
     passed = mean <= spec.max_drift
-    return Finding(
+    return Condition(
         passed,
         f"Class prompts moved by {mean:.3f} from the base on average ({most.noun}: "
         f"{most.distance:.3f}, the most of {len(last)}), {'within' if passed else 'more than'} "
