@@ -35,6 +35,7 @@ from l2dm.releases import folder as releases
 from l2dm.releases.check import check_release, save_check
 from l2dm.releases.load import load_release
 from l2dm.replay import class_pictures, rainbow_memory
+from l2dm.replay.rainbow_memory import DrawCandidates
 from l2dm.training import launch
 from l2dm.training.fit import OnStep
 from l2dm.training.learn import Sources, learn, method_of
@@ -138,7 +139,7 @@ def score_memory(
     model = load_release(parent, context.base)
     encoders = load_encoders(context.base)
     spec = context.spec
-    draw: rainbow_memory.Draw = partial(rainbow_memory.draw_candidates, on_progress=on_progress)
+    draw: DrawCandidates = partial(rainbow_memory.draw_candidates, on_progress=on_progress)
     if drawn:
         draw = shards.gather(drawn, "score_memory", inputs, specs.recorded(spec)).candidates
     short = rainbow_memory.refresh(

@@ -17,7 +17,7 @@ from statistics import fmean
 
 from l2dm.doors import ConceptHealth
 from l2dm.errors import WrongShape
-from l2dm.metrics.regression import Bars, Finding, compare, overall
+from l2dm.metrics.regression import Bars, Comparison, compare, overall
 
 SAME = 1e-3  # of a cosine: what other thread counts and batch make-ups can explain
 
@@ -82,7 +82,7 @@ def largest(before: Sequence[float], after: Sequence[float]) -> float:
     return max((abs(old - new) for old, new in zip(before, after, strict=True)), default=0.0)
 
 
-def _judge(evidence: Evidence, found: Finding, luck: Finding) -> ConceptHealth:
+def _judge(evidence: Evidence, found: Comparison, luck: Comparison) -> ConceptHealth:
     """found: what the release's seeds say; luck: what fresh ones say of those."""
     if evidence.moved <= SAME:
         kept = replace(found, health="healthy", p=1.0, needed=0)
@@ -93,14 +93,14 @@ def _judge(evidence: Evidence, found: Finding, luck: Finding) -> ConceptHealth:
     return _health(evidence, found, _sentence(found) + _fresh(evidence, luck, meaning))
 
 
-def _fresh(evidence: Evidence, luck: Finding, meaning: str) -> str:
+def _fresh(evidence: Evidence, luck: Comparison, meaning: str) -> str:
     told = f"; fresh seeds {fmean(evidence.fresh):.3f}"
     if luck.health == "regressed":
         told += f", {luck.drop:.3f} lower (p = {luck.p:.4f}): {meaning}"
     return told
 
 
-def _health(evidence: Evidence, found: Finding, sentence: str) -> ConceptHealth:
+def _health(evidence: Evidence, found: Comparison, sentence: str) -> ConceptHealth:
     return ConceptHealth(
         concept=found.concept,
         health=found.health,
@@ -116,7 +116,7 @@ def _health(evidence: Evidence, found: Finding, sentence: str) -> ConceptHealth:
     )
 
 
-def _sentence(found: Finding) -> str:
+def _sentence(found: Comparison) -> str:
     """A concept that moved, with its numbers."""
     moved = f"{'lost' if found.drop >= 0 else 'gained'} {abs(found.drop):.3f}"
     pictures = "1 picture" if found.pairs == 1 else f"{found.pairs} pictures"

@@ -37,7 +37,7 @@ class Bars:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Comparison:
     """One concept: mean drop since release, its corrected p-value, and what follows.
 
     needed: pairs that would decide, where these do not and some number would; else 0.
@@ -86,8 +86,8 @@ def compare(
     bars: Bars,
     *,
     exact: bool = False,
-) -> tuple[Finding, ...]:
-    """A finding for every concept; before, after: its scores picture by picture.
+) -> tuple[Comparison, ...]:
+    """A comparison for every concept; before, after: its scores picture by picture.
 
     Regressed: a drop of at least the margin that chance does not explain. Healthy: a drop as large
     as the margin can be ruled out (each at alpha: all must pass, which needs no correction).
@@ -171,17 +171,17 @@ def _typical_spread(differences: Mapping[str, Sequence[float]], bars: Bars) -> f
     return stdev(every) if len(every) > 1 else bars.margin
 
 
-def _finding(name: str, differences: Sequence[float], p: float, bars: Bars) -> Finding:
+def _finding(name: str, differences: Sequence[float], p: float, bars: Bars) -> Comparison:
     drop, pairs = fmean(differences), len(differences)
     if p <= bars.alpha and drop >= bars.margin:
-        return Finding(name, "regressed", drop, p, pairs)
+        return Comparison(name, "regressed", drop, p, pairs)
     # the mirrored test: how likely is so small a drop if the true one is the margin
     ruled_out = drop_p([bars.margin - one for one in differences]) <= bars.alpha
-    return Finding(name, "healthy" if ruled_out else "inconclusive", drop, p, pairs)
+    return Comparison(name, "healthy" if ruled_out else "inconclusive", drop, p, pairs)
 
 
 def _more(
-    undecided: Finding,
+    undecided: Comparison,
     differences: Sequence[float],
     typical: float,
     bars: Bars,

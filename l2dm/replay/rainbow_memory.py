@@ -18,7 +18,7 @@ from l2dm.bases.sampling import Progress, Shot, draw_latents
 from l2dm.files.shapes import expect_shape
 from l2dm.spec import MemorySpec, SamplingSpec
 
-Draw = Callable[[Model, Sequence[Shot], SamplingSpec], tuple[Tensor, Tensor]]
+DrawCandidates = Callable[[Model, Sequence[Shot], SamplingSpec], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def refresh(
     sampling: SamplingSpec,
     *,
     seed: int,
-    draw: Draw | None = None,
+    draw: DrawCandidates | None = None,
 ) -> ShortTerm:
     """The short-term update of Algorithm 1, lines 2-5, before a task is trained.
 

@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from l2dm.errors import WrongShape
-from l2dm.metrics.regression import Bars, Finding, compare, drop_p, family_p, overall, pairs_needed
+from l2dm.metrics.regression import (
+    Bars,
+    Comparison,
+    compare,
+    drop_p,
+    family_p,
+    overall,
+    pairs_needed,
+)
 
 BARS = Bars(margin=0.1, alpha=0.05, power=0.9)
 
@@ -181,8 +189,8 @@ def test_pairs_must_be_pairs() -> None:
 
 
 def test_overall_is_as_bad_as_the_worst() -> None:
-    def one(health: str) -> Finding:
-        return Finding("c", health, 0.0, 1.0, 8)  # type: ignore[arg-type]
+    def one(health: str) -> Comparison:
+        return Comparison("c", health, 0.0, 1.0, 8)  # type: ignore[arg-type]
 
     assert overall([one("healthy"), one("healthy")]) == "healthy"
     assert overall([one("healthy"), one("inconclusive")]) == "inconclusive"
