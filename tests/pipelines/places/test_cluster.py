@@ -77,9 +77,7 @@ def test_a_check_is_a_run_of_its_own_pipeline(kfp: FakeKfp, home: Home) -> None:
     assert "upload" not in run["runtime_config"]["parameters"]
     (pipeline,) = kfp.pipelines
     assert pipeline["display_name"] == "l2dm-check-forgetting"
-    run_journal.write_failure(
-        home.store, home.run_key("pets", "_check"), "check", BadDoor("torn")
-    )
+    run_journal.write_failure(home.store, home.run_key("pets", "_check"), "check", BadDoor("torn"))
     run["state"] = "FAILED"
     failure = runs.look("pets-check-7-1").failure
     assert failure is not None
