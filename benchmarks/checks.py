@@ -30,7 +30,7 @@ from benchmarks.core import Line, run
 from l2dm import doors, steps
 from l2dm.bases.model import Model, load_base
 from l2dm.errors import BadDoor
-from l2dm.files import manifest, payloads
+from l2dm.files import door_files, manifest
 from l2dm.metrics.health import Evidence, diagnose
 from l2dm.metrics.regression import Bars
 from l2dm.pocket.world.scenes import NOUNS
@@ -99,20 +99,20 @@ def damage(release: Path, out: Path, base: str, name: str, share: float) -> None
     shutil.rmtree(out, ignore_errors=True)
     adapter = releases.adapter_of(release)
     concept = next(one for one in adapter.record.concepts if one.name == name)
-    weights, rows = payloads.read_weights(adapter), payloads.read_rows(adapter)
-    state, curve = payloads.read_state(adapter), payloads.read_curve(adapter.folder)
+    weights, rows = door_files.read_weights(adapter), door_files.read_rows(adapter)
+    state, curve = door_files.read_state(adapter), door_files.read_curve(adapter.folder)
     noun = load_base(base).noun_row(concept.class_noun).cpu()
     rows[name] = ((1 - share) * rows[name] + share * noun).contiguous()
 
     def fill(draft: Path) -> None:
-        payloads.write_adapter(draft, weights, rows, state, curve)
+        door_files.write_adapter(draft, weights, rows, state, curve)
 
     door = manifest.read(release, doors.Release)
 
     def parts(draft: Path) -> None:
-        for part in (payloads.MEMORY, payloads.SCORES):
+        for part in (door_files.MEMORY, door_files.SCORES):
             shutil.copytree(release / part, draft / part)
-        manifest.write(draft / payloads.ADAPTER, adapter.record, fill)
+        manifest.write(draft / door_files.ADAPTER, adapter.record, fill)
 
     manifest.write(out, door.record, parts, spec=door.spec)
 
@@ -314,7 +314,7 @@ def _evidence(folder: Path) -> dict[str, Evidence]:
     except BadDoor:
         return {}
     scores = releases.scores_of(folder.parent / TEN.name / f"t{len(NAMES):04d}" / "release")
-    measured = [*payloads.read_measurements(scores), *payloads.read_measurements(door)]
+    measured = [*door_files.read_measurements(scores), *door_files.read_measurements(door)]
     drawn: dict[tuple[str, str], list[float]] = {}
     for one in measured:
         if one.concept is not None:

@@ -11,7 +11,7 @@ import torch
 from benchmarks.core import NAMES, NOUNS, VARIANTS, Line, line_of, scores_of
 from l2dm import spec as specs
 from l2dm.doors import Scores
-from l2dm.files import images, payloads
+from l2dm.files import door_files, images
 from l2dm.files.manifest import Door
 from l2dm.metrics import forgetting
 from l2dm.metrics.bootstrap import Interval, hierarchical_interval
@@ -203,7 +203,7 @@ def _cells(one: Found, when: str) -> list[list[float]]:
     """Per-picture values of METRIC, one list per concept and seed."""
     groups = []
     for scores in one.scores:
-        cells = forgetting.by_cell(payloads.read_measurements(scores), METRIC)
+        cells = forgetting.by_cell(door_files.read_measurements(scores), METRIC)
         rows = scores.record.rows
         for index, concept in enumerate(scores.record.concepts):
             row = rows[index + 1] if when == "learned" else rows[-1]
@@ -215,7 +215,7 @@ def _dropped(one: Found) -> list[list[float]]:
     """Per-picture drops from the row that taught a concept to the last row, past concepts only."""
     groups = []
     for scores in one.scores:
-        cells = forgetting.by_cell(payloads.read_measurements(scores), METRIC)
+        cells = forgetting.by_cell(door_files.read_measurements(scores), METRIC)
         rows = scores.record.rows
         for index, concept in enumerate(scores.record.concepts[:-1]):
             before, after = cells[rows[index + 1], concept.name], cells[rows[-1], concept.name]
@@ -227,7 +227,9 @@ def _drift(one: Found) -> list[list[float]]:
     groups = []
     for scores in one.scores:
         last = scores.record.rows[-1]
-        found = [one for one in payloads.read_measurements(scores) if one.row == last and one.noun]
+        found = [
+            one for one in door_files.read_measurements(scores) if one.row == last and one.noun
+        ]
         for noun in dict.fromkeys(one.noun for one in found):
             groups.append([one.metrics["distance"] for one in found if one.noun == noun])
     return groups
@@ -272,8 +274,8 @@ def _sheet(one: Found, docs: Path) -> tuple[str, str]:
     strips = []
     for index, concept in enumerate(scores.record.concepts):
         rows = ["base", *scores.record.rows[index + 1 :]]
-        sheets = [payloads.real_sheet(concept.name)]
-        sheets += [payloads.concept_sheet(row, concept.name) for row in rows]
+        sheets = [door_files.real_sheet(concept.name)]
+        sheets += [door_files.concept_sheet(row, concept.name) for row in rows]
         strips += [scores.path(sheet) for sheet in sheets]
     pictures = [images.load_png(path) for path in strips if path.is_file()]
     width = max(picture.shape[-1] for picture in pictures)

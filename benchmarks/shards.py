@@ -27,8 +27,8 @@ from l2dm.bases import attach
 from l2dm.bases.encoders import Encoders, load_encoders
 from l2dm.bases.model import Model, load_base
 from l2dm.evaluation.measure import METRICS
-from l2dm.files import manifest, payloads
-from l2dm.files.payloads import Features
+from l2dm.files import door_files, manifest
+from l2dm.files.door_files import Features
 from l2dm.releases import folder as releases
 from l2dm.replay import class_pictures
 
@@ -119,12 +119,12 @@ def _prepare(folder: Path, count: int, base: str, settings: list[str]) -> None:
     _write_adapter(folder / "adapter", model, known)
     parent = releases.write_empty(folder / "parent", "bench", model.fingerprint)
     _write_scores(folder / "parent" / "scores", model.fingerprint, known[:-1])
-    names, prompts = payloads.picture_names(1), ("a",)
+    names, prompts = door_files.picture_names(1), ("a",)
     record = doors.Task(
         task, "bench", known[-1], names, prompts, parent.digest, 1, model.fingerprint, 0
     )
     blank = _blank(model)
-    manifest.write(folder / "task", record, lambda at: payloads.write_pictures(at, blank))
+    manifest.write(folder / "task", record, lambda at: door_files.write_pictures(at, blank))
 
 
 def _write_prior(folder: Path, model: Model, spec: specs.Spec) -> None:
@@ -134,7 +134,7 @@ def _write_prior(folder: Path, model: Model, spec: specs.Spec) -> None:
     }
     captions = {noun: class_pictures.captions(noun, count) for noun in drawn}
     record = doors.Prior(model.fingerprint, NOUNS, captions, class_pictures.seeds(0, count))
-    manifest.write(folder, record, lambda draft: payloads.write_class_pictures(draft, drawn))
+    manifest.write(folder, record, lambda draft: door_files.write_class_pictures(draft, drawn))
 
 
 def _write_memory(folder: Path, model: Model, encoders: Encoders, known: Known) -> None:
@@ -148,7 +148,7 @@ def _write_memory(folder: Path, model: Model, encoders: Encoders, known: Known) 
     record = doors.Memory(
         model.fingerprint, tuple(doors.Remembered(one, ("a",) * 4) for one in known)
     )
-    manifest.write(folder, record, lambda draft: payloads.write_memory(draft, features))
+    manifest.write(folder, record, lambda draft: door_files.write_memory(draft, features))
 
 
 def _write_adapter(folder: Path, model: Model, known: Known) -> None:
@@ -156,7 +156,7 @@ def _write_adapter(folder: Path, model: Model, known: Known) -> None:
     weights = attach.attach_new(model, "lowrank", {"rank": RANK}, generator).state()
     rows = {one.name: model.noun_row(one.class_noun).reshape(1, -1) for one in known}
     record = doors.Adapter("l2dm", "lowrank", known, model.fingerprint, "", {"rank": RANK})
-    manifest.write(folder, record, lambda draft: payloads.write_adapter(draft, weights, rows))
+    manifest.write(folder, record, lambda draft: door_files.write_adapter(draft, weights, rows))
 
 
 def _write_scores(folder: Path, mark: str, known: Known) -> None:
@@ -165,7 +165,7 @@ def _write_scores(folder: Path, mark: str, known: Known) -> None:
     learned = (count, *range(1, count + 1))  # concepts that each row was measured on
     matrix = tuple((0.5,) * some + (None,) * (count - some) for some in learned)
     record = doors.Scores(mark, rows, known, dict.fromkeys(METRICS, matrix), (), {})
-    manifest.write(folder, record, lambda draft: payloads.write_measurements(draft, ()))
+    manifest.write(folder, record, lambda draft: door_files.write_measurements(draft, ()))
 
 
 def _blank(model: Model) -> torch.Tensor:

@@ -3,7 +3,7 @@
 A *door* is a folder between two steps: a payload plus `manifest.json`, which holds one of these
 records, the digest of every door it was made from and a sha256 per file (`files/manifest.py`). The
 records are plain data: names, numbers and relative file names. Tensors and pictures are files,
-which `files/payloads.py` writes and reads.
+which `files/door_files.py` writes and reads.
 
     Task ─┬─ Prior ──┐
           └─ Memory ─┴─► Adapter ─► Scores ─► Release

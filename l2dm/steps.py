@@ -27,9 +27,9 @@ from l2dm.errors import BadUpload
 from l2dm.evaluation import matrix, shards
 from l2dm.evaluation.measure import Drawer, Subject, counted, planned
 from l2dm.evaluation.shards import Shard
-from l2dm.files import manifest, payloads
+from l2dm.files import door_files, manifest
+from l2dm.files.door_files import Features
 from l2dm.files.manifest import Door
-from l2dm.files.payloads import Features
 from l2dm.metrics import gate
 from l2dm.releases import folder as releases
 from l2dm.releases.check import check_release, save_check
@@ -64,7 +64,7 @@ def intake(upload: Path, parent: Path, out: Path, context: Context) -> Door[door
             f"upload {upload.name!r}: expected one for line {context.line!r}, its concept.json "
             f"says {found.line!r}; submit it again with --line {context.line}"
         )
-    names = payloads.picture_names(len(pictures))
+    names = door_files.picture_names(len(pictures))
     record = doors.Task(
         id=context.task_id,
         line=context.line,
@@ -76,7 +76,7 @@ def intake(upload: Path, parent: Path, out: Path, context: Context) -> Door[door
         base=adapter.base,
         seed=context.seed,
     )
-    fill = partial(payloads.write_pictures, pictures=pictures)
+    fill = partial(door_files.write_pictures, pictures=pictures)
     return write_door(out, record, fill, context, {"parent": release.digest})
 
 
@@ -113,7 +113,7 @@ def generate_prior(
         captions={noun: class_pictures.captions(noun, spec.prior.count) for noun in nouns},
         seeds=class_pictures.seeds(spec.seed, spec.prior.count),
     )
-    fill = partial(payloads.write_class_pictures, drawn=drawn)
+    fill = partial(door_files.write_class_pictures, drawn=drawn)
     return write_door(out, record, fill, context, {"task": lesson.digest})
 
 
@@ -135,7 +135,7 @@ def score_memory(
     lesson = manifest.read(task, doors.Task)
     old = releases.memory_of(parent)
     inputs = {"task": lesson.digest, "memory": old.digest}
-    features = payloads.read_long_term(old)
+    features = door_files.read_long_term(old)
     model = load_release(parent, context.base)
     encoders = load_encoders(context.base)
     spec = context.spec
@@ -155,7 +155,7 @@ def score_memory(
     features[lesson.record.concept.name] = _features_of(lesson, encoders)
     new = doors.Remembered(lesson.record.concept, lesson.record.prompts)
     record = doors.Memory(model.fingerprint, (*old.record.long_term, new), short.entries)
-    fill = partial(payloads.write_memory, features=features, short_term=short.latents)
+    fill = partial(door_files.write_memory, features=features, short_term=short.latents)
     return write_door(out, record, fill, context, inputs)
 
 
@@ -288,7 +288,7 @@ def promote(
     parts = releases.Parts(
         manifest.read(adapter, doors.Adapter), manifest.read(memory_, doors.Memory), rows
     )
-    measured = payloads.read_measurements(rows)  # a smaller budget per concept is no forgetting
+    measured = door_files.read_measurements(rows)  # a smaller budget per concept is no forgetting
     verdict = gate.judge(rows.record, lesson.concept, context.spec.gate, measured)
     return releases.write(
         out,
@@ -331,7 +331,7 @@ def _replayed(bank: doors.Memory, spec: specs.Spec) -> tuple[doors.Remembered, .
 
 
 def _features_of(task: Door[doors.Task], encoders: Encoders) -> Features:
-    pictures = payloads.read_pictures(task)
+    pictures = door_files.read_pictures(task)
     return Features(encoders.image(pictures), encoders.identity(pictures))
 
 

@@ -16,7 +16,7 @@ from components.services.tracking.mlflow_registry import MlflowRegistry
 from components.services.tracking.registry import Version
 from l2dm import doors
 from l2dm.errors import BadDoor, DoesNotFit, StaleParent
-from l2dm.files import payloads
+from l2dm.files import door_files
 from l2dm.files.manifest import Door
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class ChampionCheck:
         self._step.tell({"version": version, "regressed": float(check.health == "regressed")})
         self._step.tracking.tags({"l2dm.health": check.health, "l2dm.checked": str(version)})
         if check.health != "healthy":  # what it draws now, for whoever has to look at it
-            for sheet in payloads.check_sheets(door):
+            for sheet in door_files.check_sheets(door):
                 self._step.tracking.file(sheet, f"checks/{at:04d}")
         lost = self._unlearned(version, target)
         Path(summary).write_text(told(check, version, target, lost))

@@ -20,7 +20,7 @@ from components.services.tracking.mlflow_registry import MlflowRegistry
 from components.services.tracking.registry import Registry, VersionFacts, require_version
 from l2dm import doors
 from l2dm.errors import BadDoor, TrackingFailed
-from l2dm.files import manifest, payloads
+from l2dm.files import door_files, manifest
 from l2dm.files.manifest import Door
 from l2dm.spec import resolved
 
@@ -86,8 +86,8 @@ def record_scores(step: Step, door: Door[doors.Scores], summary: str) -> None:
     row = scores.rows[-1]
     step.tell(new_row(scores))
     step.measure(dict(_points(scores)), at)
-    for sheet in payloads.row_sheets(door, row):
-        step.tracking.file(sheet, f"{payloads.SHEETS}/{row}")
+    for sheet in door_files.row_sheets(door, row):
+        step.tracking.file(sheet, f"{door_files.SHEETS}/{row}")
     Path(summary).write_text(table(scores))
 
 

@@ -27,7 +27,7 @@ from components.services.store.home import Home
 from components.services.store.open import SCHEME
 from components.services.tracking.runs import MlflowTracking, Point, Tracking
 from l2dm import doors
-from l2dm.files import children, manifest, payloads
+from l2dm.files import children, door_files, manifest
 from l2dm.spec import Spec, from_json
 
 D = TypeVar("D")
@@ -243,7 +243,7 @@ class Step:
 
     def on_curve(self, door: manifest.Door[doors.Adapter]) -> None:
         """Take the whole loss curve: a killed run had points that it never got to write."""
-        for name, values in payloads.read_curve(door.folder).items():
+        for name, values in door_files.read_curve(door.folder).items():
             for at, value in enumerate(values, start=1):
                 self.measure({f"train/{name}": value}, at)
 

@@ -10,7 +10,7 @@ from l2dm.adapters.contract import AdapterSettings, AttachedAdapter
 from l2dm.adapters.kinds import kind_of
 from l2dm.bases.model import Model
 from l2dm.errors import DoesNotFit
-from l2dm.files import payloads
+from l2dm.files import door_files
 from l2dm.files.manifest import Door
 
 
@@ -41,10 +41,10 @@ def attach_door(model: Model, door: Door[doors.Adapter]) -> AttachedAdapter:
         )
     if record.kind == "none":
         return model.adapter
-    add_rows(model, record.concepts, payloads.read_rows(door))
+    add_rows(model, record.concepts, door_files.read_rows(door))
     generator = torch.Generator()  # every weight it draws is overwritten by `load`
     adapter = attach_new(model, record.kind, record.settings, generator, record.concepts)
-    adapter.load(payloads.read_weights(door))
+    adapter.load(door_files.read_weights(door))
     return adapter
 
 

@@ -30,7 +30,7 @@ from l2dm.evaluation.measure import (
     share_of,
     shots_of,
 )
-from l2dm.files import payloads
+from l2dm.files import door_files
 from l2dm.files.manifest import Door
 from l2dm.metrics import alignment, drift
 from l2dm.spec import Spec
@@ -98,9 +98,9 @@ def new_row(
     cells = _measure_all(subject, known, concepts, seed, row)
     drifted = _measure_drift(subject, prior, row)
     record = _grown(parent.record, task.record, untaught, list(cells.values()), known)
-    drawn = {payloads.concept_sheet(row, name): cell.pictures for name, cell in cells.items()}
-    drawn[payloads.concept_sheet(BASE, new.name)] = untaught.pictures
-    drawn[payloads.real_sheet(new.name)] = payloads.read_pictures(task, sheets.PICTURES)
+    drawn = {door_files.concept_sheet(row, name): cell.pictures for name, cell in cells.items()}
+    drawn[door_files.concept_sheet(BASE, new.name)] = untaught.pictures
+    drawn[door_files.real_sheet(new.name)] = door_files.read_pictures(task, sheets.PICTURES)
     return Evaluation(
         record=replace(record, drift=(*record.drift, *drifted.records)),
         measurements=(*untaught.measurements, *_every(cells), *drifted.measurements),
@@ -131,10 +131,10 @@ def save(evaluation: Evaluation, parent: Door[Scores], folder: Path) -> None:
     Sheets of long past rows are left out (`sheets.kept`), so that a release does not grow with
     the square of the number of tasks.
     """
-    past = payloads.read_measurements(parent)
-    payloads.write_measurements(folder, (*past, *evaluation.measurements))
+    past = door_files.read_measurements(parent)
+    door_files.write_measurements(folder, (*past, *evaluation.measurements))
     sheets.carry(parent.folder, folder, evaluation.record)
-    payloads.write_sheets(folder, evaluation.sheets)
+    door_files.write_sheets(folder, evaluation.sheets)
 
 
 def fresh_row(subject: Subject, *, memory: Door[Memory], seed: int) -> FreshRow:
@@ -187,8 +187,8 @@ def _measure_drift(subject: Subject, prior: Door[Prior], row: str) -> _Drifted:
                 None if kid is None else round(kid * 1000, DIGITS),
             )
         )
-        drifted.sheets[payloads.class_sheet(row, noun)] = sheets.strip(now)
-        drifted.sheets[payloads.class_sheet(BASE, noun)] = sheets.strip(base)
+        drifted.sheets[door_files.class_sheet(row, noun)] = sheets.strip(now)
+        drifted.sheets[door_files.class_sheet(BASE, noun)] = sheets.strip(base)
     return drifted
 
 
@@ -205,7 +205,7 @@ def _draw_noun(
     pairs = zip(record.captions[noun], record.seeds, strict=True)
     shots = [Shot(caption, seed) for caption, seed in pairs][:count]
     now = drawer(shots)
-    drawn = payloads.read_class_pictures(prior, noun, count)
+    drawn = door_files.read_class_pictures(prior, noun, count)
     return shots, now, _before(drawer, shots, now, drawn)
 
 
@@ -255,7 +255,7 @@ def _distractors(subject: Subject, prior: Door[Prior]) -> Tensor:
     wanted = subject.spec.evaluate.distractors
     nouns, seeds = prior.record.nouns, prior.record.seeds
     each = min(len(seeds), -(-wanted // max(1, len(nouns))))
-    drawn = [payloads.read_class_pictures(prior, noun, each) for noun in nouns if each]
+    drawn = [door_files.read_class_pictures(prior, noun, each) for noun in nouns if each]
     return subject.encoders.distractors(wanted, torch.cat(drawn) if drawn else None)
 
 

@@ -11,8 +11,8 @@ from l2dm.bases.model import Model
 from l2dm.bases.prompts import EVALUATION_TEMPLATES, without_placeholders
 from l2dm.bases.sampling import Progress, Shot, draw
 from l2dm.doors import Concept, Measurement, Memory
+from l2dm.files.door_files import read_long_term
 from l2dm.files.manifest import Door
-from l2dm.files.payloads import read_long_term
 from l2dm.metrics import alignment
 from l2dm.spec import SamplingSpec, Spec
 

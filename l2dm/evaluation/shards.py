@@ -17,9 +17,9 @@ from l2dm.bases.model import Model
 from l2dm.bases.sampling import Shot
 from l2dm.errors import BadDoor, BadSpec
 from l2dm.evaluation import measure
-from l2dm.files import manifest, payloads
+from l2dm.files import door_files, manifest
+from l2dm.files.door_files import DrawnCall
 from l2dm.files.manifest import Door
-from l2dm.files.payloads import DrawnCall
 from l2dm.replay import rainbow_memory
 from l2dm.spec import SamplingSpec
 
@@ -70,7 +70,7 @@ class Recorder:
 
     def save(self, folder: Path) -> None:
         """Write the payload of a Drawn door."""
-        payloads.write_drawn(folder, self.drawn)
+        door_files.write_drawn(folder, self.drawn)
 
     def _keep(self, model: Model, shots: Sequence[Shot], drawn: DrawnCall) -> None:
         self.calls.append(_call(model, shots))
@@ -83,7 +83,7 @@ class Gathered:
     def __init__(self, parts: Sequence[Door[doors.Drawn]]) -> None:
         self._drawn: dict[doors.Call, DrawnCall] = {}
         for part in parts:
-            drawn = payloads.read_drawn(part)
+            drawn = door_files.read_drawn(part)
             self._drawn |= dict(zip(part.record.calls, drawn, strict=True))
 
     def pictures(self, model: Model, shots: Sequence[Shot], sampling: SamplingSpec) -> Tensor:

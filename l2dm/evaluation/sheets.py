@@ -11,7 +11,7 @@ from torch import Tensor
 
 from l2dm.doors import Scores
 from l2dm.files import images
-from l2dm.files.payloads import class_sheet, concept_sheet, real_sheet
+from l2dm.files.door_files import class_sheet, concept_sheet, real_sheet
 
 PICTURES = 4  # on a sheet
 SIDE = 96  # pixels; larger pictures are shrunk

@@ -21,7 +21,7 @@ from l2dm.bases.model import Model
 from l2dm.errors import BadInput, DoesNotFit
 from l2dm.export import readme, verify
 from l2dm.export.forms import Form, FormWriter, write_json
-from l2dm.files import manifest, payloads
+from l2dm.files import door_files, manifest
 from l2dm.files.manifest import Door
 from l2dm.releases import folder as releases
 from l2dm.releases.load import load_release
@@ -52,7 +52,7 @@ def export(release: Path, base: str, out: Path) -> tuple[Path, ...]:
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = _draft(out)
     try:
-        _save_embeddings(draft / verify.EMBEDDINGS, payloads.read_rows(adapter))
+        _save_embeddings(draft / verify.EMBEDDINGS, door_files.read_rows(adapter))
         writer = FormWriter(draft, door.record.line, model)
         model.adapter.export(writer)
         _write_texts(draft, door, adapter, model, writer.form)

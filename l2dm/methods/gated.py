@@ -15,7 +15,7 @@ from l2dm.adapters.gates import GateKind
 from l2dm.bases.diffusion import generator_for
 from l2dm.bases.model import Model
 from l2dm.errors import DoesNotFit
-from l2dm.files import payloads
+from l2dm.files import door_files
 from l2dm.methods.contract import Learned, Trainable
 from l2dm.methods.lesson import Batch, Lesson
 from l2dm.methods.losses import denoise_loss
@@ -77,7 +77,7 @@ class Gated:
     def end(self) -> Learned:
         """The parent's weights, byte for byte, and the new concept's beside them."""
         parent = self._lesson.parent
-        weights, rows = payloads.read_weights(parent), payloads.read_rows(parent)
+        weights, rows = door_files.read_weights(parent), door_files.read_rows(parent)
         for name, row in self._model.placeholders.state().items():
             rows[name] = row.unsqueeze(0).cpu()
         return Learned(

@@ -20,7 +20,7 @@ from l2dm.errors import BadDoor
 from l2dm.evaluation import sheets
 from l2dm.evaluation.matrix import BASE, fresh_distractors
 from l2dm.evaluation.measure import Known, Subject, counted, measure, read_known
-from l2dm.files import manifest, payloads
+from l2dm.files import door_files, manifest
 from l2dm.files.manifest import Door
 from l2dm.metrics.health import Evidence, diagnose, largest
 from l2dm.metrics.regression import Bars
@@ -73,7 +73,7 @@ def check(subject: Subject, scores: Door[Scores], memory: Door[Memory], seed: in
 
     Raises BadDoor when the release lacks the measurements or features of a concept.
     """
-    record, stored = scores.record, payloads.read_measurements(scores)
+    record, stored = scores.record, door_files.read_measurements(scores)
     row = record.rows[-1]
     released = {one.name: _measured(stored, row, one, scores) for one in record.concepts}
     others = fresh_distractors(subject, record.concepts, seed)
@@ -112,7 +112,7 @@ def check(subject: Subject, scores: Door[Scores], memory: Door[Memory], seed: in
 def planned(scores: Door[Scores]) -> int:
     """Pictures that a check draws."""
     record = scores.record
-    rows = [one.row for one in payloads.read_measurements(scores) if one.concept is not None]
+    rows = [one.row for one in door_files.read_measurements(scores) if one.concept is not None]
     return 2 * rows.count(record.rows[-1]) + rows.count(BASE) // max(1, len(record.concepts))
 
 
@@ -123,10 +123,10 @@ def unfit(base: str, row: str, seed: int, cause: str, reason: str) -> Checked:
 
 def save_check(checked: Checked, folder: Path) -> None:
     """Write the payload of a Check door."""
-    payloads.write_measurements(folder, checked.measurements)
+    door_files.write_measurements(folder, checked.measurements)
     drawn = checked.pictures or {}
-    found = {payloads.check_sheet(name): sheets.strip(one) for name, one in drawn.items()}
-    payloads.write_sheets(folder, found)
+    found = {door_files.check_sheet(name): sheets.strip(one) for name, one in drawn.items()}
+    door_files.write_sheets(folder, found)
 
 
 def _other_base(released: str, now: str) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 
 from l2dm import doors
 from l2dm.evaluation.matrix import no_scores
-from l2dm.files import manifest, payloads
+from l2dm.files import door_files, manifest
+from l2dm.files.door_files import ADAPTER, MEMORY, SCORES
 from l2dm.files.manifest import Door
-from l2dm.files.payloads import ADAPTER, MEMORY, SCORES
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Parts:
         manifest.write(
             draft / MEMORY,
             replace(self.memory.record, short_term=()),
-            partial(payloads.copy_long_term, self.memory),
+            partial(door_files.copy_long_term, self.memory),
             spec=self.memory.spec,
             seed=self.memory.seed,
             inputs={"memory": self.memory.digest},
@@ -100,7 +100,9 @@ def write_empty(out: Path, line: str, base: str) -> Door[doors.Release]:
 
     def fill(draft: Path) -> None:
         manifest.write(draft / ADAPTER, adapter, lambda _: None)
-        manifest.write(draft / MEMORY, bank, lambda inner: payloads.write_memory(inner, {}))
-        manifest.write(draft / SCORES, scores, lambda inner: payloads.write_measurements(inner, ()))
+        manifest.write(draft / MEMORY, bank, lambda inner: door_files.write_memory(inner, {}))
+        manifest.write(
+            draft / SCORES, scores, lambda inner: door_files.write_measurements(inner, ())
+        )
 
     return manifest.write(out, record, fill)

@@ -13,8 +13,8 @@ from l2dm.bases.model import Model
 from l2dm.bases.prompts import TEMPLATES
 from l2dm.bases.sampling import Progress, Shot, draw_latents
 from l2dm.errors import BadDoor
-from l2dm.files import manifest, payloads
-from l2dm.files.payloads import ClassPictures
+from l2dm.files import door_files, manifest
+from l2dm.files.door_files import ClassPictures
 from l2dm.spec import SamplingSpec
 
 
@@ -66,7 +66,7 @@ def generate(
         )
 
         def fill(draft: Path) -> None:
-            payloads.write_class_pictures(draft, {noun: drawn})
+            door_files.write_class_pictures(draft, {noun: drawn})
 
         manifest.write(folder, record, fill, seed=seed)
     return drawn
@@ -78,8 +78,8 @@ def _cached(folder: Path) -> ClassPictures | None:
     try:
         door = manifest.read(folder, doors.Prior)
         noun = door.record.nouns[0]
-        latents = payloads.read_class_latents(door)[noun]
-        return ClassPictures(latents, payloads.read_class_pictures(door, noun))
+        latents = door_files.read_class_latents(door)[noun]
+        return ClassPictures(latents, door_files.read_class_pictures(door, noun))
     except BadDoor:
         return None
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from l2dm.doors import Scores
-from l2dm.files import payloads
+from l2dm.files import door_files
 from l2dm.files.manifest import Door
 from l2dm.metrics.forgetting import number as finite
 from l2dm.reporting import page
@@ -40,10 +40,10 @@ def concepts(story: Story, scores: Door[Scores]) -> Markup:
     blocks = []
     for column in story.columns:
         concept = record.concepts[column]
-        strips = [_strip("real", scores.path(payloads.real_sheet(concept.name)), real=True)]
+        strips = [_strip("real", scores.path(door_files.real_sheet(concept.name)), real=True)]
         for row in sorted({*story.rows, column + 1}):
             if row == 0 or row > column:
-                path = scores.path(payloads.concept_sheet(record.rows[row], concept.name))
+                path = scores.path(door_files.concept_sheet(record.rows[row], concept.name))
                 score = page.number(finite(matrix[row][column]))
                 strips.append(_strip(record.rows[row], path, score))
         blocks.append(_block(f"<{concept.name}> {concept.class_noun}", strips))
@@ -57,11 +57,11 @@ def class_prompts(story: Story, scores: Door[Scores]) -> Markup:
     nouns = [one.noun for one in story.last_drift()]
     blocks = []
     for noun in nouns[:CONCEPTS]:
-        strips = [_strip("base", scores.path(payloads.class_sheet("base", noun)))]
+        strips = [_strip("base", scores.path(door_files.class_sheet("base", noun)))]
         for row in (record.rows[number] for number in story.rows[1:]):
             found = measured.get((row, noun))
             if found is not None:
-                path = scores.path(payloads.class_sheet(row, noun))
+                path = scores.path(door_files.class_sheet(row, noun))
                 kid = f"KID {page.number(found.kid, 1)}"
                 strips.append(_strip(row, path, page.number(found.distance, 3), kid))
         blocks.append(_block(noun, strips))

@@ -10,7 +10,7 @@ import torch
 
 from l2dm.doors import Adapter, Drift, Measurement, Release, Scores
 from l2dm.evaluation import sheets
-from l2dm.files import payloads
+from l2dm.files import door_files
 from l2dm.files.manifest import Door, read
 from l2dm.metrics import forgetting
 from l2dm.metrics.bootstrap import Interval, hierarchical_interval, paired_interval
@@ -120,8 +120,8 @@ def tell(line: str, history: Sequence[ReportEntry]) -> Story:
     subject = subject_of(ordered)
     if subject is None:
         return Story(line, ordered, None, None)
-    scores = read(subject.release.path(payloads.SCORES), Scores)
-    measured = payloads.read_measurements(scores)
+    scores = read(subject.release.path(door_files.SCORES), Scores)
+    measured = door_files.read_measurements(scores)
     kept = _kept(scores.record, measured)
     accuracy = forgetting.by_cell(measured, "identity_accuracy")
     last = [
@@ -160,14 +160,14 @@ def subject_of(history: Sequence[ReportEntry]) -> ReportEntry | None:
     return challengers[-1] if challengers else champion or newest
 
 
-def curve_of(entry: ReportEntry) -> payloads.LossCurve:
+def curve_of(entry: ReportEntry) -> door_files.LossCurve:
     """Loss terms per optimizer step; empty when the adapter was not trained step by step."""
-    return payloads.read_curve(entry.release.path(payloads.ADAPTER))
+    return door_files.read_curve(entry.release.path(door_files.ADAPTER))
 
 
 def method_of(entry: ReportEntry) -> str:
     """The method that learned a version."""
-    return read(entry.release.path(payloads.ADAPTER), Adapter).record.method
+    return read(entry.release.path(door_files.ADAPTER), Adapter).record.method
 
 
 def _kept(record: Scores, measured: Sequence[Measurement]) -> tuple[Kept, ...]:

@@ -12,7 +12,7 @@ from l2dm.adapters.contract import detached
 from l2dm.bases.model import Model, load_base
 from l2dm.bases.prompts import TEMPLATES
 from l2dm.context import Context, write_door
-from l2dm.files import manifest, payloads
+from l2dm.files import door_files, manifest
 from l2dm.files.manifest import Door
 from l2dm.methods import registry
 from l2dm.methods.contract import Method
@@ -73,7 +73,7 @@ def learn(
     require_same(state, state, f"state of method {spec.method!r}")  # that is, finite
 
     def fill(draft: Path) -> None:
-        payloads.write_adapter(draft, learned.weights, learned.rows, state, curve)
+        door_files.write_adapter(draft, learned.weights, learned.rows, state, curve)
 
     return write_door(out, record, fill, context, inputs)
 
@@ -89,7 +89,7 @@ def _left_by(parent: Door[doors.Adapter], method: str) -> StateTensors:
     """What the method left at the parent's task; another method's state means nothing to it."""
     if parent.record.method != method:
         return {}
-    state = payloads.read_state(parent)
+    state = door_files.read_state(parent)
     require_same(state, state, f"state that method {method!r} left in {parent.folder}")
     return state
 
@@ -102,10 +102,10 @@ def _lesson(
     bank: Door[doors.Memory],
     state: StateTensors,
 ) -> Lesson:
-    pictures = payloads.read_pictures(task)
+    pictures = door_files.read_pictures(task)
     mirrored = torch.cat([pictures, pictures.flip(-1)])  # a concept seen from both sides
     wordings = tuple(template.format(task.record.concept.phrase) for template in TEMPLATES)
-    short, latents = payloads.read_short_term(bank), payloads.read_class_latents(classes)
+    short, latents = door_files.read_short_term(bank), door_files.read_class_latents(classes)
     captions = [classes.record.captions[noun] for noun in classes.record.nouns]
     return Lesson(
         concept=task.record.concept,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from l2dm.doors import Concept, Upload
 from l2dm.errors import BadUpload
 from l2dm.files.concept_json import FILE, SLUG
-from l2dm.files.payloads import CLASS_SHEETS
+from l2dm.files.door_files import CLASS_SHEETS
 from l2dm.spec import IntakeSpec
 from l2dm.uploads.pictures import Appearance, look, repeats
 

@@ -8,7 +8,7 @@ from l2dm import doors, steps
 from l2dm import spec as specs
 from l2dm.bases import attach, sampling
 from l2dm.errors import BadDoor, BadUpload, DoesNotFit
-from l2dm.files import manifest, payloads
+from l2dm.files import door_files, manifest
 from l2dm.files.manifest import Door
 from l2dm.releases import folder as releases
 from l2dm.releases.load import load_release
@@ -39,7 +39,7 @@ def test_two_tasks_grow_one_line(runs: tuple[Run, Run]) -> None:
     assert {entry.concept for entry in second.memory.record.short_term} == {"rex"}
     assert first.memory.record.short_term == ()
     assert second.scores.record.rows == ("base", "t0001", "t0002")
-    assert payloads.read_curve(second.adapter.folder).keys() >= {"new", "distill"}
+    assert door_files.read_curve(second.adapter.folder).keys() >= {"new", "distill"}
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_release_holds_its_doors_and_no_generated_or_real_training_pictures(
     assert releases.adapter_of(release.folder).digest == release.record.adapter
     kept = releases.memory_of(release.folder)
     assert kept.record.short_term == ()
-    assert not kept.path(payloads.SHORT_TERM).exists()
+    assert not kept.path(door_files.SHORT_TERM).exists()
     assert kept.inputs["memory"] == release.record.memory
     assert manifest.read(release.folder, doors.Release).digest == release.digest
 

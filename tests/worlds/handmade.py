@@ -7,7 +7,7 @@ import torch
 from l2dm import doors
 from l2dm.bases import attach
 from l2dm.bases.model import load_base
-from l2dm.files import manifest, payloads
+from l2dm.files import door_files, manifest
 from l2dm.releases import folder as releases
 
 CONCEPTS = (doors.Concept("toy", "dog"), doors.Concept("toy2", "red cup"))
@@ -21,7 +21,7 @@ def make_release(folder: Path, base: str, kind: str) -> Path:
     bank = doors.Memory(base=adapter.record.base, long_term=())
     memory = manifest.write(
         folder.with_name(f"{folder.name}-memory"), bank,
-        lambda draft: payloads.write_memory(draft, {}),
+        lambda draft: door_files.write_memory(draft, {}),
     )  # fmt: skip
     rows = doors.Scores(adapter.record.base, ("base",), (), {}, (), {})
     scores = manifest.write(folder.with_name(f"{folder.name}-scores"), rows, lambda _: None)
@@ -53,5 +53,5 @@ def make_adapter(folder: Path, base: str, kind: str) -> manifest.Door[doors.Adap
         parent="", settings=adapter.settings,
     )  # fmt: skip
     return manifest.write(
-        folder, record, lambda draft: payloads.write_adapter(draft, weights, rows)
+        folder, record, lambda draft: door_files.write_adapter(draft, weights, rows)
     )

@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from l2dm import spec
 from l2dm.doors import Adapter, Concept, Drift, Measurement, Memory, Release, Scores, Verdict
 from l2dm.evaluation import sheets
-from l2dm.files import manifest, payloads
+from l2dm.files import door_files, manifest
 from l2dm.reporting.report import ReportEntry
 
 METRICS = ("image_alignment", "text_alignment", "identity_similarity", "identity_accuracy")
@@ -78,16 +78,16 @@ def scores(folder, known, fade, paint):
     )
 
     def fill(draft):
-        payloads.write_measurements(draft, measured)
-        pictures = {payloads.real_sheet(one.name): paint("real", one) for one in known}
+        door_files.write_measurements(draft, measured)
+        pictures = {door_files.real_sheet(one.name): paint("real", one) for one in known}
         for at, row in enumerate(rows):
             for column, one in enumerate(known):
                 if at == 0 or at > column:
-                    pictures[payloads.concept_sheet(row, one.name)] = paint(at, one)
+                    pictures[door_files.concept_sheet(row, one.name)] = paint(at, one)
             for noun in nouns:
-                pictures[payloads.class_sheet(row, noun)] = paint(at, noun)
+                pictures[door_files.class_sheet(row, noun)] = paint(at, noun)
         kept = sheets.kept(record) & pictures.keys()
-        payloads.write_sheets(draft, {path: sheets.strip(pictures[path]) for path in kept})
+        door_files.write_sheets(draft, {path: sheets.strip(pictures[path]) for path in kept})
 
     return manifest.write(folder, record, fill)
 
@@ -105,7 +105,7 @@ def _release(folder, known, fade, paint, verdict, parent):
         manifest.write(
             draft / "adapter",
             adapter,
-            lambda inner: payloads.write_adapter(inner, {}, {}, curve=_curve(len(known))),
+            lambda inner: door_files.write_adapter(inner, {}, {}, curve=_curve(len(known))),
         )
 
     return manifest.write(folder / task, record, fill, spec=spec.to_dict(spec.Spec()))

@@ -6,7 +6,7 @@ import torch
 
 from l2dm import doors
 from l2dm.bases.model import Model
-from l2dm.files import manifest, payloads
+from l2dm.files import door_files, manifest
 from l2dm.methods.contract import Learned
 from l2dm.methods.lesson import Lesson, Pool
 from l2dm.spec import Spec, parse
@@ -42,7 +42,7 @@ def first_lesson(model: Model, folder: Path, replay: int = 0) -> Lesson:
 def second_lesson(parent: manifest.Door[doors.Adapter]) -> Lesson:
     return Lesson(
         TOM, parent, pool(4, "a <tom> cat", 5), pool(3, "a photo of a <rex> dog", 6),
-        pool(3, "a photo of a cat", 7), seed=12, state=payloads.read_state(parent),
+        pool(3, "a photo of a cat", 7), seed=12, state=door_files.read_state(parent),
     )  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def adapter_door(
     )
     return manifest.write(
         folder, record,
-        lambda draft: payloads.write_adapter(draft, learned.weights, learned.rows, learned.state),
+        lambda draft: door_files.write_adapter(draft, learned.weights, learned.rows, learned.state),
     )  # fmt: skip
 
 

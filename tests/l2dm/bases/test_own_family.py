@@ -28,7 +28,7 @@ from l2dm.bases.stable_diffusion import FAMILY as STABLE_DIFFUSION
 from l2dm.bases.text import Text, concatenate
 from l2dm.errors import BadBase, BadPrompt, DoesNotFit
 from l2dm.export.write import export
-from l2dm.files import manifest, payloads
+from l2dm.files import door_files, manifest
 from l2dm.methods.contract import Learned
 from l2dm.methods.lesson import Lesson, Pool
 from l2dm.spec import SamplingSpec
@@ -486,7 +486,7 @@ def door(folder: Path, learned: Learned, model: Model, method: str) -> manifest.
         method, learned.kind, (REX,), model.fingerprint, "", dict(learned.settings)
     )
     return manifest.write(
-        folder, record, lambda draft: payloads.write_adapter(draft, learned.weights, learned.rows)
+        folder, record, lambda draft: door_files.write_adapter(draft, learned.weights, learned.rows)
     )
 
 

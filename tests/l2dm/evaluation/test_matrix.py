@@ -10,8 +10,8 @@ from l2dm.doors import Concept, Drift, Measurement, Memory, Prior, Remembered, S
 from l2dm.errors import BadDoor, DoesNotFit
 from l2dm.evaluation.matrix import fresh_row, new_row, no_scores, save
 from l2dm.evaluation.measure import METRICS, Subject
-from l2dm.files import images, manifest, payloads
-from l2dm.files.payloads import ClassPictures, Features
+from l2dm.files import door_files, images, manifest
+from l2dm.files.door_files import ClassPictures, Features
 from l2dm.sections import replaced
 from l2dm.spec import EvaluateSpec, PriorSpec, Spec
 
@@ -80,7 +80,7 @@ def _task(folder, concept, row):
 
     pictures = _filled([RED, RED])
     return manifest.write(
-        folder / f"task-{row}", record, lambda draft: payloads.write_pictures(draft, pictures)
+        folder / f"task-{row}", record, lambda draft: door_files.write_pictures(draft, pictures)
     )
 
 
@@ -93,7 +93,7 @@ def _prior(folder, nouns=("dog",), count=5, side=8):
     }
     return manifest.write(
         folder / f"prior-{len(nouns)}", record,
-        lambda draft: payloads.write_class_pictures(draft, drawn),
+        lambda draft: door_files.write_class_pictures(draft, drawn),
     )  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def _memory(folder, *concepts, real=None):
     features = {name: Features(found, found.clone()) for name, found in real.items()}
     return manifest.write(
         folder / f"memory-{len(concepts)}", record,
-        lambda draft: payloads.write_memory(draft, features),
+        lambda draft: door_files.write_memory(draft, features),
     )  # fmt: skip
 
 
@@ -199,7 +199,7 @@ def test_the_second_row_grows_every_matrix(tmp_path):
 def test_every_picture_is_kept_with_its_numbers(tmp_path):
     first, _, door = _first(tmp_path)
     found = first.measurements
-    assert payloads.read_measurements(door) == found
+    assert door_files.read_measurements(door) == found
     assert len(found) == 4 + 4 + 4  # base, rex, drift
     perfect = dict.fromkeys(METRICS, 1.0)
     assert found[4] == Measurement("t0001", "a photo of a <rex> dog", 10, perfect, concept="rex")
@@ -212,8 +212,8 @@ def test_a_door_carries_the_past_and_adds_the_new(tmp_path):
     door = manifest.write(
         tmp_path / "scores-2", found.record, lambda draft: save(found, parent, draft)
     )
-    assert payloads.read_measurements(door) == (
-        *payloads.read_measurements(parent),
+    assert door_files.read_measurements(door) == (
+        *door_files.read_measurements(parent),
         *found.measurements,
     )
     drawn = sorted(
@@ -227,7 +227,7 @@ def test_a_door_carries_the_past_and_adds_the_new(tmp_path):
         "t0002/class-cat.png", "t0002/class-dog.png", "t0002/mia.png", "t0002/rex.png",
     ]  # fmt: skip
     assert manifest.read(door.folder, Scores).record == found.record
-    four = images.load_png(door.path(payloads.concept_sheet("t0001", "rex")))
+    four = images.load_png(door.path(door_files.concept_sheet("t0001", "rex")))
     assert four.shape == (3, 8, 4 * 8 + 3 * images.GAP)
     assert four[:, 0, 0].tolist() == list(RED)
     assert four[:, 0, -1].tolist() == list(GREEN)  # seed 13
@@ -316,8 +316,8 @@ def test_values_that_went_missing_are_refused(tmp_path):
     door = _first(tmp_path)[2]
     door.path("values.json").unlink()
     with pytest.raises(BadDoor, match=r"expected values\.json in"):
-        payloads.read_measurements(door)
-    assert payloads.read_measurements(_empty(tmp_path)) == ()
+        door_files.read_measurements(door)
+    assert door_files.read_measurements(_empty(tmp_path)) == ()
 
 
 def test_a_fresh_row_uses_the_given_seeds(tmp_path):
@@ -360,7 +360,7 @@ def test_a_row_of_a_real_model_is_complete_and_repeats(tmp_path, tiny_base):
     memory = manifest.write(
         tmp_path / "memory",
         Memory("base-1", (Remembered(REX, ("x", "y")),)),
-        lambda draft: payloads.write_memory(draft, {"rex": features}),
+        lambda draft: door_files.write_memory(draft, {"rex": features}),
     )
     rows = [
         new_row(

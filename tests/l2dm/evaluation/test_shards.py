@@ -15,7 +15,7 @@ from l2dm.bases.model import load_base
 from l2dm.errors import BadDoor, BadSpec
 from l2dm.evaluation import matrix
 from l2dm.evaluation.shards import Shard, names
-from l2dm.files import manifest, payloads
+from l2dm.files import door_files, manifest
 from l2dm.files.manifest import Door
 
 TINY = (
@@ -136,7 +136,7 @@ def test_a_shard_that_lacks_a_picture_is_noticed(second: Second, tmp_path: Path)
     less = doors.Drawn("evaluate", "1/1", door.record.base, door.record.calls[:-1])
     damaged = manifest.write(
         tmp_path / "less", less,
-        lambda draft: shutil.copy(part / payloads.DRAWN, draft),  # type: ignore[arg-type]
+        lambda draft: shutil.copy(part / door_files.DRAWN, draft),  # type: ignore[arg-type]
         spec=door.spec, seed=door.seed, inputs=door.inputs,
     )  # fmt: skip
     with pytest.raises(BadDoor, match="found none of them; run the shards again"):

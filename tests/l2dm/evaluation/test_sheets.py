@@ -4,7 +4,7 @@ import torch
 from l2dm.doors import Concept, Drift, Scores
 from l2dm.errors import WrongShape
 from l2dm.evaluation import sheets
-from l2dm.files import images, payloads
+from l2dm.files import door_files, images
 
 
 def _scores(tasks):
@@ -42,7 +42,7 @@ def test_a_strip_of_nothing_is_refused():
 
 @pytest.mark.parametrize("noun", ["../../etc", "coffee cup", "Straße", "a/b", "."])
 def test_a_noun_never_leaves_its_folder(noun):
-    path = payloads.class_sheet("t0001", noun)
+    path = door_files.class_sheet("t0001", noun)
     assert path.startswith("sheets/t0001/class-")
     assert path.count("/") == 2
 
@@ -51,7 +51,7 @@ def test_old_rows_are_left_behind_but_what_was_learned_is_kept(tmp_path):
     scores = _scores(9)
     old, new = tmp_path / "old", tmp_path / "new"
     for row, name in (("t0001", "c1"), ("t0002", "c1"), ("t0004", "c1"), ("base", "c1")):
-        path = old / payloads.concept_sheet(row, name)
+        path = old / door_files.concept_sheet(row, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(row)
     sheets.carry(old, new, scores)

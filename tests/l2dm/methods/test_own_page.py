@@ -23,7 +23,7 @@ from l2dm.bases.model import Model, load_base
 from l2dm.doors import Adapter
 from l2dm.errors import BadSpec, DoesNotFit
 from l2dm.export.write import export
-from l2dm.files import manifest, payloads
+from l2dm.files import door_files, manifest
 from l2dm.methods import registry
 from l2dm.methods.contract import Learned, Trainable
 from l2dm.methods.lesson import Batch, Lesson
@@ -131,9 +131,9 @@ def test_two_tasks_pass_the_six_steps_and_the_state_goes_with_the_line(
     assert second.adapter.record.concepts == (REX, TOM)
     assert second.adapter.spec[NAME] == {"pull": 0.25, "memory": 0.9}
     assert second.adapter.spec == recorded(spec)
-    inside = manifest.read(second.release.folder / payloads.ADAPTER, Adapter)
-    one, two = payloads.read_state(first.adapter), payloads.read_state(inside)
-    assert one.keys() == two.keys() == payloads.read_state(second.adapter).keys()
+    inside = manifest.read(second.release.folder / door_files.ADAPTER, Adapter)
+    one, two = door_files.read_state(first.adapter), door_files.read_state(inside)
+    assert one.keys() == two.keys() == door_files.read_state(second.adapter).keys()
     assert (one["steps"], two["steps"]) == (5, 10)  # the second task counted on
     assert any(not torch.equal(one[name], two[name]) for name in one)
 
@@ -146,18 +146,18 @@ def test_without_the_state_the_second_task_learns_something_else(
     again = fit_on(record, spec, tiny_base)
     assert again["steps"] == 5  # what another method left means nothing to this one
     assert fit_on(first.adapter, spec, tiny_base)["steps"] == 10
-    assert second.adapter.path(payloads.STATE).is_file()
+    assert second.adapter.path(door_files.STATE).is_file()
 
 
 def replaced_method(adapter: manifest.Door[Adapter], folder: Path) -> manifest.Door[Adapter]:
     """The same adapter as if plain sequential learning had made it: without a state."""
     record = Adapter(**vars(adapter.record) | {"method": "sequential"})
-    weights, rows = payloads.read_weights(adapter), payloads.read_rows(adapter)
+    weights, rows = door_files.read_weights(adapter), door_files.read_rows(adapter)
     return manifest.write(folder, record, partial(write, weights=weights, rows=rows))
 
 
 def write(draft: Path, weights: Mapping[str, Tensor], rows: Mapping[str, Tensor]) -> None:
-    payloads.write_adapter(draft, weights, rows)
+    door_files.write_adapter(draft, weights, rows)
 
 
 def fit_on(parent: manifest.Door[Adapter], spec: Spec, base: Path) -> Mapping[str, Tensor]:
@@ -183,7 +183,13 @@ def test_killed_and_resumed_it_ends_in_the_same_bytes(
     again = steps.train(*given, tmp_path / "out", second.context, work=work, on_step=seen.append)
     assert seen[0].step == (at - 1) // 2 * 2 + 1  # a checkpoint after every second step
     assert again.digest == second.adapter.digest
-    names = {payloads.WEIGHTS, payloads.ROWS, payloads.STATE, payloads.CURVE, "manifest.json"}
+    names = {
+        door_files.WEIGHTS,
+        door_files.ROWS,
+        door_files.STATE,
+        door_files.CURVE,
+        "manifest.json",
+    }
     assert {path.name for path in again.folder.iterdir()} == names
     for name in names:
         assert again.path(name).read_bytes() == second.adapter.path(name).read_bytes(), name
@@ -195,7 +201,7 @@ def test_it_is_exported(runs: tuple[Run, Run], tiny_base: Path, tmp_path: Path) 
     assert {"pets.kohya.safetensors", "embeddings/tom.safetensors", "export.json"} <= names
     assert json.loads((tmp_path / "out" / "export.json").read_text())["method"] == NAME
     lora = load_file(tmp_path / "out" / "pytorch_lora_weights.safetensors")
-    assert len(lora) == len(payloads.read_weights(runs[1].adapter))
+    assert len(lora) == len(door_files.read_weights(runs[1].adapter))
 
 
 def test_the_command_line_and_the_schema_list_it() -> None:

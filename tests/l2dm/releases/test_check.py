@@ -10,7 +10,7 @@ import pytest
 from l2dm import doors, steps
 from l2dm import spec as specs
 from l2dm.errors import BadDoor
-from l2dm.files import manifest, payloads
+from l2dm.files import door_files, manifest
 from l2dm.releases import folder as releases
 from l2dm.releases.check import check
 from tests.worlds.six_steps import REX, SPEC, TOM, Run, upload
@@ -46,12 +46,12 @@ def signed(release: Path, out: Path, part: str, fill: Callable[[Path], None]) ->
 def damaged(release: Path, out: Path, concept: str) -> Path:
     """The same release with one concept's token row turned around."""
     adapter = releases.adapter_of(release)
-    weights, rows = payloads.read_weights(adapter), payloads.read_rows(adapter)
+    weights, rows = door_files.read_weights(adapter), door_files.read_rows(adapter)
     rows[concept] = -rows[concept]
-    curve = payloads.read_curve(adapter.folder)
+    curve = door_files.read_curve(adapter.folder)
 
     def fill(draft: Path) -> None:
-        payloads.write_adapter(draft, weights, rows, curve=curve)
+        door_files.write_adapter(draft, weights, rows, curve=curve)
 
     return signed(release, out, "adapter", fill)
 
@@ -59,11 +59,11 @@ def damaged(release: Path, out: Path, concept: str) -> Path:
 def revalued(release: Path, out: Path, higher: Higher) -> Path:
     """The same release as if its pictures had scored more."""
     measured = []
-    for one in payloads.read_measurements(releases.scores_of(release)):
+    for one in door_files.read_measurements(releases.scores_of(release)):
         more = {metric: higher.get((one.row, one.concept, metric), 0.0) for metric in one.metrics}
         metrics = {metric: value + more[metric] for metric, value in one.metrics.items()}
         measured.append(replace(one, metrics=metrics))
-    return signed(release, out, "scores", lambda at: payloads.write_measurements(at, measured))
+    return signed(release, out, "scores", lambda at: door_files.write_measurements(at, measured))
 
 
 def test_an_unchanged_release_is_healthy_picture_by_picture(run: Run, tmp_path: Path) -> None:
@@ -78,12 +78,12 @@ def test_an_unchanged_release_is_healthy_picture_by_picture(run: Run, tmp_path: 
     assert [one.moved for one in found.findings] == [0.0, 0.0]
     assert (found.row, found.seed, found.base) == ("t0002", 999, run.task.record.base)
     assert door.inputs == {"release": run.release.digest}
-    measured = payloads.read_measurements(door)
+    measured = door_files.read_measurements(door)
     assert {(one.concept, one.row) for one in measured} == {
         (concept, row) for concept in ("rex", "tom") for row in ("again", "fresh")
     }
     assert [one.seed for one in measured if one.row == "fresh"] == [999, 1000] * 2
-    assert door.path(payloads.check_sheet("rex")).is_file()
+    assert door.path(door_files.check_sheet("rex")).is_file()
     assert done[-1] == (10, 10)  # two pictures twice of two concepts, two of the base
     again = steps.check(run.release.folder, tmp_path / "2", run.context, seed=999)
     assert again.digest == door.digest
@@ -124,7 +124,7 @@ def test_a_base_that_moved_by_any_measure_leaves_them_to_chance(run: Run, tmp_pa
 def test_files_that_were_changed_are_a_regression_of_the_release(run: Run, tmp_path: Path) -> None:
     release = tmp_path / "release"
     shutil.copytree(run.release.folder, release)
-    (release / payloads.ADAPTER / payloads.ROWS).write_bytes(b"rotten")
+    (release / door_files.ADAPTER / door_files.ROWS).write_bytes(b"rotten")
     found = steps.check(release, tmp_path / "check", run.context, seed=1).record
     assert (found.health, found.cause, found.findings) == ("regressed", "release", ())
     assert "is not what was written: changed" in found.reasons[0]
@@ -144,7 +144,7 @@ def test_another_base_is_told_from_a_forgotten_concept(run: Run, tmp_path: Path)
 def test_a_release_without_values_cannot_be_compared(run: Run, tmp_path: Path) -> None:
     scores = releases.scores_of(run.release.folder)
     bare = manifest.write(
-        tmp_path / "scores", scores.record, lambda draft: payloads.write_measurements(draft, ())
+        tmp_path / "scores", scores.record, lambda draft: door_files.write_measurements(draft, ())
     )
     with pytest.raises(BadDoor, match="expected values of <rex> in row t0002"):
         check(None, bare, releases.memory_of(run.release.folder), 1)  # type: ignore[arg-type]

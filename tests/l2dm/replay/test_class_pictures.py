@@ -8,7 +8,7 @@ import torch
 from l2dm import doors
 from l2dm.bases.model import Model, load_base
 from l2dm.files import manifest
-from l2dm.files.payloads import ClassPictures
+from l2dm.files.door_files import ClassPictures
 from l2dm.replay import class_pictures
 from l2dm.spec import SamplingSpec
 from tests.worlds.six_steps import TOM

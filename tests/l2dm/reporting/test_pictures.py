@@ -4,7 +4,7 @@ import re
 
 import torch
 
-from l2dm.files import payloads
+from l2dm.files import door_files
 from l2dm.reporting.pictures import concepts
 from l2dm.reporting.report import render
 from l2dm.reporting.story import tell
@@ -32,6 +32,6 @@ def test_each_concept_has_its_real_pictures_the_base_and_every_task_since_it_was
 
 def test_a_row_without_a_file_is_left_out(tmp_path):
     story = tell("pets", history.line(tmp_path, history.concepts(2)))
-    old = story.scores.path(payloads.concept_sheet("t0001", "c1"))
+    old = story.scores.path(door_files.concept_sheet("t0001", "c1"))
     old.unlink()
     assert ">t0001</span>" not in concepts(story, story.scores)
