@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from l2dm.adapters.contract import AdapterSettings, ExportWriter, Host, compare, detached
-from l2dm.adapters.gates import Gate, gate_of
+from l2dm.adapters.prompt_rows import Gate, gate_of
 from l2dm.doors import Concept
 from l2dm.errors import DoesNotFit, NothingAttached
 

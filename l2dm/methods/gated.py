@@ -11,7 +11,7 @@ from torch import Tensor
 
 from l2dm.adapters.contract import AdapterSettings
 from l2dm.adapters.gated import put_on
-from l2dm.adapters.gates import GateKind
+from l2dm.adapters.prompt_rows import GateKind
 from l2dm.bases.diffusion import generator_for
 from l2dm.bases.model import Model
 from l2dm.errors import DoesNotFit
@@ -52,11 +52,8 @@ class Gated:
                 f"the line's adapter is of kind {record.kind!r}, method 'gated' continues only "
                 "gated adapters; start another line for it"
             )
-        if record.kind == "gated" and record.settings["gate"] != self._gate:
-            raise DoesNotFit(
-                f"the line's gate is {record.settings['gate']!r}, the spec asks for "
-                f"{self._gate!r}; a line keeps its gate"
-            )
+        if record.kind == "gated":
+            _require_kept(record.settings, self._settings)
         self._model, self._lesson = model, lesson
         name, noun = lesson.concept.name, lesson.concept.class_noun
         row = model.add_placeholder(name, model.noun_row(noun))
@@ -90,6 +87,16 @@ class Gated:
     @property
     def _settings(self) -> AdapterSettings:
         return {"rank": self._rank, "gate": self._gate}
+
+
+def _require_kept(line: AdapterSettings, asked: AdapterSettings) -> None:
+    """All concepts' weights lie in one door, which records their rank and gate once."""
+    for name, value in asked.items():
+        if line[name] != value:
+            raise DoesNotFit(
+                f"the line's {name} is {line[name]!r}, the spec asks for {value!r}; a line keeps "
+                f"its {name}"
+            )
 
 
 OPTIONS, METHOD = GatedOptions, Gated

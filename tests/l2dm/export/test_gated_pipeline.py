@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from l2dm.adapters import gates
+from l2dm.adapters import prompt_rows
 from l2dm.export import forms
 from l2dm.export import write as export
 from tests.worlds.handmade import make_release
@@ -47,9 +47,9 @@ def test_the_pipeline_opens_the_rows_that_the_library_opens() -> None:
     ids = torch.tensor(list(itertools.product([1, 3, 4, 7, 8], repeat=5)))
     for own in placeholders:
         for gate, expected in {
-            "token": gates.token_gate(ids, own),
-            "span": gates.span_gate(ids, own, noun),
-            "prompt": gates.prompt_gate(ids, own, placeholders),
+            "token": prompt_rows.token_gate(ids, own),
+            "span": prompt_rows.span_gate(ids, own, noun),
+            "prompt": prompt_rows.prompt_gate(ids, own, placeholders),
         }.items():
             assert torch.equal(rows_of(ids, gate, own, noun, placeholders), expected), gate
 
@@ -116,7 +116,9 @@ def test_a_placeholder_in_the_negative_prompt_opens_its_own_row(pipe, token_expo
     gates, seen = pipe._own_gates(), {}
 
     def look(pipe, step, timestep, tensors):
-        seen.update({name: rows.squeeze(-1).sum(1).tolist() for name, rows in gates.rows.items()})
+        seen.update(
+            {name: rows.squeeze(-1).sum(1).tolist() for name, rows in prompt_rows.rows.items()}
+        )
         return tensors
 
     pipe(["a dog", "a <toy> dog"], negative_prompt=["a <toy2>", ""], num_inference_steps=1,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from l2dm.adapters.gates import gate_of, prompt_gate, span_gate, token_gate
+from l2dm.adapters.prompt_rows import gate_of, prompt_gate, span_gate, token_gate
 from l2dm.errors import DoesNotFit
 
 A, B, NOUN, END = 90, 91, 7, 1
