@@ -24,9 +24,9 @@ from l2dm.bases import devices
 from l2dm.bases import folder as base_folder
 from l2dm.bases.diffusion import NoiseSchedule
 from l2dm.bases.family import Family, Networks, TextLayer
-from l2dm.bases.placeholders import Placeholders
 from l2dm.bases.prompts import placeholders_in, require_known
 from l2dm.bases.text import Text
+from l2dm.bases.token_rows import Placeholders
 from l2dm.errors import BadBase, BadPrompt
 from l2dm.files.images import to_bytes, to_unit
 
