@@ -32,7 +32,7 @@ from l2dm.bases.model import Model, load_base
 from l2dm.errors import BadDoor
 from l2dm.files import door_files, manifest
 from l2dm.metrics.health import Evidence, diagnose
-from l2dm.metrics.regression import Bars
+from l2dm.metrics.paired_test import Bars
 from l2dm.pocket.world.scenes import NOUNS
 from l2dm.releases import check as release_check
 from l2dm.releases import folder as releases

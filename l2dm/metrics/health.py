@@ -17,7 +17,7 @@ from statistics import fmean
 
 from l2dm.doors import ConceptHealth
 from l2dm.errors import WrongShape
-from l2dm.metrics.regression import Bars, Comparison, compare, overall
+from l2dm.metrics.paired_test import Bars, Comparison, compare, overall
 
 SAME = 1e-3  # of a cosine: what other thread counts and batch make-ups can explain
 

@@ -23,7 +23,7 @@ from l2dm.evaluation.measure import Known, Subject, counted, measure, read_known
 from l2dm.files import door_files, manifest
 from l2dm.files.manifest import Door
 from l2dm.metrics.health import Evidence, diagnose, largest
-from l2dm.metrics.regression import Bars
+from l2dm.metrics.paired_test import Bars
 from l2dm.releases import folder as releases
 from l2dm.sections import replaced
 from l2dm.spec import Spec, parse

@@ -5,7 +5,7 @@ import torch
 
 from l2dm.errors import WrongShape
 from l2dm.metrics.health import Evidence, diagnose, largest
-from l2dm.metrics.regression import Bars
+from l2dm.metrics.paired_test import Bars
 
 BARS = Bars(margin=0.1, alpha=0.05, power=0.9)
 RELEASED = (0.6, 0.5, 0.7, 0.6, 0.5, 0.7, 0.6, 0.6)

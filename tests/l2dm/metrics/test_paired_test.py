@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from l2dm.errors import WrongShape
-from l2dm.metrics.regression import (
+from l2dm.metrics.paired_test import (
     Bars,
     Comparison,
     compare,
