@@ -116,9 +116,7 @@ def test_a_placeholder_in_the_negative_prompt_opens_its_own_row(pipe, token_expo
     gates, seen = pipe._own_gates(), {}
 
     def look(pipe, step, timestep, tensors):
-        seen.update(
-            {name: rows.squeeze(-1).sum(1).tolist() for name, rows in prompt_rows.rows.items()}
-        )
+        seen.update({name: rows.squeeze(-1).sum(1).tolist() for name, rows in gates.rows.items()})
         return tensors
 
     pipe(["a dog", "a <toy> dog"], negative_prompt=["a <toy2>", ""], num_inference_steps=1,
