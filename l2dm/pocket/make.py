@@ -25,7 +25,7 @@ from l2dm.pocket.train.judge import train_judge
 from l2dm.pocket.train.tokenizer import build_tokenizer
 from l2dm.pocket.train.unet import PLAN, build, scenes_of, train_unet
 from l2dm.pocket.train.vae import refine_decoder, train_vae
-from l2dm.pocket.world.renders import Renders, rendered
+from l2dm.pocket.world.render_cache import Renders, rendered
 
 log = logging.getLogger(__name__)
 

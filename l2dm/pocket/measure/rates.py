@@ -14,7 +14,7 @@ from transformers import AutoModel, CLIPModel, CLIPTokenizer
 from l2dm.pocket.judge.judge import Judge, Judgement, judge
 from l2dm.pocket.train.clip import embedded
 from l2dm.pocket.world.batches import to_unit
-from l2dm.pocket.world.renders import NOTHING, Renders
+from l2dm.pocket.world.render_cache import NOTHING, Renders
 from l2dm.pocket.world.scenes import COLOURS, NOUNS, TUNING_SEEDS, identity, photos, pixels
 
 STRANGERS, QUERIES, REFERENCES = 110, 5, 4

@@ -21,7 +21,7 @@ from l2dm.pocket.measure import rates as m
 from l2dm.pocket.measure.probe import teach, training_pace
 from l2dm.pocket.train.loop import seconds_spent
 from l2dm.pocket.world.batches import to_unit
-from l2dm.pocket.world.renders import Renders
+from l2dm.pocket.world.render_cache import Renders
 from l2dm.pocket.world.scenes import NOUNS, TUNING_SEEDS, distractors, identity, photos, pixels
 
 log = logging.getLogger(__name__)

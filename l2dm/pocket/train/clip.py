@@ -12,7 +12,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
 from l2dm.pocket.train.loop import StagePlan, train
 from l2dm.pocket.train.tokenizer import CONTEXT, token_ids
 from l2dm.pocket.world.batches import pick
-from l2dm.pocket.world.renders import NOTHING, Renders
+from l2dm.pocket.world.render_cache import NOTHING, Renders
 from l2dm.pocket.world.scenes import BACKGROUNDS, COLOURS, NOUNS, SIZE
 
 PLAN = StagePlan(steps=900, rate=1e-3, warm=100, cool=0.6, weight_decay=0.05)

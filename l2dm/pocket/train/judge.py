@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from l2dm.pocket.judge.judge import HEADS, Judge
 from l2dm.pocket.train.loop import StagePlan, train
 from l2dm.pocket.world.batches import pick, soften, to_unit
-from l2dm.pocket.world.renders import NOTHING, Renders
+from l2dm.pocket.world.render_cache import NOTHING, Renders
 from l2dm.pocket.world.scenes import BACKGROUNDS, Scene, draw
 
 PLAN = StagePlan(steps=9_600, rate=2e-3, warm=100, cool=0.6, weight_decay=0.02, seed=3)

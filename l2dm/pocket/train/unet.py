@@ -15,7 +15,7 @@ from l2dm.pocket.train.grounding import CrossAttentionMaps, grounding_loss
 from l2dm.pocket.train.loop import Snapshot, StagePlan, train
 from l2dm.pocket.train.tokenizer import token_ids
 from l2dm.pocket.train.vae import encoded
-from l2dm.pocket.world.renders import NOTHING, Renders
+from l2dm.pocket.world.render_cache import NOTHING, Renders
 from l2dm.pocket.world.scenes import NOUNS
 
 PLAN = StagePlan(steps=6_000, rate=1e-3, warm=300, cool=0.5, weight_decay=0.01, ema=0.999, seed=5)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from l2dm.pocket.train.loop import StagePlan, train
 from l2dm.pocket.world.batches import pick, to_unit
-from l2dm.pocket.world.renders import Renders
+from l2dm.pocket.world.render_cache import Renders
 
 PLAN = StagePlan(steps=4_200, rate=2e-3)
 DECODER_PLAN = StagePlan(steps=4_800, rate=1e-3, warm=100, cool=0.9, seed=6)

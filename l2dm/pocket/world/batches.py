@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from l2dm.pocket.world.renders import Renders
+from l2dm.pocket.world.render_cache import Renders
 
 
 def to_unit(pictures: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from l2dm.pocket.train.clip import build, text_half
 from l2dm.pocket.train.tokenizer import CONTEXT, build_tokenizer, learn_merges, token_ids
-from l2dm.pocket.world.renders import render
+from l2dm.pocket.world.render_cache import render
 
 CAPTIONS = [caption for row in render("tokenizer", range(60)).captions for caption in row]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from l2dm.pocket.train.unet import pair_shares
-from l2dm.pocket.world.renders import NOTHING
+from l2dm.pocket.world.render_cache import NOTHING
 
 
 def test_scenes_of_two_things_come_up_as_often_as_asked() -> None:

@@ -15,7 +15,7 @@ from l2dm.pocket import WEIGHTS
 from l2dm.pocket.judge.judge import judge, load_judge
 from l2dm.pocket.measure import rates as m
 from l2dm.pocket.world.batches import to_unit
-from l2dm.pocket.world.renders import render
+from l2dm.pocket.world.render_cache import render
 from l2dm.pocket.world.scenes import NOUNS, TEST_SEEDS, identity, photos, pixels
 
 MEGABYTES = 30

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from l2dm.pocket.world import scenes
-from l2dm.pocket.world.renders import LABELS, NOTHING, render, rendered
+from l2dm.pocket.world.render_cache import LABELS, NOTHING, render, rendered
 from l2dm.pocket.world.scenes import (
     COLOURS,
     NAMELESS,
@@ -29,7 +29,7 @@ from l2dm.pocket.world.scenes import (
 
 DIGEST = """
 import hashlib
-from l2dm.pocket.world.renders import render
+from l2dm.pocket.world.render_cache import render
 from l2dm.pocket.world.scenes import identity, photos, pixels
 r = render("test", range(8))
 p = pixels(photos(identity(110_003, "dog"), 5, 7))
@@ -54,9 +54,7 @@ def test_same_seed_gives_same_bytes_in_every_process() -> None:
 
 
 def test_the_world_imports_no_network_library() -> None:
-    probe = (
-        "import sys, l2dm.pocket.world.renders; print({'torch', 'transformers'} & set(sys.modules))"
-    )
+    probe = "import sys, l2dm.pocket.world.render_cache; print({'torch', 'transformers'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
