@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from l2dm.pocket.world.paint import ACCESSORIES, GROUNDS, INKS, background, pattern, sprite, tint
 from l2dm.pocket.world.shapes import SHAPES
+from l2dm.pocket.world.sprites import ACCESSORIES, GROUNDS, INKS, background, pattern, sprite, tint
 
 WORLD_VERSION = 1  # raise it whenever any picture or caption changes
 SIZE = 64  # pixels a side
