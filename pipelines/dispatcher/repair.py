@@ -9,11 +9,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from components.services.line import status_cache
+from components.services.line.after_backup import Dropped, agree, restore
 from components.services.line.leases import Leases
 from components.services.line.ledger import ConceptState, Standing
 from components.services.line.promotion import Repair, repair
 from components.services.line.records import Records, user
-from components.services.line.restore import Dropped, agree, restore
 from components.services.line.uploads import Uploads
 from components.services.store.home import Home
 from components.services.tracking.registry import Registry

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from components.services.line.after_backup import restore
 from components.services.line.ledger import ConceptState
 from components.services.line.promotion import repair, settle
 from components.services.line.records import Records
-from components.services.line.restore import restore
 from components.services.store.folder import FolderObjects
 from components.services.tracking.registry import FolderRegistry, VersionFacts
 from l2dm.errors import L2dmError
