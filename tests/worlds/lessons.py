@@ -47,11 +47,15 @@ def second_lesson(parent: manifest.Door[doors.Adapter]) -> Lesson:
 
 
 def adapter_door(
-    folder: Path, learned: Learned, model: Model, spec: Spec
+    folder: Path,
+    learned: Learned,
+    model: Model,
+    spec: Spec,
+    concepts: tuple[doors.Concept, ...] = (REX,),
 ) -> manifest.Door[doors.Adapter]:
-    """What a first lesson taught, as `train` leaves it."""
+    """What a lesson taught, as `train` leaves it."""
     record = doors.Adapter(
-        spec.train.method, learned.kind, (REX,), model.fingerprint, "", dict(learned.settings)
+        spec.train.method, learned.kind, concepts, model.fingerprint, "", dict(learned.settings)
     )
     return manifest.write(
         folder, record,

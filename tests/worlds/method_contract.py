@@ -15,7 +15,7 @@ import torch
 
 from l2dm.bases.attach import attach_door
 from l2dm.bases.model import load_base
-from l2dm.errors import BadSpec
+from l2dm.errors import BadSpec, DoesNotFit
 from l2dm.methods import registry
 from l2dm.methods.lesson import draw_batch
 from l2dm.sections import Section, described
@@ -23,7 +23,9 @@ from l2dm.spec import Spec, may_replay, options_of, override, parse, recorded
 from l2dm.training.fit import StepReport, fit
 from l2dm.training.learn import method_of
 from tests.worlds.lessons import (
+    REX,
     SIZES,
+    TOM,
     Killed,
     adapter_door,
     die,
@@ -127,6 +129,25 @@ def earlier_rows_never_move_and_what_is_left_can_be_loaded(
     assert torch.equal(second.rows["rex"], first.rows["rex"])
     assert not torch.equal(second.rows["tom"].flatten(), load_base(str(base)).noun_row("cat"))
     assert second.state.keys() >= first.state.keys()
+    both = adapter_door(folder / "second", second, again, spec, (REX, TOM))
+    attach_door(load_base(str(base)), both)
+
+
+def another_rank_is_refused_at_once_or_is_left_as_it_can_be_loaded(
+    name: str, base: Path, folder: Path
+) -> None:
+    spec, other, model = spec_of(name, rank=2), spec_of(name, rank=3), load_base(str(base))
+    first, _ = fit(method_of(spec), model, first_lesson(model, folder), spec.train)
+    door = adapter_door(folder / "first", first, model, spec)
+    try:
+        method_of(other).begin(load_base(str(base)), second_lesson(door))
+    except DoesNotFit as error:
+        assert re.search(r"rank.* 2\b.*rank.* 3\b|rank is 2, the spec asks for 3", str(error))
+        return
+    again = load_base(str(base))
+    second, _ = fit(method_of(other), again, second_lesson(door), other.train)
+    both = adapter_door(folder / "second", second, again, other, (REX, TOM))
+    attach_door(load_base(str(base)), both)
 
 
 QUESTIONS: tuple[Question, ...] = (
@@ -137,4 +158,5 @@ QUESTIONS: tuple[Question, ...] = (
     has_one_finite_value_a_sample,
     killed_and_resumed_ends_in_the_same_bytes,
     earlier_rows_never_move_and_what_is_left_can_be_loaded,
+    another_rank_is_refused_at_once_or_is_left_as_it_can_be_loaded,
 )
