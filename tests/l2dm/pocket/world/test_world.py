@@ -54,7 +54,10 @@ def test_same_seed_gives_same_bytes_in_every_process() -> None:
 
 
 def test_the_world_imports_no_network_library() -> None:
-    probe = "import sys, l2dm.pocket.world.render_cache; print({'torch', 'transformers'} & set(sys.modules))"
+    probe = (
+        "import sys, l2dm.pocket.world.render_cache; "
+        "print({'torch', 'transformers'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
