@@ -8,7 +8,7 @@ from itertools import accumulate
 from markupsafe import Markup
 
 from l2dm.metrics.bootstrap import Interval
-from l2dm.reporting import page
+from l2dm.reporting import templating
 
 STRONGEST = 75  # percent of the heat colour: text stays readable on it, light and dark
 COLOURS = 6
@@ -56,7 +56,7 @@ def heat_map(found: HeatMap) -> Markup:
         )
         for row, (name, cells) in enumerate(zip(found.rows, found.cells, strict=True))
     ]
-    return page.fill(
+    return templating.fill(
         "heat_map.html", columns=found.columns, rows=rows, low=found.low, high=found.high
     )
 
@@ -80,7 +80,7 @@ def interval_bar(found: Interval, domain: tuple[float, float], limit: float | No
         return round(8 + (_BAR - 16) * (value - low) / (high - low), 1)
 
     over = limit is not None and found.mean > limit
-    return page.fill(
+    return templating.fill(
         "interval_bar.svg",
         width=_BAR,
         zero=x(0.0),
@@ -118,7 +118,7 @@ def curves(
         return Markup()
     steps = max(len(values) for values in terms.values())
     top = max(*points, 1e-9)
-    return page.fill(
+    return templating.fill(
         "curves.html",
         title=title,
         width=_WIDTH,

@@ -7,7 +7,7 @@ from markupsafe import Markup
 from l2dm.doors import Scores
 from l2dm.metrics.bootstrap import Interval
 from l2dm.metrics.forgetting import number as finite
-from l2dm.reporting import charts, page
+from l2dm.reporting import charts, templating
 from l2dm.reporting.story import IDENTITY, Kept, Story
 
 # The page stays readable, and of bounded size, however many concepts a line has learned.
@@ -57,7 +57,7 @@ def matrices(story: Story, record: Scores) -> Markup:
             high=high,
         )
         maps.append((title, meaning, charts.heat_map(found)))
-    return page.fill("matrices.html", maps=maps, cut=story.bounds)
+    return templating.fill("matrices.html", maps=maps, cut=story.bounds)
 
 
 def forgetting(story: Story) -> Markup:
@@ -65,7 +65,7 @@ def forgetting(story: Story) -> Markup:
     limit = story.limits.get("max_forgetting")
     axis = charts.domain_of([one.interval for one in story.kept], limit)
     chosen = sorted(story.kept, key=lambda one: one.lost, reverse=True)[:LISTED]
-    return page.fill(
+    return templating.fill(
         "forgetting.html",
         lines=[_line(story, one, axis, limit) for one in chosen],
         axis=axis,
@@ -82,7 +82,9 @@ def _line(story: Story, one: Kept, axis: tuple[float, float], limit: float | Non
         kept=one,
         base=finite(record.matrices[IDENTITY][0][column]),
         peak_row=record.rows[one.drop.row] if one.drop else "",
-        drop=f"{page.number(one.interval.mean, 3)}{bounds(one.interval)}" if one.interval else "–",
+        drop=f"{templating.number(one.interval.mean, 3)}{bounds(one.interval)}"
+        if one.interval
+        else "–",
         bar=charts.interval_bar(one.interval, axis, limit) if one.interval else Markup(),
     )
 
@@ -91,7 +93,9 @@ def bounds(interval: Interval | None, digits: int = 3) -> str:
     """The ends of an interval in brackets, after a blank; nothing if there are none."""
     if interval is None or interval.low is None or interval.high is None:
         return ""
-    return f" [{page.number(interval.low, digits)}, {page.number(interval.high, digits)}]"
+    return (
+        f" [{templating.number(interval.low, digits)}, {templating.number(interval.high, digits)}]"
+    )
 
 
 def latest(count: int, shown: int, what: str) -> str:

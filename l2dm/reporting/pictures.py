@@ -10,7 +10,7 @@ from l2dm.doors import Scores
 from l2dm.files import door_files
 from l2dm.files.manifest import Door
 from l2dm.metrics.forgetting import number as finite
-from l2dm.reporting import page
+from l2dm.reporting import templating
 from l2dm.reporting.story import CONCEPTS, IDENTITY, Story
 
 
@@ -44,7 +44,7 @@ def concepts(story: Story, scores: Door[Scores]) -> Markup:
         for row in sorted({*story.rows, column + 1}):
             if row == 0 or row > column:
                 path = scores.path(door_files.concept_sheet(record.rows[row], concept.name))
-                score = page.number(finite(matrix[row][column]))
+                score = templating.number(finite(matrix[row][column]))
                 strips.append(_strip(record.rows[row], path, score))
         blocks.append(_block(f"<{concept.name}> {concept.class_noun}", strips))
     return _section("concepts.html", blocks, story.bounds)
@@ -62,8 +62,8 @@ def class_prompts(story: Story, scores: Door[Scores]) -> Markup:
             found = measured.get((row, noun))
             if found is not None:
                 path = scores.path(door_files.class_sheet(row, noun))
-                kid = f"KID {page.number(found.kid, 1)}"
-                strips.append(_strip(row, path, page.number(found.distance, 3), kid))
+                kid = f"KID {templating.number(found.kid, 1)}"
+                strips.append(_strip(row, path, templating.number(found.distance, 3), kid))
         blocks.append(_block(noun, strips))
     more = f" {CONCEPTS} of {len(nouns)} nouns are shown." if len(nouns) > CONCEPTS else ""
     return _section("class_prompts.html", blocks, more)
@@ -90,4 +90,4 @@ def _block(title: str, strips: Sequence[_Strip | None]) -> _Block:
 
 def _section(template: str, blocks: Sequence[_Block], cut: str) -> Markup:
     found = [block for block in blocks if block.strips]
-    return page.fill(template, blocks=found, cut=cut) if found else Markup()
+    return templating.fill(template, blocks=found, cut=cut) if found else Markup()

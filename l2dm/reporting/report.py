@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from l2dm.doors import Scores
 from l2dm.files.manifest import Door
-from l2dm.reporting import charts, numbers, page, pictures, timeline
+from l2dm.reporting import charts, numbers, pictures, templating, timeline
 from l2dm.reporting.numbers import LISTED, bounds, latest
 from l2dm.reporting.story import ROWS, ReportEntry, Story, curve_of, method_of, tell
 from l2dm.reporting.timeline import PastCheck
@@ -37,7 +37,7 @@ def render(
     checks: oldest first.
     """
     story = tell(line, history)
-    parts = [page.fill("empty.html", line=line)]
+    parts = [templating.fill("empty.html", line=line)]
     if story.scores is not None:
         parts = [
             _header(story, story.scores),
@@ -49,9 +49,9 @@ def render(
             pictures.class_prompts(story, story.scores),
             _loss(story),
             _costs(costs),
-            page.fill("words.html"),
+            templating.fill("words.html"),
         ]
-    return str(page.fill("report.html", line=line, parts=parts))
+    return str(templating.fill("report.html", line=line, parts=parts))
 
 
 def summary_markdown(line: str, history: Sequence[ReportEntry]) -> str:
@@ -78,7 +78,7 @@ def summary_markdown(line: str, history: Sequence[ReportEntry]) -> str:
 
 def _header(story: Story, scores: Door[Scores]) -> Markup:
     assert story.subject is not None  # it is whose scores these are
-    return page.fill(
+    return templating.fill(
         "header.html",
         line=story.line,
         champion=story.champion,
@@ -104,39 +104,39 @@ def _headlines(story: Story) -> list[tuple[str, str, str]]:
     return [
         (
             "Identity accuracy",
-            page.number(summary.get("final average")),
+            templating.number(summary.get("final average")),
             f"mean over concepts{bounds(story.identity, 2)}; 1 is best",
         ),
         (
             "Forgetting",
-            page.number(summary.get("forgetting"), 3),
+            templating.number(summary.get("forgetting"), 3),
             f"mean drop of identity similarity{bounds(story.forgetting)}; 0 is kept",
         ),
         (
             "Relative forgetting",
-            page.number(summary.get("relative forgetting")),
+            templating.number(summary.get("relative forgetting")),
             "0: all kept, 1: back to the base",
         ),
         (
             "Worst drop",
-            page.number(worst, 3),
+            templating.number(worst, 3),
             f"of any past concept{_limit(story, 'max_forgetting')}",
         ),
         (
             "Backward transfer",
-            page.number(summary.get("backward transfer"), 3),
+            templating.number(summary.get("backward transfer"), 3),
             "change since learning; below 0 is loss",
         ),
         (
             "Class drift",
-            page.number(moved, 3),
+            templating.number(moved, 3),
             f"class prompts against the base; 0 is none{_limit(story, 'max_drift')}",
         ),
     ]
 
 
 def _tasks(story: Story) -> Markup:
-    return page.fill(
+    return templating.fill(
         "tasks.html",
         entries=list(reversed(story.history))[:LISTED],
         cut=latest(len(story.history), LISTED, "tasks"),
@@ -145,7 +145,7 @@ def _tasks(story: Story) -> Markup:
 
 def _limit(story: Story, key: str) -> str:
     limit = story.limits.get(key)
-    return "" if limit is None else f"; gate: at most {page.number(limit)}"
+    return "" if limit is None else f"; gate: at most {templating.number(limit)}"
 
 
 def _loss(story: Story) -> Markup:
@@ -154,7 +154,7 @@ def _loss(story: Story) -> Markup:
         for entry in list(reversed(story.history))[:ROWS]
     ]
     cut = latest(len(story.history), ROWS, "tasks")
-    return page.fill("loss.html", charts=drawn, cut=cut) if any(drawn) else Markup()
+    return templating.fill("loss.html", charts=drawn, cut=cut) if any(drawn) else Markup()
 
 
 def _costs(costs: Sequence[StepCost]) -> Markup:
@@ -168,7 +168,7 @@ def _costs(costs: Sequence[StepCost]) -> Markup:
         found = [seconds.get((task, step)) for step in steps]
         rows.append((task, found, sum(value for value in found if value is not None)))
     peaks = [cost.peak_bytes for cost in costs if cost.peak_bytes is not None]
-    return page.fill(
+    return templating.fill(
         "costs.html",
         steps=steps,
         tasks=rows,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from l2dm.reporting import charts, page
+from l2dm.reporting import charts, templating
 from l2dm.reporting.numbers import LISTED, latest
 
 SHOWN = 60  # latest checks in the chart
@@ -31,7 +31,7 @@ def checks(past: Sequence[PastCheck]) -> Markup:
     """The section; nothing before the first check. past: oldest first."""
     if not past:
         return Markup()
-    return page.fill(
+    return templating.fill(
         "checks.html",
         checks=list(reversed(past))[:LISTED],
         marks=MARKS,

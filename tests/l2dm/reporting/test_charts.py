@@ -3,7 +3,7 @@ import re
 import pytest
 
 from l2dm.metrics.bootstrap import Interval
-from l2dm.reporting import charts, page
+from l2dm.reporting import charts, templating
 
 
 def test_a_missing_cell_is_a_dot_and_never_0():
@@ -98,7 +98,7 @@ def test_names_in_a_chart_stay_data():
     [(None, 2, "–"), (0.125, 3, "0.125"), (-0.5, 2, "−0.50"), (-0.0001, 2, "0.00"), (0, 1, "0.0")],
 )
 def test_numbers_for_reading(value, digits, expected):
-    assert page.number(value, digits) == expected
+    assert templating.number(value, digits) == expected
 
 
 def _points(html):
