@@ -1,16 +1,14 @@
 """What a family of base models declares, what its loaded networks answer, which families there are.
 
-A family is one module of this folder with a line `FAMILY = Family(...)`; docs/bases.md says how to
+A family is one module of `families/` with a line `FAMILY = Family(...)`; docs/bases.md says how to
 add one. This module, and the top of every family's, load no torch: a wrong base is refused at once.
 """
 
 import importlib
 import pkgutil
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -116,7 +114,7 @@ _registered: list[Family] = []
 
 
 def register(family: Family) -> None:
-    """Let this process know a family that is no module of this folder. Raises ValueError."""
+    """Let this process know a family that is no module of `families/`. Raises ValueError."""
     if family.name in {one.name for one in families()}:
         raise ValueError(f"expected a new family, found {family.name!r} a second time; rename it")
     _registered.append(family)
@@ -128,20 +126,13 @@ def unregister(family: Family) -> None:
 
 
 def families() -> tuple[Family, ...]:
-    """Those of this folder by module name, then those that were registered."""
+    """Those of `families/` by module name, then those that were registered."""
     return (*_own(), *_registered)
 
 
 @cache
 def _own() -> tuple[Family, ...]:
-    """Only a family's module is imported: the others of this folder load torch."""
-    package = __name__.rpartition(".")[0]
+    package = f"{__name__.rpartition('.')[0]}.families"
     path = importlib.import_module(package).__path__
-    names = sorted(f"{package}.{one.name}" for one in pkgutil.iter_modules(path))
-    return tuple(importlib.import_module(name).FAMILY for name in names if _declares(name))
-
-
-def _declares(module: str) -> bool:
-    spec = find_spec(module)
-    source = spec.loader.get_source(module) if spec and spec.loader else None  # type: ignore[attr-defined]
-    return re.search(r"^FAMILY\b", source or "", re.MULTILINE) is not None
+    names = sorted(one.name for one in pkgutil.iter_modules(path))
+    return tuple(importlib.import_module(f"{package}.{name}").FAMILY for name in names)

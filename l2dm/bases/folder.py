@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from l2dm.bases.family import Family, families
 from l2dm.errors import BadBase
@@ -19,17 +19,31 @@ _PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 _FETCHED = ("*.json", "*.txt", "*/*.safetensors", "*/*.model")  # the last: sentencepiece words
 _HASHED = {".json", ".txt", ".safetensors", ".model"}
 _BLOCK = 1 << 20
+Source = Literal["shipped", "folder", "hub"]
+
+
+def source_of(name: str) -> Source | None:
+    """What a base's name means: the one that ships with us, a folder here, a name on a hub.
+
+    None: nothing that `locate` knows. "pocket" is the shipped one whatever lies in this folder.
+    """
+    if name == "pocket":
+        return "shipped"
+    if Path(name).is_dir():
+        return "folder"
+    return "hub" if name.count("/") == 1 and not name.startswith((".", "/")) else None
 
 
 def locate(name: str) -> Path:
     """The folder of a base model; hub names are fetched, safetensors only. Raises BadBase."""
-    if name == "pocket":
+    source = source_of(name)
+    if source == "shipped":
         from l2dm.pocket import WEIGHTS
 
         folder = WEIGHTS
-    elif Path(name).is_dir():
+    elif source == "folder":
         folder = Path(name)
-    elif name.count("/") == 1 and not name.startswith((".", "/")):
+    elif source == "hub":
         folder = _from_hub(name)
     else:
         raise BadBase(

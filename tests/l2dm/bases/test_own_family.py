@@ -21,10 +21,10 @@ from l2dm import spec as specs
 from l2dm.adapters.contract import AttachedAdapter
 from l2dm.bases import attach, family
 from l2dm.bases import folder as base_folder
+from l2dm.bases.families.stable_diffusion import FAMILY as STABLE_DIFFUSION
 from l2dm.bases.family import Configs, Family, Part, Reader, TextLayer
 from l2dm.bases.model import Model, load_base, resolution, vocabulary
 from l2dm.bases.sampling import Shot, draw
-from l2dm.bases.stable_diffusion import FAMILY as STABLE_DIFFUSION
 from l2dm.bases.text import Text, concatenate
 from l2dm.errors import BadBase, BadPrompt, DoesNotFit
 from l2dm.export.write import export
