@@ -82,9 +82,7 @@ def _line(story: Story, one: Kept, axis: tuple[float, float], limit: float | Non
         kept=one,
         base=finite(record.matrices[IDENTITY][0][column]),
         peak_row=record.rows[one.drop.row] if one.drop else "",
-        drop=f"{templating.number(one.interval.mean, 3)}{bounds(one.interval)}"
-        if one.interval
-        else "–",
+        drop=_mean(one.interval) if one.interval else "–",
         bar=charts.interval_bar(one.interval, axis, limit) if one.interval else Markup(),
     )
 
@@ -93,9 +91,12 @@ def bounds(interval: Interval | None, digits: int = 3) -> str:
     """The ends of an interval in brackets, after a blank; nothing if there are none."""
     if interval is None or interval.low is None or interval.high is None:
         return ""
-    return (
-        f" [{templating.number(interval.low, digits)}, {templating.number(interval.high, digits)}]"
-    )
+    low, high = (templating.number(end, digits) for end in (interval.low, interval.high))
+    return f" [{low}, {high}]"
+
+
+def _mean(interval: Interval) -> str:
+    return f"{templating.number(interval.mean, 3)}{bounds(interval)}"
 
 
 def latest(count: int, shown: int, what: str) -> str:
