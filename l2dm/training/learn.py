@@ -1,12 +1,13 @@
 """What `train` does in each of its processes: doors to a lesson, a lesson to an adapter."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from l2dm import doors
+from l2dm import __version__, doors
 from l2dm import spec as specs
 from l2dm.adapters.contract import detached
 from l2dm.bases.model import Model, load_base
@@ -54,10 +55,16 @@ def learn(
         "prior": classes.digest,
         "memory": bank.digest,
     }
-    key = json.dumps([inputs, specs.to_json(context.spec)])
     lesson = _lesson(model, task, old, classes, bank, _left_by(old, spec.method))
     learned, curve = fit(
-        method_of(context.spec), model, lesson, spec, work=work, key=key, on_step=on_step, team=team
+        method_of(context.spec),
+        model,
+        lesson,
+        spec,
+        work=work,
+        key=checkpoint_key(inputs, context.spec),
+        on_step=on_step,
+        team=team,
     )
     if team.rank != 0:
         return None
@@ -76,6 +83,14 @@ def learn(
         door_files.write_adapter(draft, learned.weights, learned.rows, state, curve)
 
     return write_door(out, record, fill, context, inputs)
+
+
+def checkpoint_key(inputs: Mapping[str, str], spec: specs.Spec) -> str:
+    """What a checkpoint is of: this release, the digests of the inputs, every option resolved.
+
+    A spec's text leaves out what equals a default; another release may have other defaults.
+    """
+    return json.dumps([__version__, inputs, specs.recorded(spec)], sort_keys=True)
 
 
 def method_of(spec: specs.Spec) -> Method:

@@ -14,10 +14,12 @@ from l2dm.bases.model import Model, load_base
 from l2dm.errors import DoesNotFit
 from l2dm.files import manifest
 from l2dm.methods.contract import Learned, Trainable
+from l2dm.methods.l2dm import L2DMOptions
 from l2dm.methods.lesson import Batch, Lesson, Pool, draw_batch, join
-from l2dm.spec import Spec
+from l2dm.sections import replaced
+from l2dm.spec import CheckSpec, Spec, to_json
 from l2dm.training.fit import CHECKPOINT, StepReport, fit
-from l2dm.training.learn import method_of
+from l2dm.training.learn import checkpoint_key, method_of
 from tests.worlds.lessons import (
     REX,
     SIZES,
@@ -99,6 +101,25 @@ def test_a_checkpoint_of_other_inputs_is_not_used(tiny_base: Path, tmp_path: Pat
     fit(method_of(spec), load_base(str(tiny_base)), lesson, spec.train, work=work, key="two",
         on_step=seen.append)  # fmt: skip
     assert [report.step for report in seen] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_checkpoint_of_other_defaults_is_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A spec's text leaves out options that equal their defaults, and those are a release's own."""
+
+    class Heavier(L2DMOptions):
+        prior: float = 0.5
+
+    inputs, spec = {"task": "a", "adapter": "b"}, spec_of("l2dm")
+    key = checkpoint_key(inputs, spec)
+    assert checkpoint_key(inputs, replaced(spec, check=CheckSpec(margin=0.2))) == key
+    assert checkpoint_key(inputs, spec_of("l2dm", distill=2.0)) != key
+    assert checkpoint_key(inputs | {"task": "c"}, spec) != key
+    with monkeypatch.context() as changed:
+        changed.setattr("l2dm.methods.l2dm.OPTIONS", Heavier)
+        assert to_json(spec_of("l2dm")) == to_json(spec)
+        assert checkpoint_key(inputs, spec_of("l2dm")) != key
+    monkeypatch.setattr("l2dm.training.learn.__version__", "0.2.0")
+    assert checkpoint_key(inputs, spec) != key
 
 
 def test_terms_of_l2dm_are_weighted_as_eq_4_and_7_say(tiny_base: Path, tmp_path: Path) -> None:
