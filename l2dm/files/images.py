@@ -15,7 +15,7 @@ from torch import Tensor
 from l2dm.errors import BadDoor, DoesNotFit, WrongShape
 
 __all__ = [
-    "fit",
+    "centre_square",
     "load_png",
     "png_bytes",
     "save_png",
@@ -109,7 +109,7 @@ def sheet(pictures: Tensor, columns: int) -> Tensor:
     return result
 
 
-def fit(picture: Image.Image, side: int) -> Tensor:
+def centre_square(picture: Image.Image, side: int) -> Tensor:
     """The largest centred square of an RGB picture, resized to (3, side, side) uint8."""
     return _tensor(ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS))
 

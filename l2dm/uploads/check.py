@@ -109,12 +109,12 @@ def task_pictures(
     """
     import torch
 
-    from l2dm.files.images import fit
+    from l2dm.files.images import centre_square
 
     squares: dict[str, Tensor] = {}
 
     def see(name: str, picture: "Image.Image") -> None:
-        squares[name] = fit(picture, side)
+        squares[name] = centre_square(picture, side)
 
     problems = check_names(upload.line, upload.concept, taken, vocabulary)
     problems += check_pictures(folder, spec, see)[0]
