@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,15 +25,17 @@ class Target:
     base: str
     settings: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def home(self) -> Home:
-        """The state folder."""
+        """The state folder, with one store: what it keeps of a connection is kept."""
         return Home.at(self.folder)
 
     @property
     def base_name(self) -> str:
         """Load name of the base that means the same in every process."""
-        return str(Path(self.base).resolve()) if Path(self.base).is_dir() else self.base
+        from l2dm.bases.folder import source_of
+
+        return str(Path(self.base).resolve()) if source_of(self.base) == "folder" else self.base
 
     def local_base(self) -> str:
         """What the library loads the base by on this machine; one in a bucket is fetched."""
@@ -40,7 +43,7 @@ class Target:
 
         return local_base(self.base_name, self.home)
 
-    @property
+    @cached_property
     def spec(self) -> "Spec":
         """The spec with its settings applied. Raises BadSpec."""
         from l2dm.spec import Spec, override
@@ -52,14 +55,17 @@ class Target:
         return open_registry(self.home, self.base_name)
 
     @contextmanager
-    def fetched(self, version: str) -> Iterator[Path]:
-        """A version's Release folder for as long as the `with` lasts. Raises UnknownLine."""
+    def fetched(self, version: str) -> Iterator[tuple[int, Path]]:
+        """A version's number and its Release folder, there for as long as the `with` lasts.
+
+        version: alias or number. Raises UnknownLine.
+        """
         from components.services.tracking.registry import resolve
 
         with tempfile.TemporaryDirectory() as scratch:
             registry = self.registry()
             number = resolve(registry, self.line, version)
-            yield registry.fetch(self.line, number, Path(scratch) / "release")
+            yield number, registry.fetch(self.line, number, Path(scratch) / "release")
 
 
 def open_registry(home: Home, base: str = "") -> "Registry":
@@ -100,6 +106,5 @@ def require_base(base: str) -> None:
     if base.startswith(SCHEME):
         require_listed(base)
         return
-    on_hub = base.count("/") == 1 and not base.startswith((".", "/")) and not Path(base).is_dir()
-    if not on_hub:
+    if base_folder.source_of(base) != "hub":
         base_folder.locate(base)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from components.services.store.home import SCRATCH, Home
+from l2dm.bases.folder import source_of
 from l2dm.errors import BadSettings, PlatformError
 from l2dm.files import children
 from l2dm.files.manifest import write_text
@@ -161,7 +162,7 @@ def _mounts(job: Job) -> Iterator[Any]:
 
     state = str(job.home.folder)
     yield Mount(state, state, type="bind")
-    if Path(job.base).is_dir():
+    if source_of(job.base) == "folder":
         yield Mount(job.base, job.base, type="bind", read_only=True)
 
 

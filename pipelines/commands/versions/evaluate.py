@@ -37,16 +37,14 @@ def evaluate(
 
 def evaluate_champion(target: Target, seed: int | None) -> dict[str, Any]:
     """The champion's scores with fresh seeds. Raises UnknownLine, BadBase, DoesNotFit."""
-    from components.services.tracking.registry import resolve
     from l2dm.context import Context
     from l2dm.files import manifest
     from l2dm.steps import evaluate_release
 
     require_line(target.home, target.line)
     fresh = secrets.randbelow(2**31) if seed is None else seed
-    number = resolve(target.registry(), target.line, "champion")
-    context = Context(target.local_base(), target.line, "", number, target.spec)
-    with target.fetched(str(number)) as release:
+    with target.fetched("champion") as (number, release):
+        context = Context(target.local_base(), target.line, "", number, target.spec)
         row = evaluate_release(release, context, seed=fresh)
     return {"line": target.line, "version": number, "seed": fresh, "row": manifest.to_data(row)}
 

@@ -32,5 +32,5 @@ def export_version(target: Target, version: str, out: Path) -> None:
     from l2dm.export.write import export as write
 
     require_line(target.home, target.line)
-    with target.fetched(version) as release:
+    with target.fetched(version) as (_, release):
         write(release, target.local_base(), out)

@@ -62,7 +62,7 @@ def draw(
     from l2dm.releases.painter import open_release
 
     require_line(target.home, target.line)
-    with target.fetched(version) as release:
+    with target.fetched(version) as (_, release):
         known = adapter_of(release).record.concepts
         require_known(prompt, [concept.name for concept in known])  # before the model is loaded
         painter = open_release(release, target.local_base())

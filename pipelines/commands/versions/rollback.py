@@ -36,14 +36,14 @@ def make_champion(target: Target, to: str) -> tuple[int, int]:
     from components.services.line.promotion import roll_back
     from components.services.line.records import Records
     from components.services.tracking.registry import resolve
-    from l2dm.releases.painter import open_release
+    from l2dm.releases.load import load_release
 
     require_line(target.home, target.line)
     home, line, registry = target.home, target.line, target.registry()
     version, base = resolve(registry, line, to), target.local_base()
 
     def check(number: int, release: Path) -> None:
-        open_release(release, base)
+        load_release(release, base)
 
     with Leases(home.store).held(line), tempfile.TemporaryDirectory() as scratch:
         status_cache.forget(home, line)

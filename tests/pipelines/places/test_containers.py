@@ -93,6 +93,15 @@ def test_a_container_gets_what_the_settings_say_and_no_more(
     assert not {"mem_limit", "nano_cpus", "device_requests"} & set(none)
 
 
+def test_a_folder_called_pocket_is_not_taken_for_the_base_that_ships(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pocket").mkdir()
+    monkeypatch.chdir(tmp_path)
+    (state,) = container_arguments(settings_of(), job_of(home), tmp_path / "run")["mounts"]
+    assert state["Source"] == str(home.folder)
+
+
 def test_beside_a_bucket_the_scratch_folder_of_this_machine_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
