@@ -133,23 +133,43 @@ class NoAdapter:
         raise DoesNotFit("expected an adapter to export, found none: nothing was learned yet")
 
 
-def compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
-    """Raise DoesNotFit unless `given` has our names, shapes, dtypes and finite numbers."""
-    missing, foreign = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
+def compare(
+    expected: Mapping[str, Tensor],
+    found: Mapping[str, Tensor],
+    what: str = "adapter weights",
+    advice: str = "load them on the base that they were trained on",
+) -> None:
+    """Raise DoesNotFit unless `found` has the names, shapes, dtypes of `expected`, all finite.
+
+    what: how a message calls `found`. advice: what to do about other names, shapes or dtypes.
+    """
+    missing, foreign = (
+        sorted(expected.keys() - found.keys()),
+        sorted(found.keys() - expected.keys()),
+    )
     if missing or foreign:
         raise DoesNotFit(
-            f"adapter weights do not match the base: missing {missing[:3]}, foreign {foreign[:3]} "
-            f"({len(missing)} and {len(foreign)} in all); load it on the base it was trained on"
+            f"{what}: expected tensors by {len(expected)} names, found {len(missing)} missing "
+            f"{missing[:3]} and {len(foreign)} foreign {foreign[:3]}; {advice}"
         )
-    for name, tensor in own.items():
-        found = given[name]
-        if (found.shape, found.dtype) != (tensor.shape, tensor.dtype):
+    for name, tensor in expected.items():
+        one = found[name]
+        if (one.shape, one.dtype) != (tensor.shape, tensor.dtype):
             raise DoesNotFit(
-                f"adapter weight {name}: expected {tuple(tensor.shape)} {tensor.dtype}, found "
-                f"{tuple(found.shape)} {found.dtype}; load it on the base it was trained on"
+                f"{what}: expected {name} as {tuple(tensor.shape)} {tensor.dtype}, found "
+                f"{tuple(one.shape)} {one.dtype}; {advice}"
             )
-        if not torch.isfinite(found).all():
-            raise DoesNotFit(f"adapter weight {name} holds NaN or infinity; train the task again")
+    require_finite(found, what)
+
+
+def require_finite(tensors: Mapping[str, Tensor], what: str) -> None:
+    """Raise DoesNotFit for a number that is NaN or infinite. what: how the message calls them."""
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise DoesNotFit(
+                f"{what}: expected finite numbers, found that {name} holds NaN or infinity; train "
+                "the task again"
+            )
 
 
 @torch.no_grad()

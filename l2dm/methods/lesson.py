@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from l2dm import doors
+from l2dm.adapters.contract import compare
 from l2dm.bases.diffusion import NoiseSchedule, add_noise, generator_for, training_target
-from l2dm.errors import DoesNotFit
 from l2dm.files.manifest import Door
 
 StateTensors = Mapping[str, Tensor]
 """What a method keeps of its own, by name: Fisher information, folded sums, a bank."""
+KEEPS = "a line keeps its method's sizes: train its tasks again with one version of the method"
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class Lesson:
         Raises DoesNotFit unless `state` has the names, shapes and types of `fresh`.
         """
         if self.state:
-            require_same(fresh, self.state, f"state that method {self.parent.record.method!r} left")
+            what = f"state that method {self.parent.record.method!r} left"
+            compare(fresh, self.state, what, KEEPS)
         begin = self.state or fresh
         return {name: begin[name].to(one.device, copy=True) for name, one in fresh.items()}
 
@@ -93,27 +95,6 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         """The same on another device."""
         return Batch(self.new.to(device), self.replay.to(device), self.prior.to(device))
-
-
-def require_same(expected: StateTensors, found: StateTensors, what: str) -> None:
-    """Raise DoesNotFit unless names, shapes and types are equal and all numbers finite.
-
-    what: how the message calls `found`.
-    """
-    if expected.keys() != found.keys():
-        raise DoesNotFit(
-            f"{what}: expected tensors {sorted(expected)}, found {sorted(found)}; train the line's "
-            "tasks again with one version of the method"
-        )
-    for name, tensor in found.items():
-        wanted = expected[name]
-        if (tensor.shape, tensor.dtype) != (wanted.shape, wanted.dtype):
-            raise DoesNotFit(
-                f"{what}: expected {name} as {tuple(wanted.shape)} {wanted.dtype}, found "
-                f"{tuple(tensor.shape)} {tensor.dtype}; a line keeps its method's sizes"
-            )
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise DoesNotFit(f"{what}: {name} holds NaN or infinity; train the task again")
 
 
 def draw_batch(

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from l2dm.adapters.contract import compare
 from l2dm.bases.model import Model
 from l2dm.errors import BadSpec, DoesNotFit
 from l2dm.methods.contract import Learned, Method, Trainable
-from l2dm.methods.lesson import Batch, Lesson, draw_batch, require_same
+from l2dm.methods.lesson import KEEPS, Batch, Lesson, draw_batch
 from l2dm.spec import TrainSpec
 from l2dm.training.gradients import GradientWatch
 from l2dm.training.ranks import Alone, Team
@@ -164,7 +165,7 @@ def _resume(
         return _Progress()
     for name, parameter in trainable.all().items():
         parameter.copy_(state["weights"][name])
-    require_same(trainable.state, state["state"], f"state of the method in {path}")
+    compare(trainable.state, state["state"], f"state of the method in {path}", KEEPS)
     for name, tensor in trainable.state.items():
         tensor.copy_(state["state"][name])
     optimizer.load_state_dict(state["optimizer"])

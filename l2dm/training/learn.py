@@ -9,7 +9,7 @@ import torch
 
 from l2dm import __version__, doors
 from l2dm import spec as specs
-from l2dm.adapters.contract import detached
+from l2dm.adapters.contract import detached, require_finite
 from l2dm.bases.model import Model, load_base
 from l2dm.bases.prompts import TEMPLATES
 from l2dm.context import Context, write_door
@@ -17,7 +17,7 @@ from l2dm.files import door_files, manifest
 from l2dm.files.manifest import Door
 from l2dm.methods import registry
 from l2dm.methods.contract import Method
-from l2dm.methods.lesson import Lesson, Pool, StateTensors, require_same
+from l2dm.methods.lesson import Lesson, Pool, StateTensors
 from l2dm.releases import folder as releases
 from l2dm.training.fit import OnStep, fit
 from l2dm.training.ranks import Team
@@ -77,7 +77,7 @@ def learn(
         settings=learned.settings,
     )
     state = detached(learned.state)
-    require_same(state, state, f"state of method {spec.method!r}")  # that is, finite
+    require_finite(state, f"state of method {spec.method!r}")
 
     def fill(draft: Path) -> None:
         door_files.write_adapter(draft, learned.weights, learned.rows, state, curve)
@@ -105,7 +105,7 @@ def _left_by(parent: Door[doors.Adapter], method: str) -> StateTensors:
     if parent.record.method != method:
         return {}
     state = door_files.read_state(parent)
-    require_same(state, state, f"state that method {method!r} left in {parent.folder}")
+    require_finite(state, f"state that method {method!r} left in {parent.folder}")
     return state
 
 

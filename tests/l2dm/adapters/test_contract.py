@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from l2dm.adapters import gated, lowrank, spectral
-from l2dm.adapters.contract import AttachedAdapter, NoAdapter, compare, holding
+from l2dm.adapters.contract import AttachedAdapter, NoAdapter, compare, holding, require_finite
 from l2dm.bases import attach as attaching
 from l2dm.bases.model import Model, load_base
 from l2dm.doors import Concept
@@ -158,7 +158,9 @@ def test_missing_foreign_misshapen_and_nan_weights_are_refused(model: Model, kin
     adapter = KINDS[kind](model)
     good = adapter.state()
     name = min(good)
-    with pytest.raises(DoesNotFit, match="missing"):
+    with pytest.raises(
+        DoesNotFit, match=f"adapter weights: expected .* names, found 1 missing .*{name}"
+    ):
         adapter.load({key: value for key, value in good.items() if key != name})
     with pytest.raises(DoesNotFit, match=r"foreign \['stranger'\]"):
         adapter.load(good | {"stranger": torch.zeros(1)})
@@ -184,6 +186,20 @@ def test_no_adapter_refuses_weights() -> None:
     with pytest.raises(DoesNotFit, match=r"foreign \['a'\]"):
         NoAdapter().load({"a": torch.zeros(1)})
     compare({}, {})
+
+
+def test_tensors_are_compared_in_the_words_of_whoever_asks() -> None:
+    own = {"a": torch.zeros(2), "count": torch.zeros((), dtype=torch.int64)}
+    with pytest.raises(DoesNotFit, match=r"^state: expected a as \(2,\).*found \(1,\).*; again$"):
+        compare(own, own | {"a": torch.zeros(1)}, "state", "again")
+    with pytest.raises(DoesNotFit, match=r"^state: .* found 1 missing \['a'\] and 0.*; again$"):
+        compare(own, {"count": own["count"]}, "state", "again")
+    for wild in (torch.nan, torch.inf):
+        with pytest.raises(DoesNotFit, match=r"^state: .* that a holds NaN or infinity; train"):
+            compare(own, own | {"a": torch.full((2,), wild)}, "state", "again")
+        with pytest.raises(DoesNotFit, match=r"^state: .* that a holds NaN or infinity; train"):
+            require_finite(own | {"a": torch.full((2,), wild)}, "state")
+    require_finite(own, "state")
 
 
 def test_adapters_are_drawn_from_the_generator_they_are_given(tiny_base: Path) -> None:
