@@ -232,7 +232,7 @@ def check_health(line: Line) -> None:
     assert (last.kind, last.facts["source"], last.facts["target"]) == ("rollback", 2, 1)
     assert (recorded.kind, recorded.facts["version"]) == ("checked", 2)
     assert "is not what was written" in last.facts["reasons"][0]
-    assert last_checks(line.home)["pets"].endswith(": healthy")
+    assert last_checks(line.home, ["pets"])["pets"].endswith(": healthy")
     page = line.home.store.read(line.home.report("pets")).data.decode()
     assert "✕ regressed" in page and "✓ healthy" in page
     check_timeline(line)

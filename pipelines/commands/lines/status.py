@@ -1,6 +1,6 @@
 """`l2dm status`: every line with its versions, aliases and concepts, and who learns it now."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -26,7 +26,8 @@ def status(
     if not lines:
         tell("no lines yet; begin with `l2dm submit`, or try `l2dm demo`")
         return
-    busy, checked = _busy(place), last_checks(place)
+    names = [one["name"] for one in lines]
+    busy, checked = _busy(place, names), last_checks(place, names)
     for one in lines:
         _tell(one)
         if one["name"] in checked:
@@ -49,21 +50,21 @@ def status_of(home: Home, line: str | None, *, refresh: bool) -> list[dict[str, 
     ]
 
 
-def _busy(home: Home) -> dict[str, str]:
-    """Who learns which line now."""
+def _busy(home: Home, lines: Sequence[str]) -> dict[str, str]:
+    """Who learns which of these lines now."""
     from components.services.line.leases import Leases
 
     leases = Leases(home.store)
-    holders = {line: leases.holder(line) for line in home.lines()}
+    holders = {line: leases.holder(line) for line in lines}
     return {line: holder for line, holder in holders.items() if holder}
 
 
-def last_checks(home: Home) -> dict[str, str]:
-    """What the last check of each line's champion found, in a sentence."""
+def last_checks(home: Home, lines: Sequence[str]) -> dict[str, str]:
+    """What the last check of each of these lines' champions found, in a sentence."""
     from components.services.line.records import Records
 
     told: dict[str, str] = {}
-    for line in home.lines():
+    for line in lines:
         ledger = Records(home.store, line).state()
         champion = ledger.standing.champion
         last = ledger.checks.found.get(champion)

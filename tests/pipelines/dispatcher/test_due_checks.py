@@ -111,7 +111,7 @@ def test_a_regression_is_told(world: World, caplog: pytest.LogCaptureFixture) ->
     with caplog.at_level(logging.WARNING):
         world.dispatcher.look()
     assert "line pets: version 1 is regressed (cause: model): made up" in caplog.text
-    assert last_checks(world.home)["pets"].endswith(": regressed")
+    assert last_checks(world.home, ["pets"])["pets"].endswith(": regressed")
 
 
 def test_a_clock_can_be_read_and_ended(world: World) -> None:
