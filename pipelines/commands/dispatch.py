@@ -3,6 +3,7 @@
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -98,24 +99,23 @@ def serve(target: Target, service: Service) -> Iterator[tuple[str, str]]:
     if sees(service.runner, base):
         require_base(base)
     probe(home.store)
-    runs = open_runs(service.runner, where, home, base)
-    given, policy = RunSettings(base, to_json(spec)), DispatchPolicy(parallel=service.parallel)
-    dispatcher = Dispatcher(home, runs, target.registry, given, policy)
-    measured = Measured(dispatcher)
-    wakeups = _wakeups(home, service, {PATH: measured.text})
-    try:
-        if isinstance(runs, Repeats):  # after an upgrade it would go on with the image of before
-            renew(home, base, spec, lambda line: dispatcher.kept(line)[0], runs)
-        with dispatcher:
-            watched = measured if service.listen else dispatcher
-            yield from follow(watched, wakeups, service.every, once=service.once)
-    finally:
-        wakeups.close()
-        runs.close()
+    with closing(open_runs(service.runner, where, home, base)) as runs:
+        given, policy = RunSettings(base, to_json(spec)), DispatchPolicy(parallel=service.parallel)
+        dispatcher = Dispatcher(home, runs, target.registry, given, policy)
+        measured = Measured(dispatcher)
+        with closing(_wakeups(home, service, {PATH: measured.text})) as wakeups:
+            if isinstance(runs, Repeats):  # after an upgrade it would go on with the former image
+                renew(home, base, spec, lambda line: dispatcher.kept(line)[0], runs)
+            with dispatcher:
+                watched = measured if service.listen else dispatcher
+                yield from follow(watched, wakeups, service.every, once=service.once)
 
 
 def _wakeups(home: "Home", service: Service, pages: "Pages") -> "Wakeups":
-    """What wakes the dispatcher. Raises BadStore: only a bucket sends events."""
+    """What wakes the dispatcher. Raises BadStore: only a bucket sends events.
+
+    The port comes first, for it is closed at once when the queue cannot be opened; a queue is not.
+    """
     from components.services.store.s3 import S3Objects
     from components.services.wakeups.events import Inbox
     from components.services.wakeups.sources import HttpWakeups, NoWakeups, Several, SqsWakeups
@@ -129,11 +129,14 @@ def _wakeups(home: "Home", service: Service, pages: "Pages") -> "Wakeups":
             f"{home.place}; leave out --queue and --listen, the scan finds every upload"
         )
     inbox, sources = Inbox(store.bucket, store.prefix), list["Wakeups"]()
-    if service.queue:
-        sources.append(SqsWakeups(service.queue, inbox))
-    if service.listen:
-        host, _, port = service.listen.rpartition(":")
-        if not port.isdigit():
-            raise BadStore(f"--listen: expected HOST:PORT, found {service.listen!r}")
-        sources.append(HttpWakeups(host, int(port), inbox, service.token, pages))
+    with ExitStack() as opened:
+        if service.listen:
+            host, _, port = service.listen.rpartition(":")
+            if not port.isdigit():
+                raise BadStore(f"--listen: expected HOST:PORT, found {service.listen!r}")
+            http = HttpWakeups(host, int(port), inbox, service.token, pages)
+            sources.append(opened.enter_context(closing(http)))
+        if service.queue:
+            sources.append(SqsWakeups(service.queue, inbox))
+        opened.pop_all()
     return sources[0] if len(sources) == 1 else Several(*sources)
