@@ -7,7 +7,7 @@ def accelerator() -> torch.device:
     """The GPU if torch sees one (CUDA; ROCm has the same name), else the CPU.
 
     An empty CUDA_VISIBLE_DEVICES hides the GPUs. Several processes that learn together have a
-    device each (`team.join`).
+    device each (`training.ranks.join`).
     """
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

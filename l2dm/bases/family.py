@@ -23,11 +23,15 @@ Configs = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Part:
-    """One folder of a base: the classes it may be, and whether it holds weights."""
+    """One folder of a base: the classes it may be, and whether it holds weights.
+
+    prefix: what other tools ask for before the names of its weights and transformers 5.6 dropped.
+    """
 
     name: str
     classes: frozenset[str]
     weights: bool = True
+    prefix: str = ""
 
 
 class Reader(NamedTuple):
@@ -90,7 +94,8 @@ class Family:
     singular values a spectral adapter moves. predictions: what the scheduler's config may call the
     denoiser's output. resolution: a picture's side in pixels, from the configs. tokenizers: one a
     text encoder. load: the networks in float32 on the CPU from a folder, its tokenizers and its
-    variant ("fp16" or None); may raise OSError, ValueError, RuntimeError.
+    variant ("fp16" or None); may raise OSError, ValueError, RuntimeError. kohya: what the LoRA files
+    that ComfyUI and A1111 read call the denoiser; empty where they know no such base.
     """
 
     name: str
@@ -103,6 +108,7 @@ class Family:
     resolution: Callable[[Configs], int]
     tokenizers: Callable[[Path], tuple[Any, ...]]
     load: Callable[[Path, tuple[Any, ...], str | None], Networks]
+    kohya: str = ""
 
     @property
     def weights(self) -> tuple[str, ...]:

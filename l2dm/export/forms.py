@@ -40,6 +40,7 @@ class FormWriter:
     def lora(self, weights: Mapping[str, Tensor], rank: int) -> None:
         """Both spellings. Alpha is the rank, and both say so: not every reader assumes it."""
         self.form, network = "lora", self._model.family.denoiser
+        self._kohya(self._folder / f"{self._line}.kohya.safetensors", weights, rank)
         layers = sorted({name.rpartition(".lora_")[0] for name in weights})
         said = {"r": rank, "lora_alpha": rank, "target_modules": layers}
         config = {f"{network}.{key}": value for key, value in said.items()}
@@ -48,7 +49,6 @@ class FormWriter:
             self._folder / LORA,
             metadata={"format": "pt", "lora_adapter_metadata": json.dumps(config, sort_keys=True)},
         )
-        _save_kohya(self._folder / f"{self._line}.kohya.safetensors", weights, rank)
 
     def gated(self, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
         """Weights, and the pipeline file that reads them."""
@@ -67,24 +67,39 @@ class FormWriter:
         """In kohya's spelling, for tools that know no other."""
         folder = self._folder / "lora"
         folder.mkdir(exist_ok=True)
-        _save_kohya(folder / f"{concept}.kohya.safetensors", weights, rank)
+        self._kohya(folder / f"{concept}.kohya.safetensors", weights, rank)
 
     def merged(self) -> None:
         """The base's folder with the changed weights in it. Uses the model up."""
         self.form, folder, model = "merged", self._folder, self._model
         model.placeholders.remove()
         networks: Mapping[str, Any] = model.networks.named()
+        prefixes = {part.name: part.prefix for part in model.family.parts}
         for name, network in networks.items():
             network.save_pretrained(folder / name, safe_serialization=True, max_shard_size="100GB")
             _forget_folder(folder / name / "config.json")
-            if type(network).__name__ == "CLIPTextModel":
+            if prefix := prefixes[name]:
                 path = folder / name / "model.safetensors"
-                save_file(text_model_names(load_file(path)), path, metadata={"format": "pt"})
+                save_file(prefixed(load_file(path), prefix), path, metadata={"format": "pt"})
         index = json.loads((model.folder / "model_index.json").read_text(encoding="utf-8"))
         for part, entry in index.items():
             if isinstance(entry, list) and entry[0] and part not in networks:
                 shutil.copytree(model.folder / part, folder / part)
         write_json(folder / "model_index.json", index)
+
+    def _kohya(self, path: Path, weights: Mapping[str, Tensor], rank: int) -> None:
+        family = self._model.family
+        if not family.kohya:
+            raise DoesNotFit(
+                f"expected a base whose LoRA files ComfyUI and A1111 read, found one of family "
+                f"{family.name}, which has no name in them; draw with `l2dm generate` instead"
+            )
+        metadata = {"ss_network_dim": str(rank), "ss_network_alpha": str(float(rank))}
+        save_file(
+            kohya(weights, rank, family.kohya),
+            path,
+            metadata={"format": "pt", "ss_network_module": "networks.lora"} | metadata,
+        )
 
 
 def gated_name(pipeline: str) -> str:
@@ -92,41 +107,29 @@ def gated_name(pipeline: str) -> str:
     return f"Gated{pipeline}"
 
 
-def kohya(weights: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:
+def kohya(weights: Mapping[str, Tensor], rank: int, denoiser: str) -> dict[str, Tensor]:
     """LoRA weights in the spelling of kohya's trainer, which ComfyUI and A1111 read.
 
-    `<layer>.lora_A.weight`, (r, d_in), becomes `lora_unet_<layer with _ for .>.lora_down.weight`,
-    lora_B, (d_out, r), becomes lora_up, and every layer says its alpha, ().
+    `<layer>.lora_A.weight`, (r, d_in), becomes `<denoiser>_<layer with _ for .>.lora_down.weight`,
+    lora_B, (d_out, r), becomes lora_up, and every layer says its alpha, (). denoiser: the family's.
     """
     renamed: dict[str, Tensor] = {}
     for name, tensor in weights.items():
         layer, _, which = name.removesuffix(".weight").rpartition(".")
-        stem = f"lora_unet_{layer.replace('.', '_')}"
+        stem = f"{denoiser}_{layer.replace('.', '_')}"
         renamed[f"{stem}.{'lora_down' if which == 'lora_A' else 'lora_up'}.weight"] = tensor
         renamed[f"{stem}.alpha"] = torch.tensor(float(rank))
     return renamed
 
 
-def text_model_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A text encoder's weights with the prefix that transformers 5.6 dropped and others ask for.
-
-    Shapes stay as they are.
-    """
-    return {f"text_model.{name.removeprefix('text_model.')}": t for name, t in weights.items()}
+def prefixed(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Weights whose names all begin with a part's prefix. Shapes stay as they are."""
+    return {f"{prefix}{name.removeprefix(prefix)}": tensor for name, tensor in weights.items()}
 
 
 def write_json(path: Path, content: Any) -> None:
     """As a person reads it."""
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _save_kohya(path: Path, weights: Mapping[str, Tensor], rank: int) -> None:
-    metadata = {"ss_network_dim": str(rank), "ss_network_alpha": str(float(rank))}
-    save_file(
-        kohya(weights, rank),
-        path,
-        metadata={"format": "pt", "ss_network_module": "networks.lora"} | metadata,
-    )
 
 
 def _forget_folder(config: Path) -> None:

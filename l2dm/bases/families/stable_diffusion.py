@@ -120,7 +120,7 @@ FAMILY = Family(
     parts=(
         Part("unet", frozenset({"UNet2DConditionModel"})),
         Part("vae", frozenset({"AutoencoderKL"})),
-        Part("text_encoder", frozenset({"CLIPTextModel"})),
+        Part("text_encoder", frozenset({"CLIPTextModel"}), prefix="text_model."),
         Part("tokenizer", frozenset({"CLIPTokenizer", "CLIPTokenizerFast"}), weights=False),
     ),
     without=frozenset({"text_encoder_2"}),
@@ -130,4 +130,5 @@ FAMILY = Family(
     resolution=_resolution,
     tokenizers=_tokenizers,
     load=_load,
+    kohya="lora_unet",
 )

@@ -509,6 +509,7 @@ def test_two_encoders_draw_what_their_diffusers_pipeline_draws(folders: dict[str
     ("name", "kind", "refusal"),
     [
         ("two encoders", "lowrank", "expected a base with one text encoder, found 2"),
+        ("transformer", "lowrank", "found one of family transformer, which has no name in them"),
         ("transformer", "token", "draws with PixArtAlphaPipeline; the export knows no pipeline"),
     ],
 )

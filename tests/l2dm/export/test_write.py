@@ -236,7 +236,9 @@ def test_alpha_is_the_rank_and_is_written(exported: dict[str, Exported]) -> None
 def test_kohya_names_are_spelled_as_comfyui_and_a1111_read_them() -> None:
     layer = "down_blocks.0.attentions.1.transformer_blocks.0.attn2.to_k"
     down, up = torch.ones(2, 3), torch.zeros(5, 2)
-    renamed = forms.kohya({f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}, rank=2)
+    renamed = forms.kohya(
+        {f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}, 2, "lora_unet"
+    )
     stem = "lora_unet_down_blocks_0_attentions_1_transformer_blocks_0_attn2_to_k"
     assert renamed.keys() == {f"{stem}.{end}" for end in ("alpha", *KOHYA_WEIGHTS)}
     assert renamed[f"{stem}.lora_down.weight"] is down
@@ -254,7 +256,7 @@ def test_text_encoder_weights_keep_the_prefix_that_older_readers_ask_for(
     assert all(name.startswith("text_model.") for name in stored)
     assert not any("parametrizations" in name for name in stored)
     one = torch.ones(1)
-    assert forms.text_model_names({"a": one, "text_model.b": one}).keys() == {
+    assert forms.prefixed({"a": one, "text_model.b": one}, "text_model.").keys() == {
         "text_model.a", "text_model.b"
     }  # fmt: skip
 
