@@ -92,6 +92,7 @@ def signed_requests(
     from components.services.store.open import probe
     from components.services.store.s3 import S3Objects
     from l2dm.files.concept_json import FILE, to_bytes
+    from l2dm.uploads.check import visible
     from l2dm.uploads.folder import write_upload
 
     home, line = target.home, target.line
@@ -109,9 +110,8 @@ def signed_requests(
         upload = write_upload(Path(scratch) / concept.name, pictures, line, concept, spec, taken)
     stored = as_stored(upload)
     folder, requests = f"inbox/{line}/{concept.name}/", list[Request]()
-    files = {_sha256(one.read_bytes()): one for one in pictures.iterdir() if one.is_file()}
-    for picture in stored.pictures:
-        path = files[picture.sha256]
+    # what was checked is listed in this order, and nothing else of the folder is read
+    for path, picture in zip(visible(pictures), stored.pictures, strict=True):
         key, size = folder + picture.name, path.stat().st_size
         signed = store.presign(key, sha256=picture.sha256, size=size, expires=seconds)
         requests.append(Request(signed.url, signed.headers, file=path.name))
@@ -138,7 +138,7 @@ def _curl(request: Request) -> str:
 
 
 def _words(request: Request) -> Iterator[str]:
-    yield from ("curl", "--fail", "--silent", "--show-error", "--request", "PUT")
+    yield from ("curl", "--fail", "--silent", "--show-error", "--globoff", "--request", "PUT")
     for name, value in request.headers.items():
         if name != LENGTH:
             yield from ("--header", f"{name}: {value}")

@@ -18,6 +18,7 @@ from tests.worlds.dispatch_world import World
 from tests.worlds.object_stores import Bucket
 from tests.worlds.uploads import pictures
 
+NAMES = ("it's $mine.jpg", "a[1-3]{x,y}.png", "-d @b?c#d%20.webp")  # none is curl's or the shell's
 WORDS = ("--line", "pets", "--concept", "rex", "--class-noun", "dog", "--set", "intake.min_side=8")
 
 
@@ -44,7 +45,10 @@ def test_what_is_printed_is_an_upload_that_is_learned(
     place: str, bucket: Bucket, tmp_path: Path
 ) -> None:
     given = pictures(tmp_path / "in")
-    (given / "p00.jpg").rename(given / "it's $mine.jpg")
+    for old, name in zip(("p00.jpg", "p01.png", "p02.webp"), NAMES, strict=True):
+        (given / old).rename(given / name)
+    with open(given / ".movie", "wb") as movie:  # hidden: neither looked at nor sent
+        movie.truncate(10**12)
     done = presign(place, given)
     assert done.exit_code == 0, done.stderr
     assert bucket.secret not in done.stdout
