@@ -22,29 +22,29 @@ class GradientWatch:
     optimiser's step.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], steps: int = FIRST_STEPS) -> None:
-        self._still = dict(parameters)
-        self._count = len(self._still)
-        self._left = steps
+    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        self._watched = dict(parameters)
+        self._still = list(parameters)
+        self._left = FIRST_STEPS
 
     def look(self) -> None:
         """Raise NothingLearned when a gradient is not finite, or was zero in every first step."""
         if not self._left:
             return
         self._left -= 1
-        sums = _sums_of_sizes(self._still)
+        sums = _sums_of_sizes(self._watched)
         if wild := [name for name, size in sums.items() if not size < float("inf")]:
             raise NothingLearned(
                 f"expected finite gradients in the first steps, found NaN or infinity in "
                 f"{_listed(wild)}; lower the learning rate, or train in fp32"
             )
-        self._still = {name: p for name, p in self._still.items() if not sums.get(name, 0.0)}
+        self._still = [name for name in self._still if not sums.get(name, 0.0)]
         if not self._left and self._still:
             raise NothingLearned(
                 f"expected a gradient in every trainable tensor after {FIRST_STEPS} steps, found "
-                f"exactly zero in {len(self._still)} of {self._count}: {_listed(list(self._still))}"
-                "; the loss does not depend on them, or a kernel loses their gradient (do not use "
-                "torch.compile with bf16 on a CPU)"
+                f"exactly zero in {len(self._still)} of {len(self._watched)}: "
+                f"{_listed(self._still)}; the loss does not depend on them, or a kernel loses "
+                "their gradient (do not use torch.compile with bf16 on a CPU)"
             )
 
 

@@ -45,6 +45,12 @@ def test_a_gradient_that_is_not_finite_is_named(wild: float) -> None:
         steps(watch, parameter, [wild])
 
 
+def test_one_that_is_not_finite_later_is_named_though_the_tensor_had_a_gradient() -> None:
+    watch, parameter = watched()
+    with pytest.raises(NothingLearned, match=r"infinity in still;"):
+        steps(watch, parameter, [1.0, float("nan")])
+
+
 def test_gradients_that_cancel_are_gradients() -> None:
     watch, parameter = watched()
     parameter.grad = torch.tensor([1.0, -1.0, 0.0])
