@@ -84,8 +84,9 @@ def record_scores(step: Step, door: Door[doors.Scores], summary: str) -> None:
     """Log the new row and its pictures; write the row as a table in Markdown."""
     scores, at = door.record, len(door.record.rows) - 1
     row = scores.rows[-1]
-    step.tell(new_row(scores))
-    step.measure(dict(_points(scores)), at)
+    measured = door_files.read_measurements(door)
+    step.tell(new_row(scores, measured))
+    step.measure(dict(_points(scores, measured)), at)
     for sheet in door_files.row_sheets(door, row):
         step.tracking.file(sheet, f"{door_files.SHEETS}/{row}")
     Path(summary).write_text(table(scores))
@@ -101,7 +102,7 @@ def publish(
     step.require_lease(fence)
     release, line = door.record, door.record.line
     assert release.concept is not None
-    row = manifest.read(Path(scores), doors.Scores).record
+    rows = manifest.read(Path(scores), doors.Scores)
     registry, records = _registry(step), Records(step.home.store, line)
     facts = VersionFacts(
         task=release.task,
@@ -111,7 +112,7 @@ def publish(
         digest=door.digest,
         open=release.verdict.open,
         reasons=release.verdict.reasons,
-        scores=new_row(row),
+        scores=new_row(rows.record, door_files.read_measurements(rows)),
     )
     require_parent(registry, records, line, facts)
     status_cache.forget(step.home, line)
@@ -128,12 +129,15 @@ def publish(
     status_cache.refresh(step.home, registry, line)
 
 
-def new_row(scores: doors.Scores) -> dict[str, float]:
-    """The new concept's scores, mean prior drift and the worst drop of a past concept."""
+def new_row(scores: doors.Scores, measurements: Sequence[doors.Measurement]) -> dict[str, float]:
+    """The new concept's scores, mean prior drift and the worst drop of a past concept.
+
+    measurements: the door's; a drop is that of the pictures that both rows drew, as at the gate.
+    """
     found = {name: matrix[-1][-1] for name, matrix in scores.matrices.items()}
     drift = [one.distance for one in scores.drift if one.row == scores.rows[-1]]
     found["prior_drift"] = sum(drift) / len(drift) if drift else None
-    drops = [drop for _, drop in _drops(scores)]
+    drops = [drop for _, drop in _drops(scores, measurements)]
     found["forgetting"] = max(drops) if drops else None
     return {name: value for name, value in found.items() if value is not None}
 
@@ -272,26 +276,32 @@ def _checks(recent: Sequence[Event]) -> list[Any]:
     ]
 
 
-def _drops(scores: doors.Scores) -> Iterator[tuple[str, float]]:
-    """How far each past concept fell below its best row, by identity similarity."""
-    from l2dm.metrics.forgetting import drop
+def _drops(
+    scores: doors.Scores, measurements: Sequence[doors.Measurement]
+) -> Iterator[tuple[str, float]]:
+    """How far each past concept fell below its best row, as the gate and the report count it."""
+    from l2dm.metrics.forgetting import by_cell, drops
 
-    matrix = scores.matrices["identity_similarity"]
-    for column, concept in enumerate(scores.concepts):
-        found = drop(matrix, column)
+    metric, names = "identity_similarity", [concept.name for concept in scores.concepts]
+    cells = by_cell(measurements, metric)
+    for name, found in zip(
+        names, drops(scores.matrices[metric], scores.rows, names, cells), strict=True
+    ):
         if found is not None:
-            yield concept.name, found.amount
+            yield name, found.amount
 
 
-def _points(scores: doors.Scores) -> Iterator[tuple[str, float]]:
+def _points(
+    scores: doors.Scores, measurements: Sequence[doors.Measurement]
+) -> Iterator[tuple[str, float]]:
     for metric, matrix in scores.matrices.items():
         for column, concept in enumerate(scores.concepts):
             value = matrix[-1][column]
             if value is not None:
                 yield f"eval/{concept.name}/{metric}", value
-    for name, value in new_row(scores).items():
+    for name, value in new_row(scores, measurements).items():
         yield f"eval/{name}", value
-    for name, amount in _drops(scores):
+    for name, amount in _drops(scores, measurements):
         yield f"forget/{name}/identity_similarity", amount
     for one in scores.drift:
         if one.row == scores.rows[-1]:
