@@ -16,14 +16,13 @@ from pathlib import Path
 
 from l2dm import doors
 from l2dm import spec as specs
-from l2dm.bases import attach, devices, sampling
+from l2dm.bases import devices, sampling
 from l2dm.bases import folder as base_folder
 from l2dm.bases.encoders import Encoders, load_encoders
 from l2dm.bases.model import load_base, resolution, vocabulary
 from l2dm.bases.prompts import TEMPLATES
 from l2dm.bases.sampling import Progress
 from l2dm.context import Context, write_door
-from l2dm.errors import BadUpload
 from l2dm.evaluation import matrix, shards
 from l2dm.evaluation.measure import Drawer, Subject, counted, planned
 from l2dm.evaluation.shards import Shard
@@ -33,7 +32,7 @@ from l2dm.files.manifest import Door
 from l2dm.metrics import gate
 from l2dm.releases import folder as releases
 from l2dm.releases.check import check_release, save_check
-from l2dm.releases.load import load_release
+from l2dm.releases.load import load_adapter, load_release
 from l2dm.replay import class_pictures, rainbow_memory
 from l2dm.replay.rainbow_memory import DrawCandidates
 from l2dm.training import launch
@@ -58,12 +57,7 @@ def intake(upload: Path, parent: Path, out: Path, context: Context) -> Door[door
     limits = context.spec.intake
     words = vocabulary(context.base)
     side = resolution(context.base)
-    pictures = task_pictures(upload, found, side, limits, taken, words)
-    if found.line != context.line:
-        raise BadUpload(
-            f"upload {upload.name!r}: expected one for line {context.line!r}, its concept.json "
-            f"says {found.line!r}; submit it again with --line {context.line}"
-        )
+    pictures = task_pictures(upload, found, side, limits, taken, words, line=context.line)
     names = door_files.picture_names(len(pictures))
     record = doors.Task(
         id=context.task_id,
@@ -230,8 +224,7 @@ def evaluate(  # noqa: PLR0913 - one parameter for each door
         "prior": classes.digest,
         "scores": before.digest,
     }
-    model = load_base(context.base)
-    attach.attach_door(model, learned)
+    model = load_adapter(learned, context.base)
     cost = planned(context.spec, len(learned.record.concepts), len(classes.record.nouns))
     draw = counted(cost, on_progress)
     if drawn:
@@ -255,8 +248,7 @@ def draw_evaluation(
     """One shard of what `evaluate` draws: every n-th concept and class noun. shard: "2/4"."""
     lesson, learned = manifest.read(task, doors.Task), manifest.read(adapter, doors.Adapter)
     classes, before = manifest.read(prior_, doors.Prior), releases.scores_of(parent)
-    model = load_base(context.base)
-    attach.attach_door(model, learned)
+    model = load_adapter(learned, context.base)
     kept = shards.Recorder()
     drawer = Drawer(model, context.spec, kept.pictures(sampling.draw))
     parts = matrix.drawings(drawer, task=lesson, parent=before, prior=classes)
@@ -305,8 +297,9 @@ def evaluate_release(
     release: Path, context: Context, *, seed: int, on_progress: Progress | None = None
 ) -> matrix.FreshRow:
     """A release evaluated again on everything it knows, with other seeds than at its release."""
-    model = load_release(release, context.base)
-    known = releases.adapter_of(release).record.concepts
+    manifest.read(release, doors.Release)
+    adapter = releases.adapter_of(release)
+    model, known = load_adapter(adapter, context.base), adapter.record.concepts
     draw = counted(planned(context.spec, len(known), 0), on_progress)
     subject = Subject(model, load_encoders(context.base), context.spec, draw)
     return matrix.fresh_row(subject, memory=releases.memory_of(release), seed=seed)

@@ -102,10 +102,13 @@ def task_pictures(
     spec: IntakeSpec,
     taken: Mapping[str, str],
     vocabulary: Container[str] | None = None,
+    *,
+    line: str,
 ) -> "Tensor":
     """The pictures of an upload cropped to their centre, (n, 3, side, side) uint8 RGB.
 
-    Names and pictures are checked in the same decoding. Raises BadUpload with every problem.
+    line: the one that looks at it. Line, names and pictures are checked in the same decoding.
+    Raises BadUpload with every problem.
     """
     import torch
 
@@ -117,6 +120,11 @@ def task_pictures(
         squares[name] = centre_square(picture, side)
 
     problems = check_names(upload.line, upload.concept, taken, vocabulary)
+    if upload.line != line:
+        problems.append(
+            f"upload {folder.name!r}: expected one for line {line!r}, its concept.json "
+            f"says {upload.line!r}; submit it again with --line {line}"
+        )
     problems += check_pictures(folder, spec, see)[0]
     if problems:
         raise BadUpload(problems)

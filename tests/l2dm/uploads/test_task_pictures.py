@@ -18,7 +18,7 @@ def test_task_pictures_are_centred_squares(tmp_path, place):
         picture.paste(ink, (64, 0, 128, 64))  # the middle third is the square
         picture.save(folder / f"{i}.png")
     upload = write_upload(place, folder, "pets", MILO, SPEC, {})
-    stacked = task_pictures(place, upload, 32, SPEC, {})
+    stacked = task_pictures(place, upload, 32, SPEC, {}, line="pets")
     assert stacked.shape == (3, 3, 32, 32)
     assert stacked.dtype == torch.uint8
     middle = stacked[:, :, 4:-4, 4:-4]  # the edge mixes with what was cropped away
@@ -33,7 +33,7 @@ def test_task_pictures_names_every_picture_that_is_spoiled(written):
     for name in ("00.jpg", "01.png"):
         (written / name).write_bytes(b"x")
     with pytest.raises(BadUpload) as caught:
-        task_pictures(written, upload, 32, SPEC, {})
+        task_pictures(written, upload, 32, SPEC, {}, line="pets")
     assert [problem.split("'")[1] for problem in caught.value.problems] == ["00.jpg", "01.png"]
 
 
@@ -48,7 +48,7 @@ def test_every_picture_is_decoded_once(written, monkeypatch):
         return load(picture)
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", counting)
-    task_pictures(written, read_upload(written), 32, SPEC, {})
+    task_pictures(written, read_upload(written), 32, SPEC, {}, line="pets")
     assert sorted(Path(name).name for name in decoded) == ["00.jpg", "01.png", "02.webp"]
 
 
@@ -56,5 +56,15 @@ def test_names_and_pictures_are_refused_together(written):
     upload = read_upload(written)
     (written / "00.jpg").write_bytes(b"x")
     with pytest.raises(BadUpload) as caught:
-        task_pictures(written, upload, 32, SPEC, {"milo": "learned"}, {"<milo>": 1})
+        task_pictures(written, upload, 32, SPEC, {"milo": "learned"}, {"<milo>": 1}, line="pets")
     assert len(caught.value.problems) == 3
+
+
+def test_an_upload_of_another_line_is_refused_with_what_else_is_wrong(written):
+    upload = read_upload(written)
+    (written / "00.jpg").write_bytes(b"x")
+    with pytest.raises(BadUpload) as caught:
+        task_pictures(written, upload, 32, SPEC, {}, line="cars")
+    line, picture = caught.value.problems
+    assert "expected one for line 'cars', its concept.json says 'pets'" in line
+    assert "00.jpg" in picture
