@@ -24,7 +24,7 @@ from l2dm.export.forms import Form, FormWriter, write_json
 from l2dm.files import door_files, manifest
 from l2dm.files.manifest import Door
 from l2dm.releases import folder as releases
-from l2dm.releases.load import load_release
+from l2dm.releases.load import load_adapter
 
 RECORD = "export.json"
 README = "README.md"
@@ -46,7 +46,7 @@ def export(release: Path, base: str, out: Path) -> tuple[Path, ...]:
             f"{door.record.line!r} in {release}; learn a concept first"
         )
     # what is written does not depend on this machine's GPU, and diffusers' own is on the CPU, too
-    model = load_release(release, base, device=torch.device("cpu"))
+    model = load_adapter(adapter, base, device=torch.device("cpu"))
     _require_one_text_encoder(model)
     wanted = verify.reference(model, adapter.record.concepts)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -9,8 +9,9 @@ from l2dm import doors
 from l2dm.bases.model import Model
 from l2dm.bases.prompts import require_known
 from l2dm.bases.sampling import Progress, Shot, draw
+from l2dm.files import manifest
 from l2dm.releases.folder import adapter_of
-from l2dm.releases.load import load_release
+from l2dm.releases.load import load_adapter
 from l2dm.sections import replaced
 from l2dm.spec import SamplingSpec
 
@@ -41,4 +42,6 @@ class Painter:
 
 def open_release(folder: Path, base: str) -> Painter:
     """The release in a folder on its base. Raises BadDoor, BadBase, DoesNotFit."""
-    return Painter(load_release(folder, base), adapter_of(folder).record.concepts)
+    manifest.read(folder, doors.Release)
+    adapter = adapter_of(folder)
+    return Painter(load_adapter(adapter, base), adapter.record.concepts)
