@@ -29,10 +29,8 @@ from l2dm.errors import BadInput, BadSpec
 S = TypeVar("S", bound="Section")
 Location = tuple[int | str, ...]
 _SAID = "said"  # the type of an error whose message is a sentence of ours already
-_KINDS = {"model_type": "an object", "dict_type": "an object", "mapping_type": "an object"} | {
-    "tuple_type": "a list",
-    "list_type": "a list",
-}
+_LISTS = ("tuple_type", "list_type")
+_TABLES = ("model_type", "dict_type", "mapping_type")
 
 
 class Section(BaseModel):
@@ -41,6 +39,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     NOUN: ClassVar[str] = "spec"  # what messages call the whole
+    TABLE: ClassVar[str] = "an object"  # and a table in it
     ERROR: ClassVar[type[BadInput]] = BadSpec
     AT: ClassVar[str] = ""  # where in the whole this one stands, with a dot behind
 
@@ -96,6 +95,11 @@ def said(problem: str) -> PydanticCustomError:
     return PydanticCustomError(_SAID, "{problem}", {"problem": problem})
 
 
+def one_of(choices: Sequence[object]) -> str:
+    """A choice in words: `one of 'fp32', 'bf16'`."""
+    return f"one of {', '.join(map(repr, choices))}"
+
+
 def told(error: ValidationError, kind: type[Section], data: Mapping[str, Any]) -> list[str]:
     """One sentence a problem. data: what was written."""
     sentences = []
@@ -125,15 +129,21 @@ def _problem(one: Any, kind: type[Section]) -> str:
         return str(one["msg"])
     if one["type"] == "missing":
         return "expected a value, found none"
-    expected = _KINDS.get(one["type"]) or _wanted(one["type"], _field(kind, one["loc"]))
-    return f"expected {expected}, found {one['input']!r}"
+    return f"expected {_wanted(one['type'], kind, one['loc'])}, found {one['input']!r}"
 
 
-def _wanted(problem: str, field: "FieldInfo | Any") -> str:
+def _wanted(problem: str, kind: type[Section], location: Location) -> str:
     """What should have been there: a type if that was wrong, else a value in range."""
-    hint = field.annotation if isinstance(field, FieldInfo) else field
-    if get_origin(_plain(hint)) is Literal:
-        return f"one of {get_args(_plain(hint))}"
+    if problem in _TABLES:
+        return kind.TABLE
+    if problem in _LISTS:
+        return "a list"
+    if problem == "finite_number":
+        return "a finite number"
+    field = _field(kind, location)
+    hint = _plain(field.annotation if isinstance(field, FieldInfo) else field)
+    if get_origin(hint) is Literal:
+        return one_of(get_args(hint))
     if problem.endswith("_type") or not isinstance(field, FieldInfo):
         return _name(hint)
     return _range(field)
@@ -144,7 +154,7 @@ def _expected(field: FieldInfo) -> str:
     if words := _words(field):
         return words
     if get_origin(hint) is Literal:
-        return f"one of {', '.join(map(repr, get_args(hint)))}"
+        return one_of(get_args(hint))
     is_number = hint in (int, float)
     return f"{_name(hint)}, {_range(field)}" if is_number else _name(hint)
 

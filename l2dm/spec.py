@@ -27,7 +27,7 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticKnownError
 
 from l2dm.errors import BadSpec
 from l2dm.methods import registry
-from l2dm.sections import Section, nearest, said
+from l2dm.sections import Section, nearest, one_of, said
 
 Selection = Literal["scored", "random"]
 Precision = Literal["fp32", "bf16"]
@@ -115,7 +115,7 @@ class MemorySpec(Section):
 
 def _known_method(value: Any) -> Any:
     if value not in registry.names():
-        raise said(f"expected one of {registry.names()}, found {value!r}")
+        raise said(f"expected {one_of(registry.names())}, found {value!r}")
     if value in Spec.model_fields:
         raise said(f"expected a method with a name of its own, found section {value!r} of the spec")
     return value
@@ -138,9 +138,11 @@ class TrainSpec(Section):
     rank: int = Field(8, ge=1, description="rank of low-rank and gated adapters")
     steps: int = Field(200, ge=1, description="optimizer steps")
     batch: int = Field(8, ge=1, description="new pictures per step")
-    rate: float = Field(1e-3, ge=0, description="AdamW learning rate of adapter weights")
+    rate: float = Field(
+        1e-3, ge=0, description="AdamW learning rate of adapter weights; 0: they stay as they are"
+    )
     token_rate: float = Field(
-        5e-3, ge=0, description="learning rate of the placeholder's embedding row"
+        5e-3, ge=0, description="learning rate of the placeholder's embedding row; 0: it stays"
     )
     precision: Precision = Field("fp32", description="numbers of the forward pass")
     checkpoint_every: int = Field(50, ge=0, description="steps between checkpoints; 0: none")
@@ -149,6 +151,13 @@ class TrainSpec(Section):
         ge=1,
         description="processes that share every batch: a GPU each, or the cores",
     )
+
+    @field_validator("token_rate")
+    @classmethod
+    def _something_learns(cls, value: float, info: ValidationInfo) -> float:
+        if not value and info.data.get("rate") == 0:
+            raise said(f"expected a number over 0 where train.rate is 0, found {value}")
+        return value
 
     @field_validator("processes")
     @classmethod
@@ -232,7 +241,7 @@ def _read_given(value: Any) -> dict[str, Any]:
     if not isinstance(value, _Given):
         raise PydanticKnownError("extra_forbidden")
     if not isinstance(value.options, Mapping):
-        raise said(f"expected an object, found {value.options!r}")
+        raise said(f"expected {Spec.TABLE}, found {value.options!r}")
     if value.chosen is None or not value.options:
         return {}
     if value.chosen != value.method:

@@ -76,7 +76,7 @@ def fit(
     progress = _resume(work, key, trainable, optimizer)
     parameters = list(trainable.all().values())
     team.agree(parameters)
-    watch = GradientWatch(trainable.all())
+    watch = GradientWatch(_moving(trainable, spec).all())
     while progress.step < spec.steps:
         began = time.monotonic()
         batch = team.share(_batch(method, model, lesson, spec, progress.step))
@@ -109,6 +109,18 @@ def _require_one_state(trainable: Trainable, spec: TrainSpec) -> None:
             f"spec train.processes: expected 1 with method {spec.method!r}, which keeps a state of "
             f"its own while it trains, and each process would keep another; found {spec.processes}"
         )
+
+
+def _moving(trainable: Trainable, spec: TrainSpec) -> Trainable:
+    """The groups that have a learning rate: one of rate 0 stays, with a gradient or without.
+
+    With `train.rate=0` the concept's row alone learns, and a LoRA whose second factor stays zero
+    leaves its first without a gradient for good.
+    """
+    return Trainable(
+        weights=trainable.weights if spec.rate else {},
+        rows=trainable.rows if spec.token_rate else {},
+    )
 
 
 def _batch(method: Method, model: Model, lesson: Lesson, spec: TrainSpec, step: int) -> Batch:

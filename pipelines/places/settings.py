@@ -129,6 +129,7 @@ class _Table(Section):
     """One table of l2dm.toml."""
 
     NOUN: ClassVar[str] = NOUN
+    TABLE: ClassVar[str] = "a table"
     ERROR: ClassVar[type[BadInput]] = BadSettings
 
 

@@ -11,7 +11,7 @@ from l2dm.sections import Section, described, nearest, replaced, said
 
 
 class Table(Section):
-    NOUN = "house.toml"
+    NOUN, TABLE = "house.toml", "a table"
     ERROR = BadSettings
 
 
@@ -60,15 +60,27 @@ def test_every_problem_is_told_at_once_with_its_place() -> None:
         "house.toml owner: expected a value, found none",
         "house.toml floors: expected a number from 1 to 3, found 4",
         "house.toml hall.width: expected a number over 0 and at most 20, found 0",
-        "house.toml hall.colour: expected one of ('white', 'blue'), found 'red'",
+        "house.toml hall.colour: expected one of 'white', 'blue', found 'red'",
         "house.toml hall.doors: expected doors that open, found 'locked' {sic}",
         "house.toml has no key 'hall.colr'; nearest known key: hall.colour",
-        "house.toml cellar: expected an object, found 3",
+        "house.toml cellar: expected a table, found 3",
         "house.toml rooms.attic.width: expected float, found True",
         "house.toml has no key 'rooms.attic.wdth'; nearest known key: rooms.attic.width",
-        "house.toml rooms.den: expected an object, found []",
+        "house.toml rooms.den: expected a table, found []",
         "house.toml sheds[1].doors: expected a list, found 'one'",
     )
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_number_in_a_range_is_finite(value: float) -> None:
+    (problem,) = problems({"owner": "ada", "hall": {"width": value}})
+    assert problem == f"house.toml hall.width: expected a finite number, found {value}"
+
+
+def test_a_choice_is_told_and_described_in_the_same_words() -> None:
+    (told,) = problems({"owner": "ada", "hall": {"colour": "red"}})
+    described_as = next(one.expected for one in described(House) if one.key == "hall.colour")
+    assert told == f"house.toml hall.colour: expected {described_as}, found 'red'"
 
 
 def test_what_is_written_is_kept_and_whole_numbers_are_floats() -> None:

@@ -233,6 +233,25 @@ class Explodes:
         raise AssertionError("not reached")
 
 
+@pytest.mark.parametrize(("method", "adapter"), [("l2dm", "lowrank"), ("gated", "")])
+@pytest.mark.parametrize("group", ["rate", "token_rate"])
+def test_a_group_whose_rate_is_zero_stays_and_the_other_learns(
+    group: str, method: str, adapter: str, tiny_base: Path, tmp_path: Path
+) -> None:
+    spec, model = spec_of(method, adapter), load_base(str(tiny_base))
+    train = replaced(spec.train, **{group: 0.0})
+    lesson = first_lesson(model, tmp_path)
+    begun = method_of(spec).begin(load_base(str(tiny_base)), lesson)
+    learned, _ = fit(method_of(spec), model, lesson, train)
+
+    row = torch.equal(learned.rows["rex"].flatten(), begun.rows["rex"].detach().cpu().flatten())
+    weights = all(
+        torch.equal(learned.weights[name], value.detach().cpu().to(learned.weights[name].dtype))
+        for name, value in begun.weights.items()
+    )
+    assert (weights, row) == (group == "rate", group == "token_rate")
+
+
 def test_a_loss_that_is_not_finite_stops_training(tiny_base: Path, tmp_path: Path) -> None:
     model = load_base(str(tiny_base))
     with pytest.raises(DoesNotFit, match=r"the loss became inf at step 1; lower train\.rate"):

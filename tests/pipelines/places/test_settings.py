@@ -88,7 +88,7 @@ def test_collections_of_defaults_and_step_add_up() -> None:
             {"defaults": {"tolerations": [{"kee": "a", "operator": "Exists"}]}},
             "'defaults.tolerations[0].kee'; nearest known key: defaults.tolerations[0].key",
         ),
-        ({"steps": {"train": 3}}, "steps.train: expected an object, found 3"),
+        ({"steps": {"train": 3}}, "steps.train: expected a table, found 3"),
         ({"steps": {"train": {"tolerations": {}}}}, "expected a list, found {}"),
         ({"bases": {"claim": "x"}}, "bases.mount: expected a value, found none"),
         ({"bases": {"claim": "", "mount": "/b"}}, "bases.claim: expected the name"),
