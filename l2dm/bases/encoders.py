@@ -116,19 +116,26 @@ def load_encoders(base: str, *, device: torch.device | None = None) -> Encoders:
                 f"{'CLIPModel' if part == 'clip' else 'vision model such as DINO'} in safetensors, "
                 "found none; put it there"
             )
-    clip = CLIPModel.from_pretrained(root / "clip", dtype=torch.float32, use_safetensors=True)
-    vision = AutoModel.from_pretrained(root / "identity", dtype=torch.float32, use_safetensors=True)
-    place = devices.prepared(device)
+    place, exact = devices.prepared(device), {"dtype": torch.float32, "use_safetensors": True}
     own = root / "clip" / "tokenizer_config.json"
     words = root / "clip" if own.is_file() else root / "tokenizer"
     foreign = root / "identity" / "distractors.safetensors"
+    with base_folder.reading(root, "its clip/"):
+        clip = CLIPModel.from_pretrained(root / "clip", **exact)
+        tokenizer = CLIPTokenizer.from_pretrained(words)
+        clip_input = _preprocessing(root / "clip", clip.config.vision_config.image_size)
+    with base_folder.reading(root, "its identity/"):
+        vision = AutoModel.from_pretrained(root / "identity", **exact)
+        side = getattr(vision.config, "image_size", 224)
+        vision_input = _preprocessing(root / "identity", side)
+        distractors = load_file(foreign)["features"].float() if foreign.is_file() else None
     return Encoders(
         clip=clip.requires_grad_(False).eval().to(place),
-        tokenizer=CLIPTokenizer.from_pretrained(words),
-        clip_input=_preprocessing(root / "clip", clip.config.vision_config.image_size),
+        tokenizer=tokenizer,
+        clip_input=clip_input,
         vision=vision.requires_grad_(False).eval().to(place),
-        vision_input=_preprocessing(root / "identity", getattr(vision.config, "image_size", 224)),
-        foreign=load_file(foreign)["features"].float() if foreign.is_file() else None,
+        vision_input=vision_input,
+        foreign=distractors,
     )
 
 

@@ -94,8 +94,8 @@ class Family:
     singular values a spectral adapter moves. predictions: what the scheduler's config may call the
     denoiser's output. resolution: a picture's side in pixels, from the configs. tokenizers: one a
     text encoder. load: the networks in float32 on the CPU from a folder, its tokenizers and its
-    variant ("fp16" or None); may raise OSError, ValueError, RuntimeError. kohya: what the LoRA files
-    that ComfyUI and A1111 read call the denoiser; empty where they know no such base.
+    variant ("fp16" or None); may raise OSError, ValueError, RuntimeError. kohya: what the LoRA
+    files of ComfyUI and A1111 call the denoiser; empty where they know no such base.
     """
 
     name: str

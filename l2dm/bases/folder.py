@@ -7,10 +7,13 @@ folder by the time that a step sees it (`components/runtime/base_cache.py`).
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
+
+from safetensors import SafetensorError
 
 from l2dm.bases.family import Family, families
 from l2dm.errors import BadBase
@@ -92,6 +95,17 @@ def unloadable(files: Iterable[str]) -> list[str]:
 def fetched(file: str) -> bool:
     """Whether a file of a base that lies elsewhere is fetched, by its path; pickles never are."""
     return any(fnmatchcase(file, pattern) for pattern in _FETCHED)
+
+
+@contextmanager
+def reading(folder: Path, what: str) -> Iterator[None]:
+    """Tell what the libraries cannot read of a base. what: "its weights". Raises BadBase."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise BadBase(
+            f"base model {folder}: {what} could not be read: {error}; fetch or copy it again"
+        ) from error
 
 
 def weights_files(folder: Path, part: str) -> list[Path]:

@@ -160,11 +160,10 @@ def load_base(name: str, *, device: torch.device | None = None) -> Model:
     """
     folder = base_folder.locate(name)
     family = base_folder.family_of(folder)
-    tokenizers = family.tokenizers(folder)
-    try:
+    with base_folder.reading(folder, "its tokenizer"):
+        tokenizers = family.tokenizers(folder)
+    with base_folder.reading(folder, "its weights"):
         networks = family.load(folder, tokenizers, base_folder.variant(folder))
-    except (OSError, ValueError, RuntimeError) as error:
-        raise BadBase(f"base model {folder}: its weights could not be read: {error}") from error
     place = devices.prepared(device)
     for network in networks.named().values():
         network.requires_grad_(False).eval().to(place)
@@ -187,9 +186,13 @@ def load_base(name: str, *, device: torch.device | None = None) -> Model:
 
 
 def vocabulary(name: str) -> frozenset[str]:
-    """Every word of the base's tokenizers, for checking that a placeholder is free."""
+    """Every word of the base's tokenizers, for checking that a placeholder is free.
+
+    Raises BadBase.
+    """
     folder = base_folder.locate(name)
-    tokenizers = base_folder.family_of(folder).tokenizers(folder)
+    with base_folder.reading(folder, "its tokenizer"):
+        tokenizers = base_folder.family_of(folder).tokenizers(folder)
     return frozenset(word for tokenizer in tokenizers for word in tokenizer.get_vocab())
 
 
@@ -203,7 +206,8 @@ def _schedules(folder: Path, family: Family) -> tuple[NoiseSchedule, Any]:
     import diffusers
     from diffusers import DDPMScheduler
 
-    config = DDPMScheduler.load_config(folder, subfolder="scheduler")
+    with base_folder.reading(folder, "its scheduler"):
+        config = DDPMScheduler.load_config(folder, subfolder="scheduler")
     kind = getattr(diffusers, str(config["_class_name"]), None)
     if kind is None:
         raise BadBase(f"base model {folder}: unknown scheduler {config['_class_name']!r}")

@@ -127,8 +127,7 @@ def _write_texts(
 
 def _public_name(model: Model) -> str:
     """How somebody else would find the base: its name on a hub, or its folder's name, no path."""
-    is_path = model.name != "pocket" and Path(model.name).is_dir()
-    return model.folder.name if is_path else model.name
+    return model.folder.name if base_folder.source_of(model.name) == "folder" else model.name
 
 
 def _require_free(out: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,22 @@ def test_a_base_that_is_missing() -> None:
         load_base("./no-such-folder")
 
 
+def test_a_folder_of_that_name_does_not_hide_the_shipped_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pocket").mkdir()
+    assert base_folder.source_of("pocket") == "shipped"
+    assert base_folder.fingerprint(base_folder.locate("pocket"))
+    assert base_folder.source_of("./pocket") == base_folder.source_of(str(tmp_path)) == "folder"
+
+
+@pytest.mark.parametrize("name", ["./no-such-folder", "/no/folder", "s3://bucket/prefix", "tiny"])
+def test_names_that_no_base_has_here(name: str) -> None:
+    assert base_folder.source_of(name) is None
+    assert base_folder.source_of("org/name") == "hub"
+
+
 def test_a_folder_without_index(tmp_path: Path) -> None:
     with pytest.raises(BadBase, match=r"expected model_index\.json of a Stable Diffusion 1/2"):
         load_base(str(tmp_path))
@@ -199,6 +216,41 @@ def test_distractors_come_from_pictures_where_the_base_ships_none(copy: Path) ->
     pictures = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
     assert torch.equal(encoders.distractors(2, pictures), encoders.identity(pictures[:2]))
     assert encoders.distractors(2).shape == (0, 16)
+
+
+@pytest.mark.parametrize(
+    ("file", "what"),
+    [
+        ("clip/model.safetensors", "its clip/"),
+        ("identity/model.safetensors", "its identity/"),
+        ("identity/distractors.safetensors", "its identity/"),
+        ("identity/preprocessor_config.json", "its identity/"),
+    ],
+)
+def test_encoders_that_cannot_be_read(copy: Path, file: str, what: str) -> None:
+    (copy / file).write_bytes((copy / file).read_bytes()[:50])
+    with pytest.raises(BadBase, match=f"{what} could not be read: .*; fetch or copy it again"):
+        load_encoders(str(copy))
+
+
+def test_encoders_whose_weights_were_left_behind(copy: Path) -> None:
+    """As a library's OSError it was told as a full disk."""
+    (copy / "clip/model.safetensors").unlink()
+    with pytest.raises(BadBase, match="its clip/ could not be read"):
+        load_encoders(str(copy))
+
+
+@pytest.mark.parametrize("read", [load_base, vocabulary])
+def test_a_tokenizer_that_cannot_be_read(copy: Path, read: Callable[[str], object]) -> None:
+    (copy / "tokenizer/tokenizer.json").write_text("{")
+    with pytest.raises(BadBase, match="its tokenizer could not be read"):
+        read(str(copy))
+
+
+def test_a_scheduler_that_was_left_behind(copy: Path) -> None:
+    (copy / "scheduler/scheduler_config.json").unlink()
+    with pytest.raises(BadBase, match="its scheduler could not be read"):
+        load_base(str(copy))
 
 
 def test_missing_encoders(copy: Path) -> None:
