@@ -20,7 +20,6 @@ from components.services.line.checks import CONCEPT as CHECK
 from components.services.line.leases import Keeper, Lease, Leases
 from components.services.line.ledger import Ledger, Started
 from components.services.line.records import Records
-from components.services.line.run_journal import Failure
 from components.services.line.uploads import Uploads
 from components.services.store.home import Home
 from components.services.tracking.registry import Registry
@@ -33,7 +32,7 @@ from pipelines.dispatcher.inbox_polling import Inboxes
 from pipelines.dispatcher.retries import Retries
 from pipelines.dispatcher.watched_runs import WatchedRuns
 from pipelines.places.run_here import Job
-from pipelines.places.runs import Look, Runs, run_name
+from pipelines.places.runs import NEVER, Look, Runs, Starter, run_name
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +41,6 @@ Moved = Literal[
     "checking", "unchecked",
 ]  # fmt: skip
 ANEW = ("StaleParent",)  # the task is begun again from the champion of then
-NEVER = "NotStarted"
 OUTAGES = (NEVER, "TrackingFailed", "MlflowException", "BadStore", "ClosedStore", "ConnectionError")
 LONGER = 10  # times as many attempts when a server did not answer: the upload is not to blame
 GLANCES = 16  # lines that are looked at together; most of that time is waiting for the store
@@ -99,7 +97,7 @@ class Dispatcher:
         self._inboxes = Inboxes(home, policy.whole, policy.half, clock, self._sweep_halves)
         self._aliases = AliasDrift(registry, policy.aliases)
         self._deaf = -float("inf")
-        self._refusals: dict[str, tuple[str, str]] = {}  # the last run that could not start, why
+        self._starter = Starter(runs)
         again = CheckRetries(policy.attempts, policy.backoff)
         self._checks = DueChecks(home, runs, settings.base, settings.spec, again, clock=clock)
 
@@ -235,9 +233,7 @@ class Dispatcher:
                 self._keeper.free(line)
                 return "ended"
             if seed is not None:  # before an upload: a busy line is checked, too
-                run = self._checks.start(line, seed, lease, now, self._records(line))
-                self._watched.add(line, run)
-                return "checking"
+                return self._start_check(line, seed, lease, now)
             return self._start(line, lease, waits[0])
 
         try:
@@ -261,6 +257,14 @@ class Dispatcher:
                 self._keeper.forget(line)
             return "again"
 
+    def _start_check(self, line: str, seed: int, lease: Lease, ledger: Ledger) -> Moved:
+        run = self._checks.start(line, seed, lease, ledger, self._records(line))
+        if not isinstance(run, Started):  # given back: nothing is under way
+            self._keeper.free(line)
+            return run
+        self._watched.add(line, run)
+        return "checking"
+
     def _start(self, line: str, lease: Lease, concept: str) -> Moved:
         if time.monotonic() < self._deaf:
             self._keeper.free(line)
@@ -283,11 +287,7 @@ class Dispatcher:
             fence=lease.fence,
         )
         base, spec = self._settings.base, self._settings.spec
-        try:
-            self._runs.start(name, Job(line, concept, base, spec, self._home, lease.fence))
-        except (L2dmError, OSError) as error:
-            self._refusals[line] = (name, str(error))
-            raise
+        self._starter.start(name, Job(line, concept, base, spec, self._home, lease.fence))
         self._watched.add(line, Started(concept, found.digest, name, attempt, lease.fence))
         return "started"
 
@@ -299,10 +299,8 @@ class Dispatcher:
                 return "running"
             self._runs.stop(run.run)  # of a dispatcher that was taken for dead: it may not promote
             found = Look("failed", text="the dispatcher that watched it was not heard of")
-        if found.state == "absent":  # refused, or we died between the record and the start
-            name, error = self._refusals.get(line, ("", ""))
-            why = f"it was never started: {error}" if name == run.run else "it was never started"
-            found = Look("failed", Failure("start", NEVER, (why,)))
+        if found.state == "absent":
+            found = Look("failed", self._starter.why_absent(line, run.run))
         if found.state == "succeeded":
             found = Look("failed", text="it ended without a release")
         task = ledger.concepts[run.concept].task

@@ -2,17 +2,19 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
-from components.services.line.checks import CONCEPT
+from components.services.line.checks import CONCEPT, RunningCheck
 from components.services.line.leases import Lease
 from components.services.line.ledger import Ledger, Started
 from components.services.line.records import Records
+from components.services.line.run_journal import Failure
 from components.services.store.home import Home
+from l2dm.errors import BadSpec
 from l2dm.spec import from_json, override, to_json
 from pipelines.places.run_here import Job
-from pipelines.places.runs import Look, Runs, check_name
+from pipelines.places.runs import Look, Runs, Starter, check_name
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,7 @@ class DueChecks:
     ) -> None:
         self._home, self._runs, self._base, self._spec = home, runs, base, spec
         self._retries, self._clock = retries, clock
+        self._starter = Starter(runs)
 
     def due(self, line: str, ledger: Ledger) -> int | None:
         """The seed of a check that should be started now; None when none should."""
@@ -58,23 +61,22 @@ class DueChecks:
 
     def start(
         self, line: str, seed: int, lease: Lease, ledger: Ledger, records: Records
-    ) -> Started:
-        """Record the run, then start it. Raises Conflict when something was recorded since."""
+    ) -> Started | CheckMoved:
+        """Record the run, then start it. Raises Conflict when something was recorded since.
+
+        Where the clock's settings do not go with ours there is no run: the check is given back.
+        """
         attempt, clock = 1 + ledger.checks.failures(seed), ledger.checks.schedule
-        name = check_name(line, seed, attempt)
-        records.append_next(
-            ledger.last,
-            "checking",
-            line=line,
-            run=name,
-            seed=seed,
-            attempt=attempt,
-            fence=lease.fence,
-        )
-        spec = override(from_json(self._spec), clock.settings if clock else ())
+        run = RunningCheck(check_name(line, seed, attempt), seed, attempt, lease.fence)
+        try:
+            spec = override(from_json(self._spec), clock.settings if clock else ())
+        except BadSpec as error:
+            why = Failure("start", type(error).__name__, tuple(error.problems))
+            return self._give_back(line, run, Look("failed", why), ledger, records)
         job = Job(line, CONCEPT, self._base, to_json(spec), self._home, lease.fence, seed=seed)
-        self._runs.start(name, job)
-        return Started(CONCEPT, "", name, attempt, lease.fence)
+        records.append_next(ledger.last, "checking", line=line, **asdict(run))
+        self._starter.start(run.run, job)
+        return Started(CONCEPT, "", run.run, attempt, lease.fence)
 
     def settle(self, line: str, lease: Lease, ledger: Ledger, records: Records) -> CheckMoved:
         """Look at the check that runs; it has recorded nothing yet."""
@@ -86,6 +88,14 @@ class DueChecks:
         if look.state == "running":
             self._runs.stop(run.run)  # of a dispatcher that was taken for dead
             look = Look("failed", text="the dispatcher that watched it was not heard of")
+        if look.state == "absent":
+            look = Look("failed", self._starter.why_absent(line, run.run))
+        return self._give_back(line, run, look, ledger, records)
+
+    def _give_back(
+        self, line: str, run: RunningCheck, look: Look, ledger: Ledger, records: Records
+    ) -> CheckMoved:
+        """Record why a run of a check found nothing. Raises Conflict, as `start`."""
         step = look.failure.step if look.failure else None
         reasons = look.failure.problems if look.failure else (look.text or "it found nothing",)
         records.append_next(

@@ -26,6 +26,7 @@ from pipelines.places.run_here import Job, RunFailed, run_local
 
 END = "end.json"  # in a run's folder: how it ended
 KEPT = 30 * 24 * 3600.0  # seconds for which the output of a run can be read
+NEVER = "NotStarted"  # kind of a failure: a run whose name was recorded is not there
 LONGEST = 50  # letters of a line's or a concept's name in that of a run; servers keep 191
 RunState = Literal["absent", "running", "succeeded", "failed"]
 
@@ -67,6 +68,28 @@ class Runs(Protocol):
     def stop(self, name: str) -> None:
         """End it; no error when it is not running."""
         ...
+
+
+class Starter:
+    """Starts runs of a place, and keeps of each line why its last one could not be started."""
+
+    def __init__(self, runs: Runs) -> None:
+        self._runs = runs
+        self._refusals: dict[str, tuple[str, str]] = {}  # by line: name of the run, why
+
+    def start(self, name: str, job: Job) -> None:
+        """See Runs; what it raises is passed on."""
+        try:
+            self._runs.start(name, job)
+        except (L2dmError, OSError) as error:
+            self._refusals[job.line] = (name, str(error))
+            raise
+
+    def why_absent(self, line: str, name: str) -> Failure:
+        """Of a run whose name was recorded: it was refused, or we died before its start."""
+        refused, error = self._refusals.get(line, ("", ""))
+        why = f"it was never started: {error}" if refused == name else "it was never started"
+        return Failure("start", NEVER, (why,))
 
 
 class Child(Protocol):

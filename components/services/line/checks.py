@@ -7,7 +7,7 @@ instant, so that it is made once however often anybody looks.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
@@ -16,6 +16,8 @@ from l2dm.errors import BadSpec, UnknownLine
 
 CONCEPT = "_check"  # where a check's costs and log lie; no concept's name begins like that
 REMEMBERED = 8  # latest seeds that were answered
+# What a check reads of a spec: it draws with the release's own sampling, and learns nothing.
+READ = ("check.", "evaluate.budget", "evaluate.distractors", "evaluate.pictures")
 
 
 @dataclass(frozen=True)
@@ -209,6 +211,23 @@ def require_cron(cron: str) -> None:
             f"cron: expected five fields such as '0 3 * * *' (every night at three, UTC), found "
             f"{cron!r} ({error})"
         ) from error
+
+
+def require_settings(settings: Sequence[str]) -> None:
+    """Refuse settings that no check reads: a clock would hold them against every dispatcher's own.
+
+    settings: `section.key=value`. Raises BadSpec, naming each of them.
+    """
+    keys = {setting: setting.partition("=")[0] for setting in settings}
+    if foreign := [setting for setting, key in keys.items() if not key.startswith(READ)]:
+        known = ", ".join(f"{key}*" if key.endswith(".") else key for key in READ)
+        raise BadSpec(
+            [
+                f"setting {setting!r}: expected one that a check reads ({known}), found another; "
+                "leave it out"
+                for setting in foreign
+            ]
+        )
 
 
 def require_champion(line: str, champion: int) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from components.services.line.records import Records
+from l2dm.errors import BadSpec, PlatformError
 from pipelines.commands.checks.schedule import Timekeeper, set_clock
 from pipelines.commands.lines.status import last_checks
 from pipelines.commands.target import Target
@@ -36,6 +37,12 @@ def world(tmp_path: Path) -> World:
 
 def target(world: World, settings: tuple[str, ...] = ()) -> Target:
     return Target(world.home.folder, "pets", "pocket", settings)
+
+
+def reasons(world: World) -> str:
+    """Why the line's last event happened."""
+    *_, last = Records(world.home.store, "pets").events()
+    return "; ".join(last.facts["reasons"])
 
 
 def job(world: World) -> Job:
@@ -90,6 +97,59 @@ def test_a_check_that_died_is_tried_again_then_given_up_until_the_next_night(wor
     assert world.dispatcher.look() == {"pets": "idle"}
     world.now += 24 * 3600
     assert world.dispatcher.look() == {"pets": "checking"}
+
+
+def test_a_clock_whose_settings_do_not_go_with_ours_is_told_why_and_keeps_no_upload_waiting(
+    world: World,
+) -> None:
+    records = Records(world.home.store, "pets")
+    records.append("scheduled", line="pets", cron=NIGHTLY, settings=["check.margin=-1"])
+    world.upload("pets", "mimi")
+    world.now += 24 * 3600
+    assert world.dispatcher.look() == {"pets": "retried"}
+    assert not world.runs.running()
+    assert (world.kinds().count("checking"), world.kinds()[-1]) == (0, "unchecked")
+    assert "margin" in reasons(world) and "found -1" in reasons(world)
+    assert world.dispatcher.look() == {"pets": "started"}  # its time has not come
+    world.finish()
+    world.dispatcher.look()
+    world.now += 31
+    assert world.dispatcher.look() == {"pets": "unchecked"}
+    world.now += 3600
+    assert world.dispatcher.look() == {"pets": "idle"}
+
+
+def test_a_check_that_a_place_refuses_is_told_why(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(name: str, job: Job) -> None:
+        raise PlatformError("the server has no room")
+
+    monkeypatch.setattr(world.runs, "start", refuse)
+    assert world.dispatcher.look() == {"pets": "broken"}
+    assert world.dispatcher.look() == {"pets": "retried"}
+    assert reasons(world) == "it was never started: the server has no room"
+
+
+def test_a_check_whose_dispatcher_died_before_its_start_found_nothing_but_was_not_run(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world.runs, "start", lambda name, job: None)
+    world.dispatcher.look()
+    assert world.dispatcher.look() == {"pets": "retried"}
+    assert reasons(world) == "it was never started"
+
+
+def test_a_clock_holds_what_a_check_reads_and_nothing_else(world: World) -> None:
+    kept = ("check.margin=0.2", "evaluate.distractors=3")
+    assert set_clock(target(world, kept), NIGHTLY, Timekeeper())["settings"] == [*kept]
+    wrong = ("train.steps=3", "l2dm.replay=0.5", "check.margin=0.3")
+    with pytest.raises(BadSpec) as caught:
+        set_clock(target(world, wrong), NIGHTLY, Timekeeper())
+    assert [problem.split(":")[0] for problem in caught.value.problems] == [
+        *("setting 'train.steps=3'", "setting 'l2dm.replay=0.5'"),
+    ]
+    assert set_clock(target(world), None, Timekeeper())["settings"] == [*kept]
 
 
 def test_another_dispatcher_takes_a_check_over(world: World) -> None:
