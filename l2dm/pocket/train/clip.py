@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
 
-from l2dm.pocket.train.loop import StagePlan, train
+from l2dm.pocket.train.loop import StagePlan, fingerprint, train
 from l2dm.pocket.train.tokenizer import CONTEXT, token_ids
 from l2dm.pocket.world.batches import pick
 from l2dm.pocket.world.render_cache import NOTHING, Renders
@@ -108,7 +108,8 @@ def train_clip(
         pull = contrast(image, text, clip.logit_scale)
         return pull + seen + read, {"contrast": pull.item(), "labels": seen.item()}
 
-    trained = train("clip", tutored, loss, plan, work)
+    trained_on = fingerprint(renders.key, ids, BATCH, FULL_SHARE)
+    trained = train("clip", tutored, loss, plan, work, trained_on)
     assert isinstance(trained, Tutored)
     return trained.clip.eval()
 

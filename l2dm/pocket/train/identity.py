@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import ResNetConfig, ResNetModel
 
-from l2dm.pocket.train.loop import StagePlan, train
+from l2dm.pocket.train.loop import StagePlan, fingerprint, train
 from l2dm.pocket.world.batches import soften, to_unit
 from l2dm.pocket.world.scenes import (
     NOUNS,
@@ -114,7 +114,9 @@ def train_identity(
         value = supervised_contrast(features, who)
         return value, {"loss": value.item()}
 
-    trained = train("identity", encoder, loss, plan, work)
+    batch = f"{FAMILIES} families, {MEMBERS} members, {SHOTS} shots"
+    trained_on = fingerprint(WORLD_VERSION, identities, batch, TEMPERATURE)
+    trained = train("identity", encoder, loss, plan, work, trained_on)
     assert isinstance(trained, ResNetModel)
     return trained.eval()
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from l2dm.pocket.judge.judge import HEADS, Judge
-from l2dm.pocket.train.loop import StagePlan, train
+from l2dm.pocket.train.loop import StagePlan, fingerprint, train
 from l2dm.pocket.world.batches import pick, soften, to_unit
 from l2dm.pocket.world.render_cache import NOTHING, Renders
 from l2dm.pocket.world.scenes import BACKGROUNDS, Scene, draw
@@ -51,6 +51,7 @@ def train_judge(
         total = torch.stack(parts).sum()
         return total, {"loss": total.item()}
 
-    trained = train("judge", judge_model, loss, plan, work)
+    trained_on = fingerprint(renders.key, BATCH, empties)
+    trained = train("judge", judge_model, loss, plan, work, trained_on)
     assert isinstance(trained, Judge)
     return trained.eval()

@@ -4,17 +4,22 @@ Resumable after a kill, with batches that follow from (seed, step).
 """
 
 import copy
+import hashlib
 import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from l2dm.errors import DoesNotFit
 from l2dm.training.gradients import GradientWatch
+
+CHANGEABLE = ("steps", "cool", "save_every")  # of a plan, while its stage is half done
 
 log = logging.getLogger(__name__)
 
@@ -43,20 +48,38 @@ def rate_at(step: int, plan: StagePlan) -> float:
     return plan.rate * min(1.0, (step + 1) / plan.warm) * min(1.0, max(0.02, left))
 
 
+def fingerprint(*parts: str | float | Tensor | nn.Module) -> str:
+    """What a stage is trained on, short: tensors of any shape, networks, names of the rest."""
+    digest = hashlib.sha256()
+    for part in parts:
+        state = part.state_dict() if isinstance(part, nn.Module) else {"": part}
+        for name, value in state.items():
+            digest.update(f"{name}\0".encode())
+            if isinstance(value, Tensor):
+                digest.update(f"{tuple(value.shape)} {value.dtype}\0".encode())
+                digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+            else:
+                digest.update(f"{value}\0".encode())
+    return digest.hexdigest()[:16]
+
+
 def train(
     name: str,
     module: nn.Module,
     loss: Loss,
     plan: StagePlan,
     work: Path,
+    trained_on: str,
     snapshot: Snapshot | None = None,
 ) -> nn.Module:
     """Train `module` in place by `loss(generator)` and return the weights to ship.
 
     The checkpoint `work/NAME.ckpt` holds weights, averages, optimiser, step and seconds; each step
     draws only from a generator seeded by (plan.seed, step), so a killed stage ends in the bytes of
-    an undisturbed one. `snapshot` gets the weights to ship after every checkpoint. Raises
-    NothingLearned when no gradient reaches one of the tensors.
+    an undisturbed one. trained_on: the `fingerprint` of the data and of networks in the loss.
+    `snapshot` gets the weights to ship after every checkpoint. Raises NothingLearned when no
+    gradient reaches one of the tensors, DoesNotFit when the checkpoint is of another name, plan
+    (what is CHANGEABLE of it aside) or `trained_on`: going on from it would ship a mixture.
     """
     average = copy.deepcopy(module).requires_grad_(requires_grad=False) if plan.ema else None
     optimiser = torch.optim.AdamW(
@@ -66,8 +89,8 @@ def train(
         weight_decay=plan.weight_decay,
         fused=True,
     )
-    checkpoint = work / f"{name}.ckpt"
-    step, seconds = _resume(checkpoint, module, average, optimiser)
+    checkpoint, key = work / f"{name}.ckpt", _key(name, plan, trained_on)
+    step, seconds = _resume(checkpoint, key, module, average, optimiser)
     watch = GradientWatch(dict(module.named_parameters()))
     saved = reported = time.monotonic()
     first = step
@@ -86,7 +109,7 @@ def train(
             log.info("%s", _line(name, step, plan, means, pace))
             sums, reported, first = {}, time.monotonic(), step
         if step == plan.steps or time.monotonic() - saved > plan.save_every:
-            _save(checkpoint, module, average, optimiser, (step, seconds))
+            _save(checkpoint, key, module, average, optimiser, (step, seconds))
             saved = time.monotonic()
             if snapshot is not None:
                 snapshot(average or module)
@@ -133,8 +156,27 @@ def _line(name: str, step: int, plan: StagePlan, means: dict[str, float], pace: 
     return f"{name}: step {step} of {plan.steps}  {values}  {pace:.2f} s a step, {left:.0f} min"
 
 
+def _key(name: str, plan: StagePlan, trained_on: str) -> dict[str, Any]:
+    kept = {part: value for part, value in asdict(plan).items() if part not in CHANGEABLE}
+    return {"name": name, **kept, "trained_on": trained_on}
+
+
+def _require_same_key(path: Path, key: dict[str, Any], found: dict[str, Any]) -> None:
+    other = [
+        f"{part} {found.get(part)!r} instead of {key[part]!r}"
+        for part in key
+        if found.get(part) != key[part]
+    ]
+    if other:
+        raise DoesNotFit(
+            f"{path}: expected a checkpoint of this stage, found one of another: "
+            f"{', '.join(other)}; delete {path} to train the stage from its beginning"
+        )
+
+
 def _save(
     path: Path,
+    key: dict[str, Any],
     module: nn.Module,
     average: nn.Module | None,
     optimiser: torch.optim.Optimizer,
@@ -142,6 +184,7 @@ def _save(
 ) -> None:
     partial = path.with_suffix(".partial")
     state = {
+        "key": key,
         "module": module.state_dict(),
         "average": average.state_dict() if average else None,
         "optimiser": optimiser.state_dict(),
@@ -153,11 +196,16 @@ def _save(
 
 
 def _resume(
-    path: Path, module: nn.Module, average: nn.Module | None, optimiser: torch.optim.Optimizer
+    path: Path,
+    key: dict[str, Any],
+    module: nn.Module,
+    average: nn.Module | None,
+    optimiser: torch.optim.Optimizer,
 ) -> tuple[int, float]:
     if not path.exists():
         return 0, 0.0
     state = torch.load(path, weights_only=True, map_location="cpu")
+    _require_same_key(path, key, state.get("key", {}))
     module.load_state_dict(state["module"])
     if average is not None:
         average.load_state_dict(state["average"])

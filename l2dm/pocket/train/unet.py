@@ -12,7 +12,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from l2dm.pocket.train.clip import WIDTH, caption_ids
 from l2dm.pocket.train.grounding import CrossAttentionMaps, grounding_loss
-from l2dm.pocket.train.loop import Snapshot, StagePlan, train
+from l2dm.pocket.train.loop import Snapshot, StagePlan, fingerprint, train
 from l2dm.pocket.train.tokenizer import token_ids
 from l2dm.pocket.train.vae import encoded
 from l2dm.pocket.world.render_cache import NOTHING, Renders
@@ -109,9 +109,12 @@ def train_unet(
 
     unet: a new one from `build`, or trained weights to go on from.
     """
+    data = (scenes.latents, scenes.ids, scenes.nouns, scenes.masks)
+    shares = (BATCH, PAIRS, GROUNDING, EMPTY_PROMPTS, SNR_CAP)
+    trained_on = fingerprint(unet, text[0], *data, *shares)
     unet = unet.to(device, memory_format=torch.channels_last)
     loss = denoising(unet, scenes, text, device, pair_shares(scenes.nouns, PAIRS))
-    trained = train("unet", unet, loss, plan, work, snapshot)
+    trained = train("unet", unet, loss, plan, work, trained_on, snapshot)
     assert isinstance(trained, UNet2DConditionModel)
     return trained.eval()
 

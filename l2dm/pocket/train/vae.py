@@ -8,7 +8,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from l2dm.pocket.train.loop import StagePlan, train
+from l2dm.pocket.train.loop import StagePlan, fingerprint, train
 from l2dm.pocket.world.batches import pick, to_unit
 from l2dm.pocket.world.render_cache import Renders
 
@@ -58,7 +58,7 @@ def train_vae(
             "kl": divergence.item(),
         }
 
-    trained = train("vae", vae, loss, plan, work)
+    trained = train("vae", vae, loss, plan, work, fingerprint(renders.key, BATCH, KL_WEIGHT))
     assert isinstance(trained, AutoencoderKL)
     trained.register_to_config(scaling_factor=measured_scale(trained, renders, device))
     return trained.eval()
@@ -86,7 +86,9 @@ def refine_decoder(
         error = (drawn.float() - pictures).abs().mean()
         return error, {"error of 255": error.item() * 127.5}
 
-    train("decoder", half, loss, plan, work)
+    # the decoder's own weights are no part of it: those of a finished stage are exported over them
+    trained_on = fingerprint(renders.key, BATCH, vae.encoder, vae.quant_conv)
+    train("decoder", half, loss, plan, work, trained_on)
     return vae.eval()
 
 

@@ -66,7 +66,7 @@ def test_the_loop_of_the_base_stops(tmp_path: Path) -> None:
         return value, {}
 
     with pytest.raises(NothingLearned, match=r"forgotten\.weight, forgotten\.bias"):
-        train("net", net, loss, StagePlan(steps=10, rate=1e-2), tmp_path)
+        train("net", net, loss, StagePlan(steps=10, rate=1e-2), tmp_path, "noise")
 
 
 @pytest.mark.filterwarnings("ignore")  # the compiler warns of much
