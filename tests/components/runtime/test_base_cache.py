@@ -5,7 +5,9 @@ import os
 import shutil
 import threading
 import time
+import tomllib
 from collections.abc import Callable
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,12 +16,13 @@ import pytest
 from botocore.awsrequest import AWSResponse
 
 from components.runtime import base_cache
-from components.runtime.base_cache import local_base, require_listed
+from components.runtime.base_cache import fetch_to_serve, local_base, require_listed
 from components.services.store import s3_client
 from components.services.store.home import Home
 from l2dm.bases import folder as base_folder
 from l2dm.bases.family import families
 from l2dm.errors import BadBase, BadStore, Conflict
+from l2dm.serve import FETCHERS
 from tests.worlds.object_stores import Bucket
 
 NEVER = (
@@ -130,6 +133,24 @@ def test_a_base_is_fetched_once_without_pickles(base: Base, home: Home, files: P
     assert local_base(f"{base.place}/", home) == str(folder)
     assert base.requests == ["LIST"]
     assert entries(home) == [folder.parent.name]
+
+
+def test_what_serves_a_version_finds_and_fetches_its_base(
+    base: Base, tmp_path: Path, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the entry point that stands in pyproject.toml, whatever is installed here."""
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
+    scheme, _ = base.place.split("://")
+    value = project["project"]["entry-points"][FETCHERS][scheme]
+    fetch = EntryPoint(scheme, value, FETCHERS).load()
+    assert fetch is fetch_to_serve
+    monkeypatch.setenv("L2DM_SCRATCH", str(tmp_path / "scratch"))
+    folder = Path(fetch(base.place))
+    assert folder.is_relative_to(tmp_path / "scratch")
+    assert contents(folder) == contents(files)
+    base.requests.clear()
+    assert fetch(base.place) == str(folder)
+    assert base.requests == ["LIST"]
 
 
 def test_a_bucket_with_nothing_else_in_it(
