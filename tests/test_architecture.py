@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("l2dm", "components", "pipelines")
 STEPS = ("intake", "generate_prior", "score_memory", "train", "evaluate", "promote")
 HEAVY = ("torch", "diffusers", "transformers", "peft", "mlflow", "boto3")
+ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 MAX_MODULES, MAX_FUNCTION, MAX_BODY = 12, 40, 15
 TWICE = {"Task", "Prior", "Memory", "Drawn", "Adapter", "Scores", "Release", "Check"}  # KFP's doors
 
@@ -61,11 +62,36 @@ def test_platform_modules_load_nothing_heavy() -> None:
 
 
 def test_the_environment_is_read_at_the_edge_only() -> None:
-    readers = {name for name, path in MODULES.items() if "os.environ" in path.read_text("utf-8")}
+    readers = {name for name, tree in TREES.items() if _reads_environment(tree)}
     # the pocket's maker is a program of its own; bases silence their libraries before loading them
     edge = ("components.services", "pipelines.places", "l2dm.files.children", "l2dm.bases")
     beyond = {name for name in readers if not name.startswith(edge)}
     assert beyond == {"l2dm.pocket.make"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import os\nos.environ['A']",
+        "import os as system\nsystem.getenv('A')",
+        "from os import environ",
+        "def f():\n    from os import path, getenv as get",
+        "import os.path\nos.putenv('A', 'b')",
+    ],
+)
+def test_the_environment_is_found_however_it_is_read(text: str) -> None:
+    assert _reads_environment(ast.parse(text))
+    assert not _reads_environment(ast.parse("import os\nos.replace(job.environ, 'b')"))
+
+
+def test_the_platform_imports_by_name_only_its_own_wiring() -> None:
+    """What the import contract cannot see: it would let any library in."""
+    by_name = {
+        name
+        for name, tree in TREES.items()
+        if name.split(".")[0] != "l2dm" and _names(tree) & {"import_module", "__import__"}
+    }
+    assert by_name == {"pipelines.places.compilation"}
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -120,6 +146,45 @@ def test_no_catch_all_modules() -> None:
 
 def _is_function(node: ast.AST) -> bool:
     return isinstance(node, ast.FunctionDef)
+
+
+def _reads_environment(tree: ast.AST) -> bool:
+    """Whether a module reads or sets variables of its environment, under whatever name of `os`."""
+    nodes = list(ast.walk(tree))
+    aliases = {
+        alias.asname or "os"
+        for node in nodes
+        if isinstance(node, ast.Import)
+        for alias in node.names
+        if alias.name.split(".")[0] == "os"
+    }
+    asked = {
+        node.attr
+        for node in nodes
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id in aliases
+    }
+    asked |= {
+        alias.name
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and node.module == "os"
+        for alias in node.names
+    }
+    return bool(asked & ENVIRONMENT)
+
+
+def _names(tree: ast.AST) -> set[str]:
+    """Every name and attribute that a module uses or imports."""
+    used: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            used.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            used.add(node.attr)
+        elif isinstance(node, ast.ImportFrom):
+            used |= {alias.name for alias in node.names}
+    return used
 
 
 def _says(module: str, constant: str) -> bool:

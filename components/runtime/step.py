@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -35,15 +34,8 @@ FLUSH_SECONDS = 5.0  # between batches of metric points
 SAY_SECONDS = 1.0  # between progress lines
 
 
-Libraries = tuple[tuple[str, tuple[str, ...]], ...]
-LIBRARIES: Libraries = (
-    ("diffusers", ("AutoencoderKL", "UNet2DConditionModel")),
-    ("transformers", ("CLIPTextModel", "CLIPTokenizer")),
-)
-LESS: Mapping[str, Libraries] = {  # steps that load no model
-    "intake": (("transformers", ("CLIPTokenizer",)),),
-    "promote": (),
-}
+WORDS_ONLY = {"intake"}  # steps that load a base's tokenizers and no weights
+NO_BASE = {"promote"}  # steps that load nothing of a base
 
 
 @dataclass(frozen=True)
@@ -125,7 +117,7 @@ class Step:
     def base(self) -> str:
         """What the library loads the base by; one in a bucket is fetched, if the step loads any."""
         base = self.settings.base
-        if not base.startswith(SCHEME) or not LESS.get(self.name, LIBRARIES):
+        if not base.startswith(SCHEME) or self.name in NO_BASE:
             return base
         say(StepProgress(self.name, f"base {base}"))  # to fetch it takes minutes, the first time
         return local_base(base, self.home)
@@ -184,7 +176,7 @@ class Step:
 
         Loading libraries and telling MLflow are the platform's cost: they are left out.
         """
-        _load(LESS.get(self.name, LIBRARIES))
+        self._import_libraries()
         self._outside, began = 0.0, time.monotonic()
         door = function(*(Path(arg) if isinstance(arg, str) else arg for arg in args), **options)
         self._seconds += time.monotonic() - began - self._outside
@@ -273,6 +265,12 @@ class Step:
         self._flush()
         self.tracking.finish("FINISHED")
 
+    def _import_libraries(self) -> None:
+        from l2dm.bases.folder import import_classes
+
+        if self.name not in NO_BASE:
+            import_classes(self.base, weights=self.name not in WORDS_ONLY)
+
     def _flush(self) -> None:
         began = time.monotonic()
         if self._points and self.subject.run:
@@ -287,11 +285,3 @@ class Step:
         for name, value in told.items():
             self._metrics.log_metric(name, value)
         Path(self._metrics.path).write_text(json.dumps(told, indent=1, sort_keys=True))
-
-
-def _load(libraries: Libraries) -> None:
-    """Load what a step needs; both libraries load a class when it is first asked for."""
-    for library, names in libraries:
-        module = import_module(library)
-        for name in names:
-            getattr(module, name)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from l2dm.errors import BadBase
 _PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 _FETCHED = ("*.json", "*.txt", "*/*.safetensors", "*/*.model")  # the last: sentencepiece words
 _HASHED = {".json", ".txt", ".safetensors", ".model"}
+_LIBRARIES = {"diffusers", "transformers"}  # a base may name any module; no other is imported
 _BLOCK = 1 << 20
 Source = Literal["shipped", "folder", "hub"]
 
@@ -95,6 +97,19 @@ def unloadable(files: Iterable[str]) -> list[str]:
 def fetched(file: str) -> bool:
     """Whether a file of a base that lies elsewhere is fetched, by its path; pickles never are."""
     return any(fnmatchcase(file, pattern) for pattern in _FETCHED)
+
+
+def import_classes(name: str, *, weights: bool = True) -> None:
+    """Import what a base's parts are made of, which takes seconds. Raises BadBase.
+
+    Both libraries import a class when it is first asked for. weights: also of parts that hold any.
+    """
+    folder = locate(name)
+    index = _index(folder)
+    for part in family_of(folder).parts:
+        library, kind = index[part.name]
+        if library in _LIBRARIES and (weights or not part.weights):
+            getattr(import_module(library), kind, None)
 
 
 @contextmanager
