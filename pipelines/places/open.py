@@ -21,7 +21,7 @@ def read_settings(config: Path | None) -> Settings:
 
 
 def sees(runner: Runner, base: str) -> bool:
-    """Whether steps read this base from a folder of this machine."""
+    """Whether this machine can look at a base before a step does: not at a path in a pod."""
     return runner != "cluster" or not base.startswith("/")
 
 
