@@ -1,6 +1,7 @@
-"""What MLflow holds of a version that was registered under 0.1.0: never edit this file.
+"""What MLflow holds of a version that was registered under contract 1 of `l2dm.serve`.
 
-It is `components/runtime/pyfunc.py` of then. Versions out there have it, so it must go on working.
+A copy of `components/runtime/pyfunc.py` as it was when that contract was made. Versions keep such
+copies from then on, so this file is frozen and must go on working.
 """
 
 from typing import Any
