@@ -12,15 +12,15 @@ Everything behind it may move. These names, parameters and meanings stay: what i
 else is added beside them, under another name.
 """
 
-from importlib.metadata import distributions
 from pathlib import Path
 
+from l2dm import installed
 from l2dm.errors import BadBase
 from l2dm.files.images import png_bytes
 from l2dm.releases import painter
 from l2dm.spec import SamplingSpec
 
-FETCHERS = "l2dm.bases"  # entry points named by a scheme: what brings a base model to this machine
+FETCHERS = "l2dm.base_fetchers"  # entry points by scheme: what brings a base to this machine
 
 
 class ServedRelease:
@@ -53,12 +53,12 @@ def _on_this_machine(base: str) -> str:
     scheme, sign, _ = base.partition("://")
     if not sign:
         return base
-    # all distributions are asked: `entry_points` stops at a stale one of our name beside the code
-    for distribution in distributions():
-        for fetcher in distribution.entry_points.select(group=FETCHERS, name=scheme):
+    for fetcher in installed.entry_points(FETCHERS):
+        if fetcher.name == scheme:
             fetched: str = fetcher.load()(base)
             return fetched
     raise BadBase(
         f"base model {base}: expected an installed package that fetches {scheme}://, found none; "
-        "install l2dm whole (pip install l2dm), or name a folder"
+        "install this project from its checkout (pip install .), which brings what fetches s3://, "
+        "or name a folder"
     )

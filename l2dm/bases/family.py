@@ -2,16 +2,22 @@
 
 A family is one module of `families/` with a line `FAMILY = Family(...)`; docs/bases.md says how to
 add one. This module, and the top of every family's, load no torch: a wrong base is refused at once.
+Another package declares its families, and every process knows them where that package is installed:
+
+    [project.entry-points."l2dm.families"]
+    any_name = "package.module"
 """
 
 import importlib
+import logging
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from l2dm import installed
 from l2dm.bases.text import Text
 
 if TYPE_CHECKING:
@@ -116,6 +122,9 @@ class Family:
         return tuple(part.name for part in self.parts if part.weights)
 
 
+GROUP = "l2dm.families"  # entry points: the module of a family of another package
+log = logging.getLogger(__name__)
+
 _registered: list[Family] = []
 
 
@@ -132,13 +141,28 @@ def unregister(family: Family) -> None:
 
 
 def families() -> tuple[Family, ...]:
-    """Those of `families/` by module name, then those that were registered."""
-    return (*_own(), *_registered)
+    """Those of `families/` by module name, those of installed packages, those registered."""
+    return (*_found(), *_registered)
 
 
 @cache
-def _own() -> tuple[Family, ...]:
+def _found() -> tuple[Family, ...]:
     package = f"{__name__.rpartition('.')[0]}.families"
     path = importlib.import_module(package).__path__
     names = sorted(one.name for one in pkgutil.iter_modules(path))
-    return tuple(importlib.import_module(f"{package}.{name}").FAMILY for name in names)
+    own = [importlib.import_module(f"{package}.{name}").FAMILY for name in names]
+    return (*own, *_declared({family.name for family in own}))
+
+
+def _declared(known: set[str]) -> Iterator[Family]:
+    for point in installed.entry_points(GROUP):
+        try:
+            family = importlib.import_module(point.value).FAMILY
+            if family.name in known:
+                raise ValueError(f"found family {family.name!r} a second time; rename it")
+        except (ImportError, AttributeError, SyntaxError, ValueError) as error:
+            # a wrong package must not end what has nothing to do with it
+            log.warning("%s: %s = %s is left out: %s", GROUP, point.name, point.value, error)
+        else:
+            known.add(family.name)
+            yield family

@@ -6,17 +6,33 @@
     METHOD = Gated               made as METHOD(train section of the spec, its options)
 
 The first line of its docstring is its summary. Names and summaries are read off the source, so
-that nothing heavy is imported before a method is used or one of its options is set. A page that
-lives elsewhere, a module or a class with these four, is made known with `register`.
+that nothing heavy is imported before a method is used or one of its options is set; NAME and
+REPLAYS are therefore written out, not computed. Another package declares its pages, each under its
+NAME, and every process knows them where that package is installed:
+
+    [project.entry-points."l2dm.methods"]
+    ewc = "package.module"
+
+`register` makes a module or a class with these four known to one process, as tests do.
 """
 
 import ast
 import importlib
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.machinery import PathFinder
+from importlib.metadata import EntryPoint
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
+
+from l2dm import installed
+
+GROUP = "l2dm.methods"  # entry points named by a method: the module of its page
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,7 +67,7 @@ def unregister(name: str) -> None:
 
 
 def names() -> tuple[str, ...]:
-    """Those of this folder, sorted, then those that were registered."""
+    """Those of this folder, sorted, those of installed packages, those that were registered."""
     return tuple(_pages())
 
 
@@ -65,35 +81,90 @@ def options(name: str) -> Any:
     return page(name).load().OPTIONS
 
 
+def read_page(path: Path, module: str) -> MethodPage | None:
+    """A page by its source, without importing it; None for a module that is no page.
+
+    Raises ValueError for a name that is computed.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    values = _assigned(tree)
+    if "NAME" not in values:
+        return None
+    return MethodPage(
+        name=str(_constant(path, "NAME", values["NAME"])),
+        summary=_summary(ast.get_docstring(tree)),
+        replays=bool("REPLAYS" in values and _constant(path, "REPLAYS", values["REPLAYS"])),
+        load=lambda: importlib.import_module(module),
+    )
+
+
 def _pages() -> Mapping[str, MethodPage]:
-    return {**_own(), **_registered}
+    return {**_found(), **_registered}
 
 
 @cache
-def _own() -> Mapping[str, MethodPage]:
-    found = (_read(path) for path in sorted(Path(__file__).parent.glob("*.py")))
-    return {one.name: one for one in found if one}
+def _found() -> Mapping[str, MethodPage]:
+    package = __name__.rpartition(".")[0]
+    folder = Path(__file__).parent
+    own = (read_page(path, f"{package}.{path.stem}") for path in sorted(folder.glob("*.py")))
+    pages = {one.name: one for one in own if one}
+    for point in installed.entry_points(GROUP):
+        try:
+            page = _declared(point)
+            if page.name in pages:
+                raise ValueError(f"found method {page.name!r} a second time; rename it")
+            pages[page.name] = page
+        except (ImportError, OSError, SyntaxError, ValueError) as error:
+            # a wrong package must not end what has nothing to do with it
+            log.warning("%s: %s = %s is left out: %s", GROUP, point.name, point.value, error)
+    return pages
 
 
-def _read(path: Path) -> MethodPage | None:
-    """A page's constants, without importing it; None for a module that is no page."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    constants = {
-        target.id: statement.value.value
-        for statement in tree.body
-        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant)
-        for target in statement.targets
-        if isinstance(target, ast.Name)
-    }
-    if "NAME" not in constants:
-        return None
-    module = f"{__name__.rpartition('.')[0]}.{path.stem}"
-    return MethodPage(
-        name=str(constants["NAME"]),
-        summary=_summary(ast.get_docstring(tree)),
-        replays=bool(constants.get("REPLAYS", False)),
-        load=lambda: importlib.import_module(module),
-    )
+def _declared(point: EntryPoint) -> MethodPage:
+    """The page of an entry point. Raises ImportError, OSError, SyntaxError, ValueError."""
+    page = None if point.attr else read_page(_source(point.module), point.module)
+    if page is None or page.name != point.name:
+        found = f"NAME {page.name!r}" if page else "none"
+        raise ValueError(f"expected a module with NAME = {point.name!r}, found {found}")
+    return page
+
+
+def _source(module: str) -> Path:
+    """The file of a module, without importing it or a package that it is in."""
+    top, *inner = module.split(".")
+    spec, name = find_spec(top), top
+    for part in inner:
+        name = f"{name}.{part}"
+        spec = PathFinder.find_spec(name, spec.submodule_search_locations) if spec else None
+    if spec is None or spec.origin is None:
+        raise ImportError(f"expected a module {module}, found none")
+    return Path(spec.origin)
+
+
+def _assigned(tree: ast.Module) -> Mapping[str, ast.expr]:
+    """What names are given at the top of a module, with a type beside them or without."""
+    found: dict[str, ast.expr] = {}
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign):
+            found |= {one.id: statement.value for one in statement.targets if _is_name(one)}
+        elif (
+            isinstance(statement, ast.AnnAssign) and statement.value and _is_name(statement.target)
+        ):
+            found[statement.target.id] = statement.value
+    return found
+
+
+def _constant(path: Path, name: str, value: ast.expr) -> Any:
+    if not isinstance(value, ast.Constant):
+        raise ValueError(
+            f"expected {name} of {path} written out, because it is read off the source, found "
+            f"{ast.unparse(value)!r}"
+        )
+    return value.value
+
+
+def _is_name(target: ast.expr) -> TypeGuard[ast.Name]:
+    return isinstance(target, ast.Name)
 
 
 def _summary(docstring: str | None) -> str:

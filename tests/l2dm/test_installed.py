@@ -1,0 +1,158 @@
+"""What another package declares is known in every process where it is installed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from l2dm import installed
+from l2dm.files import children
+
+POINTS = """\
+[l2dm.methods]
+ewc = elsewhere.inner.ewc
+gone = elsewhere.gone
+l2dm = elsewhere.inner.ours
+renamed = elsewhere.inner.ewc
+
+[l2dm.families]
+own = elsewhere.own_family
+broken = elsewhere.broken
+
+[l2dm.base_fetchers]
+gs = elsewhere.fetch:from_gs
+"""
+PAGE = '''\
+"""Elastic weights.
+
+More.
+"""
+
+import torch
+
+from l2dm.methods.sequential import Sequential
+from l2dm.sections import Section
+
+NAME: str = "ewc"
+REPLAYS: bool = True
+METHOD = Sequential
+
+
+class OPTIONS(Section):
+    """How stiff."""
+
+    stiff: float = 2.0
+'''
+FAMILY = """\
+from dataclasses import replace
+
+from l2dm.bases.families.stable_diffusion import FAMILY as STABLE_DIFFUSION
+
+FAMILY = replace(STABLE_DIFFUSION, name="Own Diffusion")
+"""
+FILES = {
+    "elsewhere-0.1.dist-info/METADATA": "Metadata-Version: 2.1\nName: elsewhere\nVersion: 0.1\n",
+    "elsewhere-0.1.dist-info/entry_points.txt": POINTS,
+    "elsewhere/__init__.py": "",
+    "elsewhere/inner/__init__.py": "raise SystemExit('imported to be listed')",
+    "elsewhere/inner/ewc.py": PAGE,
+    "elsewhere/inner/ours.py": 'NAME = "l2dm"\n',
+    "elsewhere/own_family.py": FAMILY,
+    "elsewhere/broken.py": "import nothing_of_this_name\n",
+    "elsewhere/fetch.py": (
+        "from l2dm.errors import BadBase\n\n\n"
+        "def from_gs(base):\n    raise BadBase(f'fetched {base}')\n"
+    ),
+}
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    for name, text in FILES.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def child(code: str, site: Path, **more: str) -> "subprocess.CompletedProcess[str]":
+    """What a process of ours says that knows nothing but what is installed."""
+    paths = [str(site), *filter(None, [os.environ.get("PYTHONPATH", "")])]
+    environment = children.environment(PYTHONPATH=os.pathsep.join(paths), **more)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_a_method_of_another_package_is_listed_without_importing_it(site: Path) -> None:
+    done = child(
+        "import sys\n"
+        "from l2dm.methods import registry\n"
+        "page = registry.page('ewc')\n"
+        "print(registry.names(), page.summary, page.replays)\n"
+        "print('torch' in sys.modules, 'elsewhere' in sys.modules)\n",
+        site,
+    )
+    assert (
+        done.stdout == "('gated', 'l2dm', 'sequential', 'ewc') Elastic weights. True\nFalse False\n"
+    )
+    warnings = done.stderr.splitlines()
+    assert len(warnings) == 3
+    assert (
+        "gone = elsewhere.gone is left out: expected a module elsewhere.gone, found" in warnings[0]
+    )
+    assert "l2dm = elsewhere.inner.ours is left out: found method 'l2dm' a second" in warnings[1]
+    assert "left out: expected a module with NAME = 'renamed', found NAME 'ewc'" in warnings[2]
+
+
+def test_its_options_and_its_class_are_known_in_a_child(site: Path) -> None:
+    (site / "elsewhere" / "inner" / "__init__.py").write_text("")
+    done = child(
+        "from l2dm.spec import override, parse, recorded\n"
+        "from l2dm.training.learn import method_of\n"
+        "spec = override(parse({'train': {'method': 'ewc'}}), ['ewc.stiff=3'])\n"
+        "print(recorded(spec)['ewc'], type(method_of(spec)).__name__)\n",
+        site,
+    )
+    assert done.stdout == "{'stiff': 3.0} Sequential\n"
+
+
+def test_a_family_of_another_package_is_known_and_a_broken_one_ends_nothing(site: Path) -> None:
+    done = child(
+        "import sys\n"
+        "from l2dm.bases.family import families\n"
+        "print([one.name for one in families()][-1], 'torch' in sys.modules)\n",
+        site,
+    )
+    assert done.stdout == "Own Diffusion False\n"
+    assert "broken = elsewhere.broken is left out: No module named 'nothing_of_this_name'" in (
+        done.stderr
+    )
+
+
+def test_a_fetcher_of_another_package_is_asked_for_its_scheme(site: Path) -> None:
+    done = child(
+        "from l2dm.errors import BadBase\n"
+        "from l2dm.serve import open_release\n"
+        "try:\n    open_release('nowhere', 'gs://bucket/base')\n"
+        "except BadBase as error:\n    print(error)\n",
+        site,
+    )
+    assert done.stdout == "fetched gs://bucket/base\n"
+
+
+def test_entry_points_are_told_once_each_by_name(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = site / "copy" / "elsewhere-0.0.dist-info"
+    copy.mkdir(parents=True)
+    for name in ("METADATA", "entry_points.txt"):
+        (copy / name).write_text((site / "elsewhere-0.1.dist-info" / name).read_text())
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.syspath_prepend(str(copy.parent))
+    found = installed.entry_points.__wrapped__("l2dm.methods")
+    assert [one.name for one in found] == ["ewc", "gone", "l2dm", "renamed"]
+    assert installed.entry_points.__wrapped__("l2dm.nothing") == ()
