@@ -93,7 +93,7 @@ class Gathered:
     def candidates(
         self, model: Model, shots: Sequence[Shot], sampling: SamplingSpec
     ) -> tuple[Tensor, Tensor]:
-        """A `rainbow_memory.DrawCandidates`: latents (n, C, h, w) and pictures (n, 3, H, W) uint8."""
+        """As `rainbow_memory.DrawCandidates`: latents (n, C, h, w), pictures (n, 3, H, W) uint8."""
         found = [self._find(model, batch) for batch in batches(shots, sampling)]
         latents = [one.latents for one in found if one.latents is not None]
         return torch.cat(latents), torch.cat([one.pictures for one in found])
