@@ -28,7 +28,7 @@ from l2dm.errors import BadInput, BadSpec
 
 S = TypeVar("S", bound="Section")
 Location = tuple[int | str, ...]
-_SAID = "said"  # the type of an error whose message is a sentence of ours already
+_REFUSAL = "refusal"  # the type of an error whose message is a sentence of ours already
 _LISTS = ("tuple_type", "list_type")
 _TABLES = ("model_type", "dict_type", "mapping_type")
 
@@ -47,7 +47,7 @@ class Section(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise self.ERROR(told(error, type(self), values)) from error
+            raise self.ERROR(explain_validation(error, type(self), values)) from error
 
     # pydantic's own mark: tables inside a table are not made by calling `__init__`, so that their
     # problems are listed with those of the whole.
@@ -90,9 +90,9 @@ def replaced(section: S, **changes: Any) -> S:
     return type(section)(**dict(iter(section)) | changes)
 
 
-def said(problem: str) -> PydanticCustomError:
+def refusal(problem: str) -> PydanticCustomError:
     """What a validator raises to say a whole sentence, "expected ..., found ..."."""
-    return PydanticCustomError(_SAID, "{problem}", {"problem": problem})
+    return PydanticCustomError(_REFUSAL, "{problem}", {"problem": problem})
 
 
 def one_of(choices: Sequence[object]) -> str:
@@ -100,7 +100,9 @@ def one_of(choices: Sequence[object]) -> str:
     return f"one of {', '.join(map(repr, choices))}"
 
 
-def told(error: ValidationError, kind: type[Section], data: Mapping[str, Any]) -> list[str]:
+def explain_validation(
+    error: ValidationError, kind: type[Section], data: Mapping[str, Any]
+) -> list[str]:
     """One sentence a problem. data: what was written."""
     sentences = []
     for one in error.errors(include_url=False):
@@ -125,7 +127,7 @@ def nearest(where: str, keys: Sequence[str]) -> str:
 
 
 def _problem(one: Any, kind: type[Section]) -> str:
-    if one["type"] == _SAID:
+    if one["type"] == _REFUSAL:
         return str(one["msg"])
     if one["type"] == "missing":
         return "expected a value, found none"

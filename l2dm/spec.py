@@ -27,7 +27,7 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticKnownError
 
 from l2dm.errors import BadSpec
 from l2dm.methods import registry
-from l2dm.sections import Section, nearest, one_of, said
+from l2dm.sections import Section, nearest, one_of, refusal
 
 Selection = Literal["scored", "random"]
 Precision = Literal["fp32", "bf16"]
@@ -57,7 +57,7 @@ class IntakeSpec(Section):
     def _over_the_fewest(cls, value: int, info: ValidationInfo) -> int:
         fewest = info.data.get("min_pictures", value)
         if value < fewest:
-            raise said(f"expected at least min_pictures ({fewest}), found {value}")
+            raise refusal(f"expected at least min_pictures ({fewest}), found {value}")
         return value
 
 
@@ -115,9 +115,11 @@ class MemorySpec(Section):
 
 def _known_method(value: Any) -> Any:
     if value not in registry.names():
-        raise said(f"expected {one_of(registry.names())}, found {value!r}")
+        raise refusal(f"expected {one_of(registry.names())}, found {value!r}")
     if value in Spec.model_fields:
-        raise said(f"expected a method with a name of its own, found section {value!r} of the spec")
+        raise refusal(
+            f"expected a method with a name of its own, found section {value!r} of the spec"
+        )
     return value
 
 
@@ -156,7 +158,7 @@ class TrainSpec(Section):
     @classmethod
     def _something_learns(cls, value: float, info: ValidationInfo) -> float:
         if not value and info.data.get("rate") == 0:
-            raise said(f"expected a number over 0 where train.rate is 0, found {value}")
+            raise refusal(f"expected a number over 0 where train.rate is 0, found {value}")
         return value
 
     @field_validator("processes")
@@ -164,7 +166,7 @@ class TrainSpec(Section):
     def _a_picture_each(cls, value: int, info: ValidationInfo) -> int:
         batch = info.data.get("batch", value)
         if value > batch:
-            raise said(
+            raise refusal(
                 f"expected at most train.batch ({batch}), so that each has a new picture, "
                 f"found {value}"
             )
@@ -241,7 +243,7 @@ def _read_given(value: Any) -> dict[str, Any]:
     if not isinstance(value, _Given):
         raise PydanticKnownError("extra_forbidden")
     if not isinstance(value.options, Mapping):
-        raise said(f"expected {Spec.TABLE}, found {value.options!r}")
+        raise refusal(f"expected {Spec.TABLE}, found {value.options!r}")
     if value.chosen is None or not value.options:
         return {}
     if value.chosen != value.method:
@@ -261,7 +263,7 @@ def _foreign(method: str, chosen: str, options: Mapping[str, Any]) -> Validation
     for key, value in options.items():
         hint = f"; nearest known key: {nearest(key, own)}" if own else ", which has none"
         sentence = f"expected an option of the chosen method {chosen!r}, found one of {method!r}"
-        problems.append(InitErrorDetails(type=said(sentence + hint), loc=(key,), input=value))
+        problems.append(InitErrorDetails(type=refusal(sentence + hint), loc=(key,), input=value))
     return ValidationError.from_exception_data("Spec", problems)
 
 

@@ -80,13 +80,13 @@ def follow_input() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def say(progress: Any) -> None:
+def print_progress(progress: Any) -> None:
     """Pass one progress record, a flat dataclass, to whoever started this process."""
     sys.stdout.write(f"{MARK}{json.dumps(asdict(progress))}\n")
     sys.stdout.flush()
 
 
-def heard(line: str, kind: type[T]) -> T | None:
+def parse_progress(line: str, kind: type[T]) -> T | None:
     """The progress of a kind that a line of output holds; None for any other line."""
     _, mark, text = line.partition(MARK)
     if not mark:
@@ -108,14 +108,14 @@ def read(path: Path) -> dict[str, Any]:
     return facts
 
 
-def told(error: BaseException) -> dict[str, Any]:
+def error_to_json(error: BaseException) -> dict[str, Any]:
     """An error as facts: name of its type, its problems."""
     problems = error.problems if isinstance(error, BadInput) else (str(error) or repr(error),)
     return {"kind": type(error).__name__, "problems": list(problems)}
 
 
-def again(facts: Mapping[str, Any]) -> L2dmError:
-    """The error that `told` told, of its own type; StepFailed where it is none of ours."""
+def error_from_json(facts: Mapping[str, Any]) -> L2dmError:
+    """The error of `error_to_json`, of its own type; StepFailed where it is none of ours."""
     kind, problems = getattr(errors, facts["kind"], StepFailed), facts["problems"]
     if not (isinstance(kind, type) and issubclass(kind, L2dmError)):
         kind = StepFailed

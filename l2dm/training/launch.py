@@ -104,7 +104,7 @@ def read_job(folder: Path) -> TrainingJob:
 
 def write_error(folder: Path, rank: int, error: L2dmError) -> None:
     """Leave why a process ended."""
-    children.write(folder / f"error-{rank}.json", children.told(error))
+    children.write(folder / f"error-{rank}.json", children.error_to_json(error))
 
 
 def _require_devices(count: int) -> None:
@@ -119,7 +119,7 @@ def _require_devices(count: int) -> None:
 def _listen(lines: Iterable[str], on_step: OnStep | None) -> None:
     """Until every process has closed its end."""
     for line in lines:
-        report = children.heard(line, StepReport)
+        report = children.parse_progress(line, StepReport)
         if report and on_step:
             on_step(report)
 
@@ -134,7 +134,7 @@ def _release(supervisor: "subprocess.Popen[str]") -> None:
 
 def _why(folder: Path, count: int) -> L2dmError:
     for path in sorted(folder.glob("error-*.json")):
-        return children.again(children.read(path))
+        return children.error_from_json(children.read(path))
     death = folder / DEATH
     if not death.is_file():
         return StepFailed(

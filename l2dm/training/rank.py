@@ -19,7 +19,7 @@ def main() -> None:
     job = launch.read_job(folder)
     rank = join()
     torch.set_num_threads(job.threads)
-    on_step = children.say if rank.rank == 0 else None
+    on_step = children.print_progress if rank.rank == 0 else None
     try:
         learn(job.sources, job.out, job.context, rank, work=job.work, on_step=on_step)
     except L2dmError as error:

@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, core_schema
 
 from l2dm.errors import BadInput, BadSettings
-from l2dm.sections import Section, said
+from l2dm.sections import Section, refusal
 
 NOUN = "l2dm.toml"
 Problem = tuple[tuple[str, ...], str]  # key below the own one, what is wrong with it
@@ -53,7 +53,7 @@ class TextPattern:
     def checked(self, text: str) -> str:
         """The same text. Raises what a validator raises."""
         if not re.fullmatch(self.pattern, text):
-            raise said(f"expected {self.expected}{self.because}, found {text!r}{self.instead}")
+            raise refusal(f"expected {self.expected}{self.because}, found {text!r}{self.instead}")
         return text
 
     def __get_pydantic_core_schema__(
@@ -71,7 +71,7 @@ class TextPattern:
 
 def _refuse(problems: Iterable[Problem]) -> None:
     """For a validator: raise what is wrong with the keys below its own, if anything is."""
-    found = [InitErrorDetails(type=said(what), loc=key, input=None) for key, what in problems]
+    found = [InitErrorDetails(type=refusal(what), loc=key, input=None) for key, what in problems]
     if found:
         raise ValidationError.from_exception_data(NOUN, found)
 
@@ -158,7 +158,7 @@ class Retry(_Table):
     def _at_least_the_first(cls, value: int, info: ValidationInfo) -> int:
         wait = info.data.get("wait", value)
         if value < wait:
-            raise said(f"expected at least wait ({wait}), found {value}")
+            raise refusal(f"expected at least wait ({wait}), found {value}")
         return value
 
 
@@ -179,21 +179,21 @@ class Toleration(_Table):
     @classmethod
     def _names_a_taint(cls, value: str, info: ValidationInfo) -> str:
         if not value and info.data.get("operator") == "Equal":
-            raise said("expected the taint's key, or operator Exists for every taint")
+            raise refusal("expected the taint's key, or operator Exists for every taint")
         return value
 
     @field_validator("value")
     @classmethod
     def _is_compared(cls, value: str, info: ValidationInfo) -> str:
         if value and info.data.get("operator") == "Exists":
-            raise said(f"expected none with operator Exists, found {value!r}")
+            raise refusal(f"expected none with operator Exists, found {value!r}")
         return value
 
     @field_validator("seconds")
     @classmethod
     def _evicts(cls, value: int | None, info: ValidationInfo) -> int | None:
         if value is not None and info.data.get("effect", "NoExecute") != "NoExecute":
-            raise said("expected effect NoExecute with it: only that one evicts")
+            raise refusal("expected effect NoExecute with it: only that one evicts")
         return value
 
 
@@ -259,7 +259,7 @@ class Cluster(_Table):
     @classmethod
     def _holds_no_password(cls, value: Any) -> Any:
         if isinstance(value, str) and LOGIN.search(value):
-            raise said(
+            raise refusal(
                 "expected no user:password@, because logs and the settings' ConfigMap show it, "
                 "found one; name a token by cluster.token_path or cluster.token_variable"
             )
@@ -270,14 +270,14 @@ class Cluster(_Table):
     def _is_of_https(cls, value: str, info: ValidationInfo) -> str:
         host = info.data.get("host", "https://")
         if value and not host.startswith("https://"):
-            raise said(f"expected an https:// host with it, found {host!r}")
+            raise refusal(f"expected an https:// host with it, found {host!r}")
         return value
 
     @field_validator("user", mode="before")
     @classmethod
     def _is_not_root(cls, value: Any) -> Any:
         if isinstance(value, int) and value < 1:
-            raise said(f"expected a user that is not root, found {value}")
+            raise refusal(f"expected a user that is not root, found {value}")
         return value
 
 

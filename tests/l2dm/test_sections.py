@@ -7,7 +7,7 @@ import pytest
 from pydantic import Field, field_validator
 
 from l2dm.errors import BadSettings
-from l2dm.sections import Section, described, nearest, replaced, said
+from l2dm.sections import Section, described, nearest, refusal, replaced
 
 
 class Table(Section):
@@ -26,7 +26,7 @@ class Room(Table):
     @classmethod
     def _open(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if "locked" in value:
-            raise said("expected doors that open, found 'locked' {sic}")
+            raise refusal("expected doors that open, found 'locked' {sic}")
         return value
 
 

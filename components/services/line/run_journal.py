@@ -46,12 +46,12 @@ class Failure:
 
 def say(progress: StepProgress) -> None:
     """Pass one progress line to whoever started this step."""
-    children.say(progress)
+    children.print_progress(progress)
 
 
 def heard(line: str) -> StepProgress | None:
     """The progress that a line of output holds; None for any other line."""
-    return children.heard(line, StepProgress)
+    return children.parse_progress(line, StepProgress)
 
 
 def peak_mb() -> float:
@@ -79,7 +79,7 @@ def read_costs(store: Objects, run: str) -> dict[str, Cost]:
 
 def write_failure(store: Objects, run: str, step: str, error: BaseException) -> None:
     """Leave why a step failed."""
-    _write(store, f"{run}error.json", {"step": step, **children.told(error)})
+    _write(store, f"{run}error.json", {"step": step, **children.error_to_json(error)})
 
 
 def read_failure(store: Objects, run: str) -> Failure | None:

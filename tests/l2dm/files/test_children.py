@@ -15,7 +15,7 @@ from l2dm.files import children
 
 
 @dataclass(frozen=True)
-class Told:
+class Report:
     text: str
     done: int = 0
 
@@ -79,27 +79,29 @@ def test_a_child_finds_us_in_a_folder_with_packages_of_our_names(way: str, tmp_p
     assert dict(os.environ) == before
 
 
-def test_progress_is_heard_among_other_output(capsys: pytest.CaptureFixture[str]) -> None:
-    children.say(Told("loss 0.1", 3))
+def test_progress_is_read_among_other_output(capsys: pytest.CaptureFixture[str]) -> None:
+    children.print_progress(Report("loss 0.1", 3))
     line = capsys.readouterr().out
-    assert children.heard(line, Told) == Told("loss 0.1", 3)
-    assert children.heard(f"[train] {line}", Told) == Told("loss 0.1", 3)  # a runner's own prefix
+    assert children.parse_progress(line, Report) == Report("loss 0.1", 3)
+    assert children.parse_progress(f"[train] {line}", Report) == Report(
+        "loss 0.1", 3
+    )  # a runner's own prefix
     for other in ("", "loss", "l2dm|", "l2dm|{", 'l2dm|{"step": 1}', "l2dm|3", "l2dm|[]"):
-        assert children.heard(other, Told) is None
+        assert children.parse_progress(other, Report) is None
 
 
 @pytest.mark.parametrize(
     "error", [BadUpload(["one", "two"]), BadSpec("three"), DoesNotFit("four"), StepFailed("five")]
 )
 def test_an_error_is_raised_again_as_its_own_type(error: L2dmError, tmp_path: Path) -> None:
-    children.write(tmp_path / "error.json", children.told(error))
+    children.write(tmp_path / "error.json", children.error_to_json(error))
     assert [path.name for path in tmp_path.iterdir()] == ["error.json"]
-    again = children.again(children.read(tmp_path / "error.json"))
+    again = children.error_from_json(children.read(tmp_path / "error.json"))
     assert (type(again), str(again)) == (type(error), str(error))
 
 
 def test_an_error_that_is_none_of_ours_is_a_failed_step() -> None:
-    told = json.loads(json.dumps(children.told(MemoryError())))
+    told = json.loads(json.dumps(children.error_to_json(MemoryError())))
     assert told == {"kind": "MemoryError", "problems": ["MemoryError()"]}
-    assert isinstance(children.again(told), StepFailed)
-    assert isinstance(children.again({"kind": "Sequence", "problems": ["x"]}), StepFailed)
+    assert isinstance(children.error_from_json(told), StepFailed)
+    assert isinstance(children.error_from_json({"kind": "Sequence", "problems": ["x"]}), StepFailed)
