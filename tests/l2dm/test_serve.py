@@ -37,5 +37,5 @@ def test_a_release_of_another_format_is_refused_by_name(
 
 
 def test_a_base_that_nothing_installed_can_fetch_is_refused(release: Path) -> None:
-    with pytest.raises(BadBase, match="fetches gs://, found none"):
+    with pytest.raises(BadBase, match=r"fetches gs://, found none; install .* from its checkout"):
         open_release(release, "gs://bucket/base")
