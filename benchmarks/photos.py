@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from l2dm.files import images
+from l2dm.methods import registry
 
 NOUNS = {
     "backpack": "backpack",
@@ -40,7 +41,7 @@ def main() -> None:
     """Submit, learn, draw, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--method", default="gated", choices=["gated", "l2dm", "sequential"])
+    parser.add_argument("--method", default="gated", choices=registry.names())
     parser.add_argument("--work", type=Path, default=Path(".bench-photos"))
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     options = parser.parse_args()
