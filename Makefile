@@ -13,7 +13,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 PACKAGES := l2dm components pipelines
 
-.PHONY: demo test test-integration test-containers servers check chaos pocket bench-core compile format image up down clean
+.PHONY: demo test test-slow test-integration test-containers servers lint check chaos pocket bench-core compile format image up down clean
 
 demo: $(READY)
 	$(BIN)/l2dm demo --home $(DEMO_HOME)
@@ -23,7 +23,11 @@ demo: $(READY)
 SUITE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 test: $(READY)
-	$(SUITE) $(PYTEST)
+	$(SUITE) -m "not slow" $(PYTEST)
+
+# What takes over ten seconds each: whole runs, an installed wheel, several processes.
+test-slow: $(READY)
+	$(SUITE) -m slow $(PYTEST)
 
 # Against real servers: radosgw, PostgreSQL and MLflow from apt and pip, on loopback.
 INTEGRATION := tests/integration tests/pipelines/commands/test_presign.py \
@@ -42,12 +46,13 @@ SEED ?= 1
 chaos: servers
 	$(BIN)/python -m benchmarks.chaos --seed $(SEED)
 
-check: $(READY)
+lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(SUITE) $(PYTEST)
+
+check: lint test
 
 # In containers: a Docker engine of its own (Debian or Ubuntu, root), both images, one concept;
 # then a team's servers, as `make up` starts them.
