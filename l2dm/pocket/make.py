@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -22,8 +22,9 @@ from l2dm.pocket.train import export
 from l2dm.pocket.train.clip import text_half, train_clip
 from l2dm.pocket.train.identity import train_identity
 from l2dm.pocket.train.judge import train_judge
+from l2dm.pocket.train.loop import StagePlan
 from l2dm.pocket.train.tokenizer import build_tokenizer
-from l2dm.pocket.train.unet import PLAN, build, scenes_of, train_unet
+from l2dm.pocket.train.unet import PLAN, PLAN_MORE, build, scenes_of, train_unet
 from l2dm.pocket.train.vae import refine_decoder, train_vae
 from l2dm.pocket.world.render_cache import Renders, rendered
 
@@ -92,25 +93,35 @@ def make_judge(bench: Bench) -> None:
 
 
 def make_unet(bench: Bench) -> None:
-    """Train the noise predictor on the exported (fp16) encoders, from nothing.
+    """Train the noise predictor on the exported (fp16) encoders, from nothing, and ship it."""
+    torch.manual_seed(PLAN.seed)
+    _ship_unet(bench, "unet", build(), PLAN)
 
-    The average so far is exported to the work folder at every checkpoint, and shipped at the end.
-    """
+
+def make_unet_more(bench: Bench) -> None:
+    """Train the noise predictor that ships for some more steps, with a new warm-up, and ship it."""
+    shipped = UNet2DConditionModel.from_pretrained(bench.weights / "unet")
+    _ship_unet(bench, "unet-more", shipped.train(), PLAN_MORE)
+
+
+def _ship_unet(bench: Bench, stage: str, unet: UNet2DConditionModel, plan: StagePlan) -> None:
+    """The average so far goes to the work folder at every checkpoint, and is shipped at the end."""
     vae = AutoencoderKL.from_pretrained(bench.weights / "vae").eval()
     text_encoder = CLIPTextModel.from_pretrained(bench.weights / "text_encoder").eval()
     tokenizer = CLIPTokenizer.from_pretrained(bench.weights / "tokenizer")
     streams = [bench.training(), bench.pairs()]
-    torch.manual_seed(PLAN.seed)
-    unet = train_unet(
-        build(),
+    trained = train_unet(
+        unet,
         scenes_of(streams, vae, tokenizer, bench.work, bench.device),
         (text_encoder, tokenizer),
         bench.work,
         bench.device,
-        snapshot=_unet_export(bench.work / "unet-so-far"),
+        plan,
+        snapshot=_unet_export(bench.work / f"{stage}-so-far"),
+        stage=stage,
     )
     export.export_frame(bench.weights)
-    export.export_part(unet, bench.weights / "unet")
+    export.export_part(trained, bench.weights / "unet")
 
 
 def _unet_export(folder: Path) -> Callable[[nn.Module], None]:
@@ -130,6 +141,7 @@ STAGES: dict[str, Callable[[Bench], None]] = {
     "identity": make_identity,
     "judge": make_judge,
     "unet": make_unet,
+    "unet-more": make_unet_more,
     "measure": make_table,
 }
 

@@ -238,7 +238,7 @@ def _machine() -> str:
 def _stages(work: Path) -> list[str]:
     names = [
         name
-        for name in ("vae", "decoder", "clip", "identity", "judge", "unet")
+        for name in ("vae", "decoder", "clip", "identity", "judge", "unet", "unet-more")
         if (work / f"{name}.ckpt").exists()
     ]
     times = ", ".join(f"{name} {seconds_spent(name, work) / 60:.0f} min" for name in names)

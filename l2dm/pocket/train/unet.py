@@ -19,6 +19,10 @@ from l2dm.pocket.world.render_cache import NOTHING, Renders
 from l2dm.pocket.world.scenes import NOUNS
 
 PLAN = StagePlan(steps=6_000, rate=1e-3, warm=300, cool=0.5, weight_decay=0.01, ema=0.999, seed=5)
+# On from weights that are there; what ships was made so, from the first base (docs/pocket.md).
+PLAN_MORE = StagePlan(
+    steps=1_400, rate=1e-3, warm=300, cool=0.6, weight_decay=0.01, ema=0.999, seed=5
+)
 PAIRS = 0.5  # share of scenes with two things: binding a noun to a place is learned last
 GROUNDING = 0.02  # weight of the attention loss; denoising is about 0.1
 BATCH = 32
@@ -104,6 +108,7 @@ def train_unet(
     device: torch.device,
     plan: StagePlan = PLAN,
     snapshot: Snapshot | None = None,
+    stage: str = "unet",
 ) -> UNet2DConditionModel:
     """Noise prediction with min-SNR weights and averaged weights; returns the average.
 
@@ -114,7 +119,7 @@ def train_unet(
     trained_on = fingerprint(unet, text[0], *data, *shares)
     unet = unet.to(device, memory_format=torch.channels_last)
     loss = denoising(unet, scenes, text, device, pair_shares(scenes.nouns, PAIRS))
-    trained = train("unet", unet, loss, plan, work, trained_on, snapshot)
+    trained = train(stage, unet, loss, plan, work, trained_on, snapshot)
     assert isinstance(trained, UNet2DConditionModel)
     return trained.eval()
 
