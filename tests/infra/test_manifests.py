@@ -244,6 +244,7 @@ def test_the_deployments_command_is_one_of_ours(folder: str) -> None:
     assert "CHANGE" not in json.dumps(given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", OVERLAYS)
 def test_the_pipelines_compile_with_the_settings_of_steps(folder: str, tmp_path: Path) -> None:
     (text,) = (

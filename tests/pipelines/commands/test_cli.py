@@ -299,6 +299,7 @@ def test_a_runner_that_cannot_carry_out_runs_is_refused_before_anything_starts(
     assert not (tmp_path / "home" / "dispatched").exists()
 
 
+@pytest.mark.slow
 def test_compile_places_the_steps_as_the_settings_say(tmp_path: Path) -> None:
     config = Path(__file__).parents[3] / "docs" / "l2dm.toml"
     done = run(tmp_path, "compile", "--out", str(tmp_path / "out"), "--config", str(config))

@@ -84,6 +84,7 @@ def test_a_check_is_a_run_of_its_own_pipeline(kfp: FakeKfp, home: Home) -> None:
     assert (failure.step, failure.problems) == ("check", ("torn",))
 
 
+@pytest.mark.slow
 def test_the_placed_pipeline_with_its_platform_part_is_one_that_the_server_takes(
     kfp: FakeKfp, home: Home
 ) -> None:
