@@ -23,11 +23,6 @@ DOGS = {"ada": TUNING_SEEDS[1], "dora": TUNING_SEEDS[2]}
 METRIC = "identity_similarity"
 
 
-of_the_first_base = pytest.mark.xfail(
-    strict=False, reason="its bounds were measured on the first pocket base, not yet on this one"
-)
-
-
 def spec_of(method: str) -> specs.Spec:
     return specs.parse(
         {
@@ -87,7 +82,6 @@ def first_dog(releases_: list[Path]) -> tuple[float, float, float]:
     return base, learned, after
 
 
-@of_the_first_base
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # on a core that others want, too
 def test_careless_learning_forgets_and_careful_learning_does_not(
@@ -107,7 +101,6 @@ def test_careless_learning_forgets_and_careful_learning_does_not(
     assert kept < forgot / 2
 
 
-@of_the_first_base
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # on a core that others want, too
 def test_gated_learning_cannot_forget(tmp_path: Path, cache: Path) -> None:
