@@ -27,9 +27,10 @@ time.sleep(99)
 
 
 def alive(process: int) -> bool:
+    """Opening fails when it is gone, reading when it goes in between: the errors are two."""
     try:
         state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"
 

@@ -8,6 +8,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import BinaryIO
 
@@ -181,10 +182,15 @@ class FolderObjects:
 
     def _sweep(self, folder: Path) -> None:
         """Remove the drafts of writers that were killed; a younger one may be written just now."""
-        for draft in folder.glob(".*.draft"):
+        try:
+            with os.scandir(folder) as found:
+                drafts = [one for one in found if fnmatch(one.name, ".*.draft")]
+        except FileNotFoundError:  # whoever deleted its last object pruned it just now
+            return
+        for draft in drafts:
             with suppress(FileNotFoundError):
                 if self._now() - draft.stat().st_mtime > DEAD:
-                    draft.unlink()
+                    os.unlink(draft)
 
     def _prune(self, folder: Path) -> None:
         """Remove folders that hold nothing: a store has none. A writer may put one back."""

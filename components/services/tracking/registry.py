@@ -126,7 +126,11 @@ class FolderRegistry:
         """See Registry."""
         found = []
         for path in (self.folder / line).glob("[0-9]*/facts.json"):
-            facts: VersionFacts = manifest.from_data(VersionFacts, json.loads(path.read_text()))
+            try:
+                text = path.read_text()
+            except FileNotFoundError:  # a second writer of one task took its number back
+                continue
+            facts: VersionFacts = manifest.from_data(VersionFacts, json.loads(text))
             found.append(Version(int(path.parent.name), facts))
         return tuple(sorted(found, key=lambda version: version.number))
 

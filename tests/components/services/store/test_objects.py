@@ -1,6 +1,7 @@
 """One contract suite for every object store: a folder, moto, and radosgw when servers run."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -351,4 +352,20 @@ def test_writers_and_deleters_of_one_folder_never_lose_a_write(tmp_path: Path) -
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(churn, "abcd"))
+    assert store.folders("") == ()
+
+
+def test_another_deleter_prunes_the_folder_between_two_steps_of_a_delete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FolderObjects(tmp_path)
+    store.write("deep/er/rex", b"data")
+    unlink = Path.unlink
+
+    def unlink_and_prune(path: Path, *, missing_ok: bool = False) -> None:
+        unlink(path, missing_ok=missing_ok)
+        shutil.rmtree(tmp_path / "deep")
+
+    monkeypatch.setattr(Path, "unlink", unlink_and_prune)
+    store.delete("deep/er/rex")
     assert store.folders("") == ()
