@@ -8,6 +8,7 @@ from l2dm.files.manifest import to_data
 
 FILE = "concept.json"
 MAX_JSON = 1_000_000  # bytes of it; twenty pictures need about three thousand
+MAX_NOUN = 40  # characters of a class noun
 SLUG = re.compile(r"[a-z][a-z0-9_-]{0,39}")  # what names a line or a concept
 
 

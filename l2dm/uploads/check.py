@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from l2dm.doors import Concept, Upload
 from l2dm.errors import BadUpload
-from l2dm.files.concept_json import FILE, SLUG
+from l2dm.files.concept_json import FILE, MAX_NOUN, SLUG
 from l2dm.files.door_files import CLASS_SHEETS
 from l2dm.spec import IntakeSpec
 from l2dm.uploads.pictures import Appearance, look, repeats
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-MAX_NOUN = 40  # characters
 SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}  # lower case; names with a dot are hidden
 
 

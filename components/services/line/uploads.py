@@ -11,15 +11,17 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
+from typing import Any
 
 from components.services.line.ledger import ENDINGS, ConceptState
 from components.services.store.objects import Entry, Objects
 from l2dm.doors import PictureFile, Upload
 from l2dm.errors import BadKey, BadUpload, Conflict, L2dmError, NoSuchObject, TooLarge
-from l2dm.files.concept_json import FILE, MAX_JSON, leads_out, to_bytes
+from l2dm.files.concept_json import FILE, MAX_JSON, MAX_NOUN, leads_out, to_bytes
 from l2dm.files.manifest import from_data
 
 MAX_FILES = 100  # of one upload; more is none
+MAX_SHOWN = 60  # characters of a name that somebody wrote, in a message
 FEW = 20  # names that are asked for one by one; above it a whole listing is cheaper
 
 
@@ -104,9 +106,12 @@ class Uploads:
             entry = self._commitment(name)
             if entry is None or entry.size > MAX_JSON:
                 return ""
-            return str(json.loads(self._store.read(entry.key).data)["concept"]["class_noun"])
-        except (NoSuchObject, BadKey, ValueError, KeyError, TypeError, RecursionError):
+            noun = _concept(self._store.read(entry.key).data).get("class_noun", "")
+        except (NoSuchObject, BadKey):
             return ""
+        return (
+            noun if isinstance(noun, str) and noun.isprintable() and len(noun) <= MAX_NOUN else ""
+        )
 
     def fetch(self, name: str, to: Path, *, max_bytes: int) -> Path:
         """Copy an upload to a folder that is not there yet: concept.json and what it lists.
@@ -118,7 +123,8 @@ class Uploads:
         to.mkdir(parents=True)
         found = {entry.key.removeprefix(prefix): entry.size for entry in self._store.list(prefix)}
         names = self._listed(prefix, to) & set(found)
-        problems = [
+        problems = _other_name(to / FILE, name)
+        problems += [
             f"{one!r} of upload {name!r}: expected at most {max_bytes:,} bytes, found "
             f"{found[one]:,}; submit a smaller picture"
             for one in sorted(names)
@@ -277,6 +283,29 @@ def _read(folder: Path) -> Upload:
     upload = from_data(Upload, json.loads((folder / FILE).read_bytes()))
     assert isinstance(upload, Upload)
     return upload
+
+
+def _other_name(path: Path, name: str) -> list[str]:
+    """What is wrong with a concept.json that names another concept than its folder.
+
+    Whoever waits for the one, cancels it or looks for its pictures knows it by the folder.
+    """
+    found = _concept(path.read_bytes()).get("name", name) if path.is_file() else name
+    if found == name:
+        return []
+    return [
+        f"upload {name!r}: expected a {FILE} that names its own folder, found concept "
+        f"{str(found)[:MAX_SHOWN]!r}; submit the pictures again"
+    ]
+
+
+def _concept(data: bytes) -> dict[str, Any]:
+    """What a concept.json says of its concept; nothing where it cannot be read."""
+    try:
+        found = json.loads(data)["concept"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _stored_name(picture: PictureFile) -> str:

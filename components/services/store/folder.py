@@ -8,8 +8,10 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from errno import ENXIO
 from fnmatch import fnmatch
 from pathlib import Path
+from stat import S_ISREG
 from typing import BinaryIO
 
 from components.services.store.objects import (
@@ -41,19 +43,28 @@ class FolderObjects:
     def read(self, key: str) -> Stored:
         """See Objects."""
         try:
-            with open(self._path(key), "rb") as file:
-                data, written = file.read(), os.fstat(file.fileno()).st_mtime
+            with open(self._path(key), "rb", opener=_open_at_once) as file:
+                stat = os.fstat(file.fileno())
+                if not S_ISREG(stat.st_mode):
+                    raise FileNotFoundError(key)
+                data, written = file.read(), stat.st_mtime
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            raise NoSuchObject(missing(key, str(self.folder))) from None
+        except OSError as error:
+            if error.errno != ENXIO:  # of a socket
+                raise
             raise NoSuchObject(missing(key, str(self.folder))) from None
         return Stored(data, _tag(data), max(0.0, self._now() - written))
 
     def age(self, key: str) -> float:
         """See Objects."""
         try:
-            written = self._path(key).stat().st_mtime
+            stat = self._path(key).stat()
         except (FileNotFoundError, NotADirectoryError):
             raise NoSuchObject(missing(key, str(self.folder))) from None
-        return max(0.0, self._now() - written)
+        if not S_ISREG(stat.st_mode):
+            raise NoSuchObject(missing(key, str(self.folder)))
+        return max(0.0, self._now() - stat.st_mtime)
 
     def write(self, key: str, data: bytes) -> str:
         """See Objects."""
@@ -158,7 +169,7 @@ class FolderObjects:
             if one.is_dir():
                 if not one.is_symlink() and _may_hold(f"{key}/", prefix, after):
                     yield from self._below(f"{key}/", prefix, after)
-            elif key.startswith(prefix) and key > after:
+            elif key.startswith(prefix) and key > after and one.is_file():
                 with suppress(FileNotFoundError):
                     stat = one.stat()
                     mark = f"{stat.st_mtime_ns} {stat.st_ino}"
@@ -256,6 +267,11 @@ class FolderObjects:
         with open(self._hidden / f"{which:02d}.lock", "a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open what may be a pipe that nobody writes to, which would wait for ever."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _may_hold(folder: str, prefix: str, after: str) -> bool:

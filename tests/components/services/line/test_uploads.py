@@ -47,6 +47,25 @@ def test_an_upload_without_its_concept_json_does_not_exist(
     assert (uploads.class_noun("half"), uploads.digest("half")) == ("", "")
 
 
+def test_a_concept_json_that_names_another_concept_is_refused(
+    objects: Objects, uploads: Uploads, tmp_path: Path
+) -> None:
+    put(objects, "rex")
+    objects.write("inbox/pets/ida/concept.json", objects.read("inbox/pets/rex/concept.json").data)
+    with pytest.raises(BadUpload, match=r"'ida': expected .* its own folder, found concept 'rex'"):
+        uploads.fetch("ida", tmp_path / "ida", max_bytes=1000)
+    assert not list((tmp_path / "ida").glob("*.png"))
+    uploads.fetch("rex", tmp_path / "rex", max_bytes=1000)
+
+
+@pytest.mark.parametrize("noun", [7, ["dog"], "do\x1b[31mg", "d" * 41])
+def test_a_class_noun_that_is_none_is_not_told(
+    noun: object, objects: Objects, uploads: Uploads
+) -> None:
+    put(objects, "rex", noun)  # type: ignore[arg-type]
+    assert uploads.class_noun("rex") == ""
+
+
 def test_the_oldest_waits_in_front(tmp_path: Path) -> None:
     store = FolderObjects(tmp_path)
     for age, name in enumerate(("newest", "middle", "oldest")):

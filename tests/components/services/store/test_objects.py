@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -369,3 +370,24 @@ def test_another_deleter_prunes_the_folder_between_two_steps_of_a_delete(
     monkeypatch.setattr(Path, "unlink", unlink_and_prune)
     store.delete("deep/er/rex")
     assert store.folders("") == ()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
+def test_what_is_no_regular_file_is_no_object(kind: str, tmp_path: Path) -> None:
+    """To open a pipe that nobody writes to waits for ever."""
+    store = FolderObjects(tmp_path)
+    store.write("pets/rex/1.png", b"1")
+    path = tmp_path / "pets" / "rex" / "concept.json"
+    with socket.socket(socket.AF_UNIX) as listening:
+        if kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "socket":
+            listening.bind(str(path))
+        else:
+            path.symlink_to("/dev/zero")
+        assert [entry.key for entry in store.list("pets/")] == ["pets/rex/1.png"]
+        for ask in (store.read, store.age, lambda key: store.download(key, tmp_path / "copy")):
+            with pytest.raises(NoSuchObject):
+                ask("pets/rex/concept.json")
+        store.create("pets/rex/concept.json", b"{}")
+        assert store.read("pets/rex/concept.json").data == b"{}"
