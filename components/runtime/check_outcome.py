@@ -14,7 +14,7 @@ from components.services.line.promotion import roll_back
 from components.services.line.records import Records
 from components.services.tracking.mlflow_registry import MlflowRegistry
 from components.services.tracking.registry import Version
-from l2dm import doors
+from l2dm import doors, escape
 from l2dm.errors import BadDoor, DoesNotFit, StaleParent
 from l2dm.files import door_files
 from l2dm.files.manifest import Door
@@ -52,7 +52,7 @@ class ChampionCheck:
             for sheet in door_files.check_sheets(door):
                 self._step.tracking.file(sheet, f"checks/{at:04d}")
         lost = self._unlearned(version, target)
-        Path(summary).write_text(told(check, version, target, lost))
+        Path(summary).write_text(told(check, version, target, lost), encoding="utf-8")
         write_report(self._step, self._registry, Path(report), "")
         self._step.tracking.finish("FINISHED")
 
@@ -161,12 +161,12 @@ def told(check: doors.Check, version: int, target: int | None, lost: Sequence[st
     """What was found and done, in Markdown. lost: concepts that a rollback took away."""
     cause = f" (cause: {check.cause})" if check.cause else ""
     lines = [f"**Version {version} is {check.health}**{cause}.", ""]
-    lines += [f"* {reason}" for reason in check.reasons]
+    lines += [f"* {escape.markdown(reason)}" for reason in check.reasons]
     if target is not None:
         lines += ["", f"Version {target} is the champion again; it does not know "]
-        lines[-1] += f"{', '.join(lost)}: submit them again."
-    lines += ["", *(f"* {one.sentence}" for one in check.findings)]
-    return "\n".join(lines).replace("<", "&lt;") + "\n"
+        lines[-1] += f"{', '.join(map(escape.markdown, lost))}: submit them again."
+    lines += ["", *(f"* {escape.markdown(one.sentence)}" for one in check.findings)]
+    return "\n".join(lines) + "\n"
 
 
 def _this_minute() -> datetime:

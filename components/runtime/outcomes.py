@@ -18,7 +18,7 @@ from components.services.line.uploads import Commitment
 from components.services.store.home import Home
 from components.services.tracking.mlflow_registry import MlflowRegistry
 from components.services.tracking.registry import Registry, VersionFacts, require_version
-from l2dm import doors
+from l2dm import doors, escape
 from l2dm.errors import BadDoor, TrackingFailed
 from l2dm.files import door_files, manifest
 from l2dm.files.manifest import Door
@@ -75,7 +75,8 @@ def accept(step: Step, door: Door[doors.Task]) -> None:
             "l2dm.concept": task.concept.name,
             "l2dm.concept_sha256": digest,
             "l2dm.parent_version": str(task.parent_version),
-            "mlflow.note.content": f"{task.concept.phrase}, from version {task.parent_version}",
+            "mlflow.note.content": escape.markdown(task.concept.phrase)
+            + f", from version {task.parent_version}",
         }
     )
 
@@ -89,7 +90,7 @@ def record_scores(step: Step, door: Door[doors.Scores], summary: str) -> None:
     step.measure(dict(_points(scores, measured)), at)
     for sheet in door_files.row_sheets(door, row):
         step.tracking.file(sheet, f"{door_files.SHEETS}/{row}")
-    Path(summary).write_text(table(scores))
+    Path(summary).write_text(table(scores), encoding="utf-8")
 
 
 def publish(
@@ -119,7 +120,7 @@ def publish(
     version = registry.register(line, door.folder, facts)
     facts = require_version(registry, line, version).facts  # perhaps of this task's other run
     crowned = settle(registry, records, line, version, step.hold_lease)
-    Path(summary).write_text(verdict_text(facts, version, crowned))
+    Path(summary).write_text(verdict_text(facts, version, crowned), encoding="utf-8")
     step.tell({"version": version, "champion": float(crowned)})
     write_report(step, registry, Path(report), facts.task)
     step.close()
@@ -148,14 +149,14 @@ def table(scores: doors.Scores) -> str:
     lines = [f"| concept | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for column, concept in enumerate(scores.concepts):
         cells = [_cell(scores.matrices[name][-1][column]) for name in names]
-        lines.append(f"| {concept.phrase} | {' | '.join(cells)} |".replace("<", "&lt;"))
+        lines.append(f"| {escape.markdown(concept.phrase)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def verdict_text(facts: VersionFacts, version: int, crowned: bool) -> str:
     """The verdict in Markdown."""
     outcome = "is the champion now" if crowned else "is held as challenger"
-    reasons = "".join(f"* {reason}\n" for reason in facts.reasons)
+    reasons = "".join(f"* {escape.markdown(reason)}\n" for reason in facts.reasons)
     return f"**Version {version}** ({facts.concept}, {facts.task}) {outcome}.\n\n{reasons}"
 
 
@@ -211,9 +212,9 @@ def write_report(step: Step, registry: Registry, html: Path, task: str) -> None:
         history = list(_history(registry, line, Path(scratch)))
         text = render(line, history, _step_costs(step, recent, task), _checks(recent))
         named = Path(scratch) / f"{line}.html"  # the tracking server shows it under this name
-        named.write_text(text)
+        named.write_text(text, encoding="utf-8")
         step.tracking.file(named, "")
-    html.write_text(text)
+    html.write_text(text, encoding="utf-8")
     step.home.store.write(step.home.report(line), text.encode())
 
 

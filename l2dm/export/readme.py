@@ -4,9 +4,11 @@ Standard library only. The snippet reads the base's place from the command line,
 the exporting machine means nothing to anybody else.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from l2dm import escape
 from l2dm.doors import Concept
 
 _LORA = "pytorch_lora_weights.safetensors"
@@ -39,17 +41,19 @@ class Facts:
 
 def text(facts: Facts) -> str:
     """The whole README."""
-    words = "".join(f"| `{one.placeholder}` | {one.class_noun} |\n" for one in facts.concepts)
+    words = "".join(
+        f"| `{one.placeholder}` | {escape.markdown(one.class_noun)} |\n" for one in facts.concepts
+    )
     return f"""# Model line `{facts.line}` after task `{facts.task}`
 
-Base model: `{facts.base}`, fingerprint `{facts.fingerprint}`. The files work with that base only.
-Recommended: {facts.steps} steps, guidance {facts.guidance:g}. Numbers, digests and settings are in
-`export.json`.
+Base model: {escape.code(facts.base)}, fingerprint `{facts.fingerprint}`.
+The files work with that base only. Recommended: {facts.steps} steps, guidance {facts.guidance:g}.
+Numbers, digests and settings are in `export.json`.
 
 | word in a prompt | what it is |
 |---|---|
 {words}
-Write the word before what it is: `{facts.prompt}`.
+Write the word before what it is: {escape.code(facts.prompt)}.
 
 {_body(facts)}"""
 
@@ -61,7 +65,7 @@ def snippet(facts: Facts) -> str:
     return f"""{loaded(facts, variant)}
 pipe.set_progress_bar_config(disable=True)
 picture = pipe(
-    "{facts.prompt}",
+    {json.dumps(facts.prompt, ensure_ascii=False)},
     num_inference_steps={facts.steps},
     guidance_scale={facts.guidance:g},
     generator=torch.Generator().manual_seed(0),
@@ -87,7 +91,8 @@ def _body(facts: Facts) -> str:
 def _place(facts: Facts) -> str:
     if facts.base == "pocket":
         return "the project's folder `l2dm/pocket/weights`"
-    return f"`{facts.base}`" if "/" in facts.base else f"the folder of `{facts.base}`"
+    named = escape.code(facts.base)
+    return named if "/" in facts.base else f"the folder of {named}"
 
 
 def _load_lora(facts: Facts, variant: str) -> str:

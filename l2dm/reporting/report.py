@@ -6,6 +6,7 @@ from statistics import fmean
 
 from markupsafe import Markup
 
+from l2dm import escape
 from l2dm.doors import Scores
 from l2dm.files.manifest import Door
 from l2dm.reporting import charts, numbers, pictures, templating, timeline
@@ -67,7 +68,7 @@ def summary_markdown(line: str, history: Sequence[ReportEntry]) -> str:
         "",
         f"Champion: {f'version {champion.version}' if champion else 'none yet'}",
         "",
-        *(f"- {reason}" for reason in verdict.reasons),
+        *(f"- {escape.markdown(reason)}" for reason in verdict.reasons),
         "",
         "| what | value |",
         "|---|---|",

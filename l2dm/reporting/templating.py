@@ -9,6 +9,8 @@ import base64
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from l2dm import escape
+
 
 def fill(template: str, **values: object) -> Markup:
     """One template with its values, as HTML. Raises UndefinedError if a value is missing."""
@@ -28,10 +30,18 @@ def data_uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
+def _shown(value: object) -> object:
+    """A text without characters that HTML cannot hold or that turn the reading direction."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return escape.lines(value)
+
+
 _TEMPLATES = Environment(
     loader=PackageLoader("l2dm.reporting"),
     autoescape=True,  # whatever a template's name ends in
     undefined=StrictUndefined,
+    finalize=_shown,
     trim_blocks=True,
     lstrip_blocks=True,
 )

@@ -3,7 +3,6 @@
 Pages import typer and little else; what a command works with is imported when it is called.
 """
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +20,7 @@ from pipelines.commands.lines.history import history
 from pipelines.commands.lines.repair import repair
 from pipelines.commands.lines.status import status
 from pipelines.commands.options import BAD_INPUT, FAILED
+from pipelines.commands.output import guard_streams, note
 from pipelines.commands.settings import settings
 from pipelines.commands.uploads.cancel import cancel
 from pipelines.commands.uploads.presign import presign
@@ -42,13 +42,13 @@ class Commands(TyperGroup):
             raise typer.Exit(FAILED) from None
         except OSError as error:
             where = f" at {error.filename}" if error.filename else ""
-            sys.stderr.write(
+            note(
                 f"error: the file system refused{where}: {error.strerror or error}; nothing is "
-                "half written: free some space or mend the permissions and run it again\n"
+                "half written: free some space or mend the permissions and run it again"
             )
             raise typer.Exit(FAILED) from error
         except L2dmError as error:
-            sys.stderr.write(f"error: {error}\n")
+            note(f"error: {error}")
             raise typer.Exit(BAD_INPUT if isinstance(error, BadInput) else FAILED) from error
 
 
@@ -86,4 +86,5 @@ for name, page in PAGES:
 
 def main() -> None:
     """Entry point of the console script."""
+    guard_streams()
     app()

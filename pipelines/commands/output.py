@@ -1,27 +1,59 @@
-"""Lines that people and scripts read: results on standard output, notes on standard error."""
+"""Lines that people and scripts read: results on standard output, notes on standard error.
+
+Names, reasons and messages come from people, uploads and other programs: whatever is written here
+goes through `l2dm.escape` first, so that a terminal shows it and does not obey it.
+"""
 
 import json
+import logging
 import sys
-from typing import Any
+from typing import Any, TextIO
+
+from l2dm import escape
+
+
+class PlainLog(logging.Formatter):
+    """Log lines whose values steer no terminal, also those of a traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See Formatter."""
+        return escape.lines(super().format(record))
+
+
+def guard_streams() -> None:
+    """Let no character end a program: what a stream cannot encode is shown by its number."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    if logging.lastResort is not None:  # the one that writes warnings while nobody set up others
+        logging.lastResort.setFormatter(PlainLog())
 
 
 def tell(text: str) -> None:
-    """A line of the result."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    """A line of the result, or several."""
+    _write(sys.stdout, escape.lines(text))
 
 
 def tell_json(value: Any) -> None:
     """The result for a script."""
-    tell(json.dumps(value, indent=1))
+    _write(sys.stdout, _json(value, indent=1))
 
 
 def tell_json_line(value: Any) -> None:
     """One of many results for a script, on a line of its own."""
-    tell(json.dumps(value))
+    _write(sys.stdout, _json(value))
 
 
 def note(text: str) -> None:
     """A line that is not part of the result."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    _write(sys.stderr, escape.lines(text))
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    """Every character that is not printable ASCII stands there by its number."""
+    return json.dumps(value, indent=indent).replace("\x7f", "\\u007f")
+
+
+def _write(stream: TextIO, text: str) -> None:
+    stream.write(text + "\n")
+    stream.flush()

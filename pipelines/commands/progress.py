@@ -22,6 +22,7 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from components.services.line.run_journal import StepProgress
+from l2dm import escape
 from pipelines.commands.output import note
 from pipelines.places.run_here import Listener
 
@@ -43,12 +44,12 @@ def watching(title: str) -> Iterator[Listener]:
         yield _plain(title)
         return
     columns = (
-        TextColumn("{task.description:<28}"),
+        TextColumn("{task.description:<28}", markup=False),
         BarColumn(24),
         MofNCompleteColumn(),
         Rate(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[text]}"),
+        TextColumn("{task.fields[text]}", markup=False),
     )
     with Bars(*columns, console=Console(stderr=True)) as bars:
         rows: dict[str, Any] = {}
@@ -56,9 +57,10 @@ def watching(title: str) -> Iterator[Listener]:
         def listen(progress: StepProgress) -> None:
             step = progress.step
             if step not in rows:
-                rows[step] = bars.add_task(f"{title} {step}", total=None, text="")
+                rows[step] = bars.add_task(escape.line(f"{title} {step}"), total=None, text="")
             total = progress.total or None
-            bars.update(rows[step], completed=progress.done, total=total, text=progress.text)
+            text = escape.line(progress.text)
+            bars.update(rows[step], completed=progress.done, total=total, text=text)
 
         yield listen
 

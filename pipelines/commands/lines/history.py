@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from components.services.store.home import Home
+from l2dm import escape
 from pipelines.commands.options import HOME, HomeOption, JsonOption, LineOption
 from pipelines.commands.output import tell, tell_json
 from pipelines.commands.target import require_line
@@ -32,4 +33,4 @@ def _tell(events: Sequence[Mapping[str, Any]]) -> None:
     for event in events:
         facts = [f"{name}={value}" for name, value in event.items() if name not in told and value]
         head = f"{event['number']:6d}  {event['at']}  {event['by']}  {event['kind']}"
-        tell("  ".join([head, *facts]))
+        tell(escape.line("  ".join([head, *facts])))

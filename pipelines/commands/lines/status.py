@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from components.services.store.home import Home
+from l2dm import escape
 from pipelines.commands.options import HOME, HomeOption, JsonOption
 from pipelines.commands.output import tell, tell_json
 from pipelines.commands.target import chosen_lines, open_registry
@@ -77,18 +78,22 @@ def _tell(line: Mapping[str, Any]) -> None:
     """One line as a table: aliases above, a row per concept."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     named = ("champion", "challenger", "previous")
     aliases = ", ".join(f"{alias} {line[alias]}" for alias in named if line[alias])
-    table = Table(title=f"{line['name']}: {aliases or 'no version yet'}", title_justify="left")
+    title = escape.line(f"{line['name']}: {aliases or 'no version yet'}")
+    table = Table(title=Text(title), title_justify="left")
     for column in ("concept", "class noun", "state", "version", "reasons"):
         table.add_column(column, overflow="fold")
     for concept in line["concepts"]:
-        table.add_row(
+        row = (
             concept["name"],
             concept["class_noun"],
             concept["state"],
             str(concept["version"] or ""),
-            "\n".join(concept["reasons"]),
         )
+        reasons = "\n".join(map(escape.line, concept["reasons"]))
+        # Text, because rich takes [brackets] of a plain string for markup
+        table.add_row(*(Text(escape.line(value)) for value in row), Text(reasons))
     Console().print(table)

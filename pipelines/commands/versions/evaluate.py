@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from l2dm import escape
 from pipelines.commands.options import (
     BASE,
     HOME,
@@ -53,11 +54,13 @@ def _tell(found: Mapping[str, Any]) -> None:
     """The champion's fresh means, one concept per line."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     means: Mapping[str, Mapping[str, float]] = found["row"]["means"]
-    table = Table(title=f"{found['line']}: version {found['version']}, seed {found['seed']}")
+    title = f"{found['line']}: version {found['version']}, seed {found['seed']}"
+    table = Table(title=Text(escape.line(title)))
     for column in ("concept", *means):
         table.add_column(column)
     for concept in next(iter(means.values()), {}):
-        table.add_row(concept, *(f"{of[concept]:.3f}" for of in means.values()))
+        table.add_row(Text(escape.line(concept)), *(f"{of[concept]:.3f}" for of in means.values()))
     Console().print(table)

@@ -192,4 +192,4 @@ def test_the_same_check_again_is_one_event_and_another_finding_is_another(bench:
 
 def test_words_of_a_summary_are_no_markup() -> None:
     check = doors.Check("b", "t", 1, "regressed", "model", 0.0, (), ("<rex> is lost",))
-    assert "&lt;rex> is lost" in told(check, 3, None)
+    assert "&lt;rex&gt; is lost" in told(check, 3, None)
