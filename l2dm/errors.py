@@ -5,7 +5,7 @@ L2dmError
 │   ├── BadUpload         pictures, concept.json, concept name, class noun
 │   ├── BadSpec           an unknown key or a value out of range
 │   ├── BadSettings       l2dm.toml: the same, or a place where runs cannot execute
-│   ├── BadPrompt         an unknown <concept>, or too long to read
+│   ├── BadPrompt         an unknown <concept>, too long to read, or written for another tool
 │   ├── BadBase           base model missing, of another architecture, or pickled
 │   ├── UnknownLine       a line, version or alias that does not exist
 │   └── BadStore          an object store that does not answer or cannot write on condition
@@ -19,6 +19,7 @@ L2dmError
 ├── LineBusy            another learner holds this line
 ├── LostLease           this run's lease expired, or another run took the line over
 ├── TrackingFailed      MLflow does not answer, or refused
+│   └── FilesGone         it answers, and has no files of a version any more
 ├── ObjectError         something about one object of an object store
 │   ├── BadKey            a key that leads out of the store, or that cannot be one
 │   ├── NoSuchObject      nothing is stored under the key
@@ -63,7 +64,7 @@ class BadSettings(BadInput):
 
 
 class BadPrompt(BadInput):
-    """A prompt that names an unknown concept."""
+    """A prompt that names an unknown concept, is too long, or is written for another tool."""
 
 
 class BadBase(BadInput):
@@ -124,6 +125,10 @@ class StepFailed(L2dmError):
 
 class TrackingFailed(L2dmError):
     """MLflow, tracking or registry, does not answer or refused what we asked."""
+
+
+class FilesGone(TrackingFailed):
+    """Files of a version of which the store says that they are not there: no error, no time-out."""
 
 
 class ObjectError(L2dmError):

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from l2dm.errors import DoesNotFit
+from l2dm.errors import BadPrompt, DoesNotFit
 
 AdapterSettings = Mapping[str, str | int | float]
 """What a kind needs besides weights to be put on a base again: rank, gate, ..."""
@@ -93,6 +93,13 @@ class AttachedAdapter(Protocol):
     def reading(self, ids: Tensor) -> AbstractContextManager[None]:
         """Inside, the network serves prompts with these token ids, (B, L)."""
 
+    def scaled(self, strengths: Mapping[str, float]) -> AbstractContextManager[None]:
+        """Inside, what was learned acts with these strengths, by concept; others with 1.
+
+        1 is as learned, bit for bit. 0 is the base, bit for bit. strengths: of the concepts that a
+        prompt names. Raises BadPrompt where one set of weights is to have two strengths.
+        """
+
     def export(self, to: ExportWriter) -> None:
         """Write itself in the form in which other tools can read it. Uses it up."""
 
@@ -128,9 +135,25 @@ class NoAdapter:
         """No change. ids: (B, L)."""
         return contextlib.nullcontext()
 
+    def scaled(self, strengths: Mapping[str, float]) -> AbstractContextManager[None]:
+        """No change."""
+        return contextlib.nullcontext()
+
     def export(self, to: ExportWriter) -> None:
         """There is nothing to write."""
         raise DoesNotFit("expected an adapter to export, found none: nothing was learned yet")
+
+
+def one_strength(strengths: Mapping[str, float]) -> float:
+    """The strength of weights that all concepts share, 1 if none is given. Raises BadPrompt."""
+    found = set(strengths.values()) or {1.0}
+    if len(found) > 1:
+        said = ", ".join(f"<{name}> {value:g}" for name, value in strengths.items())
+        raise BadPrompt(
+            f"expected one strength for all concepts of a prompt, found {said}: this line learned "
+            "one set of weights for all of them; give them the same, or draw them one by one"
+        )
+    return found.pop()
 
 
 def compare(

@@ -27,6 +27,7 @@ class _Switch:
     """What all gated layers of one network look at: which rows belong to which concept now."""
 
     rows: dict[str, Tensor] = field(default_factory=dict)  # (B, L, 1) bool
+    strengths: dict[str, float] = field(default_factory=dict)  # of concepts that have not all of it
 
 
 class GatedLinear(nn.Module):
@@ -54,6 +55,8 @@ class GatedLinear(nn.Module):
         output: Tensor = self.inner(states)
         for name, rows in self._switch.rows.items():
             change = (states @ self.down[name]) @ self.up[name]
+            if name in self._switch.strengths:
+                change = change * self._switch.strengths[name]
             output = torch.where(self._placed(rows, states.shape[1]), output + change, output)
         return output
 
@@ -146,12 +149,22 @@ class GatedAdapter:
         if self._enabled:
             for name, noun in self._concepts.items():
                 rows = self._gate(ids, name, noun)
-                if rows.any():
+                if rows.any() and self._switch.strengths.get(name, 1):
                     self._switch.rows[name] = rows.unsqueeze(-1)
         try:
             yield
         finally:
             self._switch.rows.clear()
+
+    @contextlib.contextmanager
+    def scaled(self, strengths: Mapping[str, float]) -> Iterator[None]:
+        """Each concept's own; at 0 its paths are not evaluated."""
+        before = self._switch.strengths
+        self._switch.strengths = {name: value for name, value in strengths.items() if value != 1}
+        try:
+            yield
+        finally:
+            self._switch.strengths = before
 
     def export(self, to: ExportWriter) -> None:
         """Its own pipeline; where the gate is a whole prompt, each concept as a LoRA as well."""

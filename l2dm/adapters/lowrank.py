@@ -12,7 +12,14 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
-from l2dm.adapters.contract import AdapterSettings, ExportWriter, Host, copy_into, detached
+from l2dm.adapters.contract import (
+    AdapterSettings,
+    ExportWriter,
+    Host,
+    copy_into,
+    detached,
+    one_strength,
+)
 from l2dm.doors import Concept
 from l2dm.errors import NothingAttached
 
@@ -74,6 +81,23 @@ class LowRank:
     def reading(self, ids: Tensor) -> AbstractContextManager[None]:
         """LoRA acts on every prompt alike. ids: (B, L)."""
         return contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def scaled(self, strengths: Mapping[str, float]) -> Iterator[None]:
+        """One for all concepts: W + s B A; at 0 peft's path is skipped."""
+        strength = one_strength(strengths)
+        if strength == 0:
+            with self.disabled():
+                yield
+            return
+        before = {name: layer.scaling[NAME] for name, layer in self._layers.items()}
+        try:
+            for name, layer in self._layers.items():
+                layer.scaling[NAME] = before[name] * strength
+            yield
+        finally:
+            for name, layer in self._layers.items():
+                layer.scaling[NAME] = before[name]
 
     def export(self, to: ExportWriter) -> None:
         """As it is."""

@@ -13,7 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from l2dm.adapters.contract import AdapterSettings, ExportWriter, Host, copy_into, detached
+from l2dm.adapters.contract import (
+    AdapterSettings,
+    ExportWriter,
+    Host,
+    copy_into,
+    detached,
+    one_strength,
+)
 from l2dm.doors import Concept
 from l2dm.errors import NothingAttached
 
@@ -35,12 +42,14 @@ class SpectralShift(nn.Module):
         self.register_buffer("right", right, persistent=False)
         self.delta = nn.Parameter(torch.zeros_like(values))
         self.enabled = True
+        self.strength = 1.0
 
     def forward(self, weight: Tensor) -> Tensor:
         """weight: (c_out, ...). Returns the shifted weight, same shape."""
         if not self.enabled:
             return weight
-        change = torch.relu(self.values + self.delta) - self.values
+        delta = self.delta if self.strength == 1 else self.strength * self.delta
+        change = torch.relu(self.values + delta) - self.values
         return weight + ((self.left * change) @ self.right).view_as(weight)
 
 
@@ -87,6 +96,22 @@ class Spectral:
     def reading(self, ids: Tensor) -> AbstractContextManager[None]:
         """Shifts act on every prompt alike. ids: (B, L)."""
         return contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def scaled(self, strengths: Mapping[str, float]) -> Iterator[None]:
+        """One for all concepts: every shift times it; at 0 the frozen weight is handed through."""
+        strength = one_strength(strengths)
+        if strength == 0:
+            with self.disabled():
+                yield
+            return
+        try:
+            for shift in self._shifts.values():
+                shift.strength = strength
+            yield
+        finally:
+            for shift in self._shifts.values():
+                shift.strength = 1.0
 
     def export(self, to: ExportWriter) -> None:
         """Singular values are no low-rank change: the shifted weights themselves."""

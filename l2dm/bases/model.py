@@ -144,6 +144,20 @@ class Model:
         finally:
             self.bare = before
 
+    def cut_off(self, prompt: str) -> str:
+        """The end of a prompt, in whole words, that lies behind the context; "" if nothing does."""
+        return self.placeholders.cut_off(prompt)
+
+    @contextlib.contextmanager
+    def scaled(self, strengths: Mapping[str, float], nouns: Mapping[str, str]) -> Iterator[None]:
+        """Inside, concepts act with these strengths: 1 is as learned, 0 not at all.
+
+        strengths, nouns: by concept; those of a prompt, as `AttachedAdapter.scaled` says. Raises
+        BadPrompt where the adapter cannot.
+        """
+        with self.placeholders.faded(strengths, nouns), self.adapter.scaled(strengths):
+            yield
+
     def _require_uncut(self, prompt: str, ids: Sequence[int]) -> None:
         cut = [one for one in placeholders_in(prompt) if self.placeholders.ids[one] not in ids]
         if cut:

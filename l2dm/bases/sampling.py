@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from l2dm.bases.model import Model
-from l2dm.bases.text import concatenate
+from l2dm.bases.text import Text, concatenate
 from l2dm.spec import SamplingSpec
 
 Progress = Callable[[int, int], None]
@@ -17,10 +17,14 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture to draw: a prompt and the seed of its initial noise."""
+    """One picture to draw: a prompt and the seed of its initial noise.
+
+    negative: what guidance leads away from; "" is what the base takes for that, no prompt at all.
+    """
 
     prompt: str
     seed: int
+    negative: str = ""
 
 
 def draw(
@@ -60,9 +64,7 @@ def draw_latents(
 def _denoise(model: Model, shots: Sequence[Shot], spec: SamplingSpec) -> Tensor:
     """Classifier-free guidance (Ho and Salimans 2022) around the base's sampler."""
     guidance = spec.guidance or model.guidance
-    text = concatenate(
-        [model.read_nothing(len(shots)), model.read([shot.prompt for shot in shots])]
-    )
+    text = concatenate([_away(model, shots), model.read([shot.prompt for shot in shots])])
     sampler = model.sampler()
     sampler.set_timesteps(spec.steps or model.steps, device=model.device)
     generators = [torch.Generator().manual_seed(shot.seed) for shot in shots]
@@ -75,6 +77,15 @@ def _denoise(model: Model, shots: Sequence[Shot], spec: SamplingSpec) -> Tensor:
         guided = empty + guidance * (prompted - empty)
         latents = sampler.step(guided, timestep, latents, return_dict=False, **extra)[0]
     return latents.float()
+
+
+def _away(model: Model, shots: Sequence[Shot]) -> Text:
+    """The texts that guidance leads away from, one a shot."""
+    if not any(shot.negative for shot in shots):
+        return model.read_nothing(len(shots))
+    return concatenate(
+        [model.read([one.negative]) if one.negative else model.read_nothing(1) for one in shots]
+    )
 
 
 def _step_options(sampler: Any, generators: list[torch.Generator]) -> dict[str, Any]:

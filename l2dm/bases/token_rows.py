@@ -1,11 +1,13 @@
 """The words `<name>` that a line has learned: a token for each tokenizer and one embedding row."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from l2dm.adapters.contract import holding
 from l2dm.bases.family import Reader
 from l2dm.errors import DoesNotFit
 
@@ -107,6 +109,25 @@ class Placeholders:
         """Token ids of some words as `Text.ids` holds them, without begin and end."""
         return _token_ids(self._readers[0].tokenizer, words)
 
+    def cut_off(self, prompt: str) -> str:
+        """The end of a prompt, in whole words, that no text encoder reads whole; "" if all do."""
+        ends = [_behind_the_context(reader.tokenizer, prompt) for reader in self._readers]
+        return max(ends, key=len)
+
+    @contextmanager
+    def faded(self, strengths: Mapping[str, float], nouns: Mapping[str, str]) -> Iterator[None]:
+        """Inside, a word's row is only so far from its noun's: 0 is the noun's row, 1 the learned.
+
+        strengths: by concept. nouns: the class noun of each concept.
+        """
+        own = {name: self._rows[name] for name, value in strengths.items() if value != 1}
+        faded = {}
+        for name, row in own.items():
+            noun = self.noun_row(nouns[name]).to(row.device)
+            faded[name] = torch.lerp(noun, row.data, strengths[name])
+        with holding(own, faded):
+            yield
+
     def state(self) -> Mapping[str, Tensor]:
         """Every concept's row, (D,)."""
         return {name: row.detach().clone() for name, row in self._rows.items()}
@@ -115,6 +136,22 @@ class Placeholders:
         """Give the text encoders their own tables back."""
         for reader, embedding in zip(self._readers, self._embeddings, strict=True):
             reader.network.set_input_embeddings(embedding.table)
+
+
+def _behind_the_context(tokenizer: Any, prompt: str) -> str:
+    """What a tokenizer cuts off, from the beginning of the word that it cuts."""
+    first = tokenizer.model_max_length - len(tokenizer("").input_ids)  # without begin and end
+    try:
+        whole = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)
+    except NotImplementedError:  # a tokenizer in plain Python knows no places
+        ids = _token_ids(tokenizer, prompt)
+        return str(tokenizer.decode(ids[max(first, 0) :])).strip()
+    if first >= len(whole.input_ids):
+        return ""
+    start = whole.offset_mapping[max(first, 0)][0]
+    while start and not prompt[start - 1].isspace():
+        start -= 1
+    return prompt[start:].strip()
 
 
 def _token_ids(tokenizer: Any, words: str) -> list[int]:

@@ -5,11 +5,12 @@ wheel does not load beside a CPU build of torch.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from l2dm.errors import BadDoor, DoesNotFit, WrongShape
@@ -46,13 +47,20 @@ def save_png(picture: Tensor, path: Path) -> None:
     path.write_bytes(png_bytes(picture))
 
 
-def png_bytes(picture: Tensor) -> bytes:
-    """A picture, (3, H, W) uint8, as the bytes of a PNG file without time or text in it."""
+def png_bytes(picture: Tensor, texts: Mapping[str, str] | None = None) -> bytes:
+    """A picture, (3, H, W) uint8, as the bytes of a PNG file without time in it.
+
+    texts: text chunks by keyword; without them it holds none.
+    """
     _expect(picture, "(3, H, W)", 3)
     height, width = picture.shape[1:]
     pixels = picture.permute(1, 2, 0).contiguous().cpu().numpy().tobytes()
     buffer = io.BytesIO()
-    Image.frombytes("RGB", (width, height), pixels).save(buffer, "PNG", compress_level=6)
+    chunks = PngInfo()
+    for keyword, text in (texts or {}).items():
+        chunks.add_text(keyword, text)
+    made = Image.frombytes("RGB", (width, height), pixels)
+    made.save(buffer, "PNG", compress_level=6, pnginfo=chunks)
     return buffer.getvalue()
 
 
