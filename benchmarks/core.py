@@ -39,9 +39,9 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "sequential": {"train": {"method": "sequential"}},
     "l2dm": {"train": {"method": "l2dm"}},
     "gated": {"train": {"method": "gated"}},
-    "l2dm without distillation": {"l2dm": {"distill": 0.0}},
-    "l2dm without replay": {"l2dm": {"replay": 0.0}},
-    "l2dm without prior": {"l2dm": {"prior": 0.0}},
+    "l2dm without distillation": {"train": {"method": "l2dm"}, "l2dm": {"distill": 0.0}},
+    "l2dm without replay": {"train": {"method": "l2dm"}, "l2dm": {"replay": 0.0}},
+    "l2dm without prior": {"train": {"method": "l2dm"}, "l2dm": {"prior": 0.0}},
     "l2dm random memory": {"train": {"method": "l2dm"}, "memory": {"selection": "random"}},
 }
 

@@ -27,7 +27,7 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticKnownError
 
 from l2dm.errors import BadSpec
 from l2dm.methods import registry
-from l2dm.sections import Section, nearest, one_of, refusal
+from l2dm.sections import KEPT, Section, nearest, one_of, refusal
 
 Selection = Literal["scored", "random"]
 Precision = Literal["fp32", "bf16"]
@@ -133,11 +133,16 @@ class TrainSpec(Section):
     AT: ClassVar = "train."
 
     method: Annotated[str, BeforeValidator(_known_method)] = Field(
-        "l2dm",
-        description="a page of l2dm/methods; its own options are `<method>.<key>`",
+        "gated",  # what docs/results.md recommends: it forgets nothing, at the smallest cost
+        description="a page of l2dm/methods; its own options are `<method>.<key>`; a line keeps it",
         json_schema_extra=_name_methods,
     )
-    rank: int = Field(8, ge=1, description="rank of low-rank and gated adapters")
+    rank: int = Field(
+        8,
+        ge=1,
+        description="rank of low-rank and gated adapters; a line keeps it",
+        json_schema_extra=KEPT,
+    )
     steps: int = Field(200, ge=1, description="optimizer steps")
     batch: int = Field(8, ge=1, description="new pictures per step")
     rate: float = Field(
@@ -343,6 +348,25 @@ def options_of(spec: Spec) -> Any:
     return registry.options(spec.train.method)(**changes)
 
 
+def kept(spec: Spec) -> dict[str, Any]:
+    """What a line keeps of a spec from its first task on, by dotted key: method and adapter.
+
+    Method first, then every key that is marked as KEPT. Imports the method's page.
+    """
+    return kept_of(resolved(spec), spec.train.method)
+
+
+def kept_of(data: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """The same of a spec as a door records it; keys that an older door lacks are left out."""
+    sections = {"train": TrainSpec, method: registry.options(method)}
+    found = {"train.method": method}
+    for at, section in sections.items():
+        for key, info in section.model_fields.items():
+            if info.json_schema_extra == KEPT and key in data.get(at, {}):
+                found[f"{at}.{key}"] = data[at][key]
+    return found
+
+
 def may_replay(spec: Spec) -> bool:
     """Whether the chosen method may ask for pictures of past concepts. Imports no page."""
     return registry.page(spec.train.method).replays
@@ -398,20 +422,28 @@ def from_json(text: str) -> Spec:
     return parse(data)
 
 
-def override(spec: Spec, settings: Sequence[str]) -> Spec:
-    """A spec with `section.key=value` settings applied, as the command line's --set gives them."""
-    data = to_dict(spec)
+def said(settings: Sequence[str]) -> dict[str, Any]:
+    """Settings as --set gives them, by dotted key; of two of one key the later. Raises BadSpec."""
+    found: dict[str, Any] = {}
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals:
             raise BadSpec(f"setting {setting!r}: expected section.key=value, e.g. train.steps=300")
+        found[path] = _literal(text)
+    return found
+
+
+def override(spec: Spec, settings: Sequence[str]) -> Spec:
+    """A spec with `section.key=value` settings applied, as the command line's --set gives them."""
+    data = to_dict(spec)
+    for path, value in said(settings).items():
         at = data
         *sections, key = path.split(".")
         for section in sections:
             at = at.setdefault(section, {})
             if not isinstance(at, dict):
-                raise BadSpec(f"setting {setting!r}: {section!r} has no keys of its own")
-        at[key] = _literal(text)
+                raise BadSpec(f"setting {path!r}: {section!r} has no keys of its own")
+        at[key] = value
     return parse(data)
 
 

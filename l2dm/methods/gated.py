@@ -20,7 +20,7 @@ from l2dm.methods.contract import Learned, Trainable
 from l2dm.methods.lesson import Batch, Lesson
 from l2dm.methods.losses import denoise_loss
 from l2dm.methods.text_cache import Reading
-from l2dm.sections import Section
+from l2dm.sections import KEPT, Section
 from l2dm.spec import TrainSpec
 
 NAME = "gated"
@@ -31,7 +31,9 @@ class GatedOptions(Section):
     """Where a concept's adapter acts."""
 
     gate: GateKind = Field(
-        "token", description="rows of a prompt that a concept owns; a line keeps its gate"
+        "token",
+        description="rows of a prompt that a concept owns; a line keeps its gate",
+        json_schema_extra=KEPT,
     )
 
 

@@ -11,7 +11,7 @@ from l2dm.bases.model import Model
 from l2dm.errors import DoesNotFit
 from l2dm.methods.contract import Learned
 from l2dm.methods.lesson import Lesson, StateTensors
-from l2dm.sections import Section
+from l2dm.sections import KEPT, Section
 
 
 class SharedOptions(Section):
@@ -20,6 +20,7 @@ class SharedOptions(Section):
     adapter: Literal["lowrank", "spectral"] = Field(
         "lowrank",
         description="LoRA on keys and values of text, or singular values (the paper's own)",
+        json_schema_extra=KEPT,
     )
 
 

@@ -42,12 +42,12 @@ def test_a_door_records_what_may_change_its_bytes_and_nothing_of_the_machines():
 
 
 def test_a_door_records_all_options_of_the_chosen_method_and_of_no_other():
-    recorded = spec.recorded(override(Spec(), ["l2dm.distill=2"]))
+    recorded = spec.recorded(override(Spec(), ["train.method=l2dm", "l2dm.distill=2"]))
     assert recorded["l2dm"] == {
         "adapter": "lowrank", "replay": 0.2, "prior": 0.25, "distill": 2.0, "replay_batch": 4
     }  # fmt: skip
     assert not {"gated", "sequential"} & recorded.keys()
-    assert parse(recorded) == override(Spec(), ["l2dm.distill=2"])
+    assert parse(recorded) == override(Spec(), ["train.method=l2dm", "l2dm.distill=2"])
     gated = spec.recorded(override(Spec(), ["train.method=gated"]))
     assert (gated["gated"], "l2dm" in gated) == ({"gate": "token"}, False)
 
@@ -152,7 +152,7 @@ def test_override_changes_only_what_it_names():
 )
 def test_bad_settings_are_refused(setting, message):
     with pytest.raises(BadSpec, match=message):
-        override(Spec(), [setting])
+        override(parse({"train": {"method": "l2dm"}}), [setting])
 
 
 @pytest.mark.parametrize(
@@ -178,10 +178,11 @@ def test_options_of_another_method_are_refused_with_the_nearest_of_the_chosen_on
 
 
 def test_an_option_that_is_its_default_is_as_if_it_was_not_set():
-    said = override(Spec(), ["l2dm.distill=3", "l2dm.adapter=lowrank"])
-    assert said == Spec()
-    assert to_json(said) == to_json(Spec())
-    assert options_of(said) == options_of(Spec())
+    chosen = override(Spec(), ["train.method=l2dm"])
+    said = override(chosen, ["l2dm.distill=3", "l2dm.adapter=lowrank"])
+    assert said == chosen
+    assert to_json(said) == to_json(chosen)
+    assert options_of(said) == options_of(chosen)
 
 
 def test_what_a_method_lists_stands_in_the_schema():
@@ -199,7 +200,7 @@ from l2dm.methods import registry
 from l2dm.spec import Spec, from_json, may_replay, override, to_json
 
 spec = from_json(to_json(override(Spec(), ["train.method=gated", "train.steps=3"])))
-assert not may_replay(spec) and may_replay(Spec())
+assert not may_replay(spec) and may_replay(from_json('{"train": {"method": "l2dm"}}'))
 assert all(registry.page(name).summary for name in registry.names())
 assert not {"torch", "diffusers", "numpy"} & sys.modules.keys(), sorted(sys.modules)
 """

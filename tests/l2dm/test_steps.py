@@ -44,7 +44,7 @@ def test_two_tasks_grow_one_line(runs: tuple[Run, Run]) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [["train.method=gated"], ["train.method=sequential"], ["l2dm.replay=0", "l2dm.distill=0"]],
+    [["train.method=gated"], ["train.method=sequential"], ["train.method=l2dm", "l2dm.replay=0", "l2dm.distill=0"]],
 )
 def test_what_does_not_replay_draws_no_candidates_but_remembers(
     settings: list[str], runs: tuple[Run, Run], tiny_base: Path, tmp_path: Path

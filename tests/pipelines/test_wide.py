@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 TINY = (
     *("intake.min_side=8", "prior.count=2", "memory.candidates=2", "memory.budget=8"),
-    *("train.steps=4", "train.batch=2", "l2dm.replay_batch=1", "train.rank=2"),
+    *("train.steps=4", "train.batch=2", "train.method=l2dm", "l2dm.replay_batch=1", "train.rank=2"),
     *("evaluate.pictures=2", "evaluate.distractors=4", "sampling.batch=2"),
     *("gate.min_identity=0", "gate.max_forgetting=2", "gate.max_drift=2"),
 )

@@ -14,7 +14,7 @@ SPEC = specs.parse(
         "intake": {"min_side": 16},
         "prior": {"count": 3},
         "memory": {"candidates": 2, "budget": 8},
-        "train": {"steps": 4, "batch": 2, "rank": 2, "checkpoint_every": 2},
+        "train": {"method": "l2dm", "steps": 4, "batch": 2, "rank": 2, "checkpoint_every": 2},
         "evaluate": {"pictures": 2, "distractors": 5, "resamples": 20},
     }
 )

@@ -30,8 +30,8 @@ from tests.worlds.six_steps import REX, SPEC, TOM, Run, upload
 
 DOORS = ("task", "prior", "memory", "adapter", "scores", "release")
 LINES = {
-    "l2dm": [],
-    "l2dm, spectral": ["l2dm.adapter=spectral"],
+    "l2dm": ["train.method=l2dm"],
+    "l2dm, spectral": ["train.method=l2dm", "l2dm.adapter=spectral"],
     "sequential": ["train.method=sequential"],
     "gated by span": ["train.method=gated", "gated.gate=span"],
     "gated by prompt": ["train.method=gated", "gated.gate=prompt"],

@@ -20,7 +20,7 @@ from l2dm.files.manifest import Door
 
 TINY = (
     *("intake.min_side=8", "prior.count=3", "memory.candidates=2", "memory.budget=8"),
-    *("train.steps=3", "train.rank=2", "train.batch=2", "l2dm.replay_batch=1"),
+    *("train.steps=3", "train.rank=2", "train.batch=2", "train.method=l2dm", "l2dm.replay_batch=1"),
     *("evaluate.pictures=2", "evaluate.distractors=4", "sampling.batch=2"),
 )
 

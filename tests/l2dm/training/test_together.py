@@ -33,7 +33,7 @@ TINY = (
     *("train.steps=8", "train.rank=2", "train.checkpoint_every=2", "evaluate.pictures=1"),
     *("train.batch=3", "evaluate.distractors=4"),  # 3 = 2 + 1
 )
-ONE_EACH = "l2dm.replay_batch=1"  # 1 = 1 + 0
+ONE_EACH = ("train.method=l2dm", "l2dm.replay_batch=1")  # 1 = 1 + 0
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Ready:
     base: str
 
     def context(self, *settings: str) -> steps.Context:
-        chosen = specs.override(specs.Spec(), settings).train.method
-        own = [ONE_EACH] if chosen == "l2dm" else []
+        chosen = specs.override(specs.Spec(), ["train.method=l2dm", *settings]).train.method
+        own = ONE_EACH if chosen == "l2dm" else ()
         spec = specs.override(specs.Spec(), [*TINY, *own, *settings])
         return steps.Context(self.base, "pets", "t0002", 1, spec)
 
@@ -59,7 +59,7 @@ def ready(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Ready:
     from tests.worlds import tiny
 
     root = tmp_path_factory.mktemp("ready")
-    sources = Sources(**tiny.second_task(root, str(tiny_base), [*TINY, ONE_EACH]))
+    sources = Sources(**tiny.second_task(root, str(tiny_base), [*TINY, *ONE_EACH]))
     return Ready(sources, str(tiny_base))
 
 

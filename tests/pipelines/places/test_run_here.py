@@ -77,7 +77,8 @@ def test_above_a_size_shards_draw(
 ) -> None:
     learn(records, 1, 0)
     learn(records, 2, 1)
-    assert breadth_of(override(Spec(), settings), records.state()) == expected
+    spec = override(Spec(), ["train.method=l2dm", *settings])
+    assert breadth_of(spec, records.state()) == expected
     assert expected.wide == (expected != Breadth())
 
 
