@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from components.services.store.home import Home
+from components.services.tracking import database, home_files
 from l2dm.errors import BadStore, TrackingFailed
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ def connect(home: Home) -> Any:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
     for way in ("DOWNLOAD", "UPLOAD"):  # else the server may send us to a store only it can reach
         os.environ.setdefault(f"MLFLOW_ENABLE_PROXY_MULTIPART_{way}", "false")
-    if home.bucket and not _server():
+    if home.bucket and not server():
         raise BadStore(
             "expected MLFLOW_TRACKING_URI to name a tracking server, because the state in "
             f"{home.bucket} is shared, found none; set it to http(s)://..."
@@ -37,13 +38,18 @@ def connect(home: Home) -> Any:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    uri = _server() or f"sqlite:///{home.database}"
+    uri = server()
+    if uri is None:
+        with told("open its database"):
+            database.prepare(home)
+        home_files.register()
+        uri = database.address(home.database)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     return mlflow
 
 
-def _server() -> str | None:
+def server() -> str | None:
     """The tracking server that the environment names.
 
     A SQLite address is not one: `set_tracking_uri` leaves ours in the environment.
@@ -63,19 +69,21 @@ def _ignore_foreign_warnings() -> None:
 def told(what: str) -> Iterator[None]:
     """Say in our words what MLflow raises. Raises TrackingFailed."""
     from mlflow.exceptions import MlflowException
+    from requests import RequestException  # type: ignore[import-untyped]
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except MlflowException as error:
+    except (MlflowException, RequestException, SQLAlchemyError) as error:
         words = str(error).splitlines() or [repr(error)]
         raise TrackingFailed(
-            f"expected MLflow at {_server() or 'the state folder'} to {what}, found "
+            f"expected MLflow at {server() or 'the state folder'} to {what}, found "
             f"{words[0][:500]}; start it, or look into its log"
         ) from error
 
 
 def experiment(mlflow: Any, home: Home, line: str) -> str:
-    """Id of the experiment `l2dm/<line>`; made once, artifacts in the state folder.
+    """Id of the experiment `l2dm/<line>`; made once, files in the state folder (`home_files`).
 
     One that somebody deleted is restored: it holds the files of the line's versions.
     """
@@ -87,7 +95,7 @@ def experiment(mlflow: Any, home: Home, line: str) -> str:
             log.warning("experiment %s was deleted: it is restored", name)
             client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
-    place = None if _server() else (home.artifacts / line).as_uri()
+    place = None if server() else home_files.location(line)
     try:
         return str(client.create_experiment(name, artifact_location=place))
     except mlflow.exceptions.MlflowException:  # another process made it meanwhile

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from components.services.store.home import Home
-from components.services.tracking.connection import connect, experiment, told
+from components.services.tracking import home_files
+from components.services.tracking.connection import connect, experiment, server, told
 from components.services.tracking.registry import (
     ALIASES,
     Alias,
@@ -18,12 +19,17 @@ from components.services.tracking.registry import (
     require_version,
     version_of,
 )
-from l2dm.errors import Corrupt
+from components.services.tracking.runs import run_of
+from l2dm import escape
+from l2dm.doors import SIGNS, closed_by, marked
+from l2dm.errors import Corrupt, FilesGone, TrackingFailed
 from l2dm.files import manifest
 
 T = TypeVar("T")
 PREFIX = "l2dm."
 TAG = "l2dm.facts"
+DESCRIBED = 4900  # characters: the column of MLflow's database holds 5000
+RELEASE = Path("artifacts") / "release"  # within a logged model
 PAGE = 1000  # registered models of one request, MLflow's most
 
 
@@ -54,7 +60,11 @@ class MlflowRegistry:
                 PREFIX + line,
                 source=f"models:/{model}",
                 model_id=model,
-                tags={TAG: json.dumps(manifest.to_data(facts)), "l2dm.task": facts.task},
+                tags={
+                    TAG: json.dumps(manifest.to_data(facts)),
+                    "l2dm.task": facts.task,
+                    "l2dm.closed_by": ", ".join(closed_by(facts.findings)),
+                },
                 description=_description(facts),
             )
         return self._only_version(line, facts.task)
@@ -103,10 +113,41 @@ class MlflowRegistry:
     def fetch(self, line: str, version: int, to: Path) -> Path:
         """See Registry."""
         require_version(self, line, version)
-        with told(f"fetch version {version}"), tempfile.TemporaryDirectory() as scratch:
+        with told(f"fetch version {version} of line {line!r}"):
             found = self._client.get_model_version(PREFIX + line, str(version))
-            folder = self._mlflow.artifacts.download_artifacts(found.source, dst_path=scratch)
-            return copy_release(Path(folder) / "artifacts" / "release", to)
+            if server() is None:
+                model = self._client.get_logged_model(_model(found))
+                folder = home_files.folder_of(self.home, model.artifact_location, line)
+                return copy_release(home_files.present(folder / RELEASE, folder.parent.parent), to)
+            with tempfile.TemporaryDirectory() as scratch:
+                return copy_release(self._download(line, found, Path(scratch)) / RELEASE, to)
+
+    def _download(self, line: str, version: Any, scratch: Path) -> Path:
+        """The files of a version from a server. Raises FilesGone when it says that it has none."""
+        try:
+            found = Path(
+                self._mlflow.artifacts.download_artifacts(version.source, dst_path=str(scratch))
+            )
+            if (found / RELEASE).is_dir():
+                return found
+        except (self._mlflow.exceptions.MlflowException, OSError) as error:
+            if not _says_missing(error):
+                raise
+        # a server whose disk is not mounted, or whose bucket is another one, lists nothing either
+        others = self._client.search_model_versions(f"name = '{PREFIX}{line}'")
+        what = f"files of version {version.version} of line {line!r}"
+        if any(self._has_files(one) for one in others):
+            raise FilesGone(f"expected {what} at {server()}, found none; it has those of others")
+        raise TrackingFailed(
+            f"expected {what} at {server()}, found that it has no file of the line at all; see "
+            "that its store of artifacts is there, and is the right one"
+        )
+
+    def _has_files(self, version: Any) -> bool:
+        """Whether the server lists files of a version, or of the run that made it."""
+        if version.run_id and self._client.list_artifacts(version.run_id):
+            return True
+        return bool(self._client.list_logged_model_artifacts(_model(version)))
 
     def _only_version(self, line: str, task: str) -> int:
         """The version of a task that was just made. Any later one of that task is removed.
@@ -144,7 +185,8 @@ class MlflowRegistry:
         return next((str(model.model_id) for model in ready), None)
 
     def _log(self, line: str, release: Path, facts: VersionFacts) -> str:
-        from mlflow.models import ModelSignature
+        from mlflow.entities import LoggedModelOutput
+        from mlflow.models import Model, ModelSignature
         from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
         signature = ModelSignature(
@@ -154,24 +196,31 @@ class MlflowRegistry:
                 [ParamSpec("seed", DataType.long, 0), ParamSpec("steps", DataType.long, 0)]
             ),
         )
-        with tempfile.TemporaryDirectory() as scratch, self._run(line, facts.task):
+        run = run_of(self._mlflow, self.home, line, facts.task)
+        model = self._client.create_logged_model(
+            experiment(self._mlflow, self.home, line),
+            name="release",
+            source_run_id=run,
+            tags={"l2dm.digest": facts.digest, "l2dm.task": facts.task},
+            params=self._client.get_run(run).data.params,
+        )
+        self._client.log_outputs(run, [LoggedModelOutput(model.model_id, step=0)])
+        with tempfile.TemporaryDirectory() as scratch:
             # a file keeps its folder's name inside the logged model, so the folder gets one first
             named = copy_release(release, Path(scratch) / "release")
-            info = self._mlflow.pyfunc.log_model(
-                name="release",
+            self._mlflow.pyfunc.save_model(
+                Path(scratch) / "model",
                 python_model=str(self.model_code),
                 artifacts={"release": str(named)},
                 model_config={"base": self.base},
+                mlflow_model=Model(model_id=model.model_id, model_uuid=model.model_id, run_id=run),
                 signature=signature,
                 pip_requirements=["l2dm"],
-                tags={"l2dm.digest": facts.digest, "l2dm.task": facts.task},
             )
-        return str(info.model_id)
-
-    def _run(self, line: str, task: str) -> Any:
-        from components.services.tracking.runs import run_of
-
-        return self._mlflow.start_run(run_of(self._mlflow, self.home, line, task))
+            _leave_out_machine(Path(scratch) / "model")
+            self._client.log_model_artifacts(model.model_id, str(Path(scratch) / "model"))
+        self._client.finalize_logged_model(model.model_id, "READY")
+        return str(model.model_id)
 
     def _retry(self, call: Callable[[], T], attempts: int = 5) -> T:
         for attempt in range(attempts):
@@ -186,6 +235,31 @@ class MlflowRegistry:
                     raise
                 time.sleep(0.05 * 2**attempt)
         raise AssertionError("unreachable")
+
+
+def _model(version: Any) -> str:
+    """Id of the logged model that a version is: MLflow's own database keeps it as its source."""
+    return str(version.source.rpartition("/")[2])
+
+
+def _says_missing(error: Exception) -> bool:
+    """Whether a server answers that something does not exist, rather than that it cannot look."""
+    response = getattr(error, "response", None)
+    if response is not None:
+        return bool(response.status_code == 404)
+    return getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST"
+
+
+def _leave_out_machine(model: Path) -> None:
+    """Take paths of this machine out of the description of a model: MLflow reads none of them."""
+    from mlflow.models import Model
+
+    described = Model.load(str(model))
+    flavor = described.flavors["python_function"]
+    flavor["model_code_path"] = Path(flavor["model_code_path"]).name
+    for one in flavor["artifacts"].values():
+        one["uri"] = one["path"]
+    described.save(str(model / "MLmodel"))
 
 
 def _facts(line: str, version: Any) -> VersionFacts:
@@ -204,10 +278,15 @@ def _aliases(model: Any) -> dict[Alias, int]:
 
 
 def _description(facts: VersionFacts) -> str:
-    lines = [
-        f"**{facts.concept}** ({facts.class_noun}), task {facts.task}, "
-        f"learned from version {facts.parent_version}. Gate: {facts.verdict}.",
-        "",
-        *(f"* {reason}" for reason in facts.reasons),
-    ]
-    return "\n".join(lines)[:4900]  # the column of MLflow's database holds 5000
+    """In Markdown, in whole lines: MLflow shows it so."""
+    text = (
+        f"**{escape.markdown(facts.concept)}** ({escape.markdown(facts.class_noun)}), "
+        f"task {facts.task}, learned from version {facts.parent_version}. "
+        f"Gate: {facts.verdict}.\n"
+    )
+    for passed, reason in marked(facts.reasons, facts.findings):
+        line = f"\n* {SIGNS[passed]}{escape.markdown(reason)}"
+        if len(text) + len(line) > DESCRIBED:
+            return text + "\n* …"
+        text += line
+    return text

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from l2dm.doors import Finding
 from l2dm.errors import UnknownLine
 from l2dm.files import manifest
 
@@ -25,7 +26,7 @@ class VersionFacts:
     """What the registry knows of a version without opening it.
 
     `digest` is that of the Release door, `open` the gate's verdict, `scores` numbers of the new
-    concept's row.
+    concept's row. findings: what the gate found, one for each reason; of older versions none.
     """
 
     task: str
@@ -36,6 +37,7 @@ class VersionFacts:
     open: bool
     reasons: tuple[str, ...] = ()
     scores: Mapping[str, float] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
 
     @property
     def verdict(self) -> Literal["open", "closed"]:

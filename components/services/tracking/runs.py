@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from components.services.store.home import Home
-from components.services.tracking.connection import connect, experiment
+from components.services.tracking.connection import connect, experiment, server, told
 
 log = logging.getLogger(__name__)
 Point = tuple[str, int, float]  # metric name, step, value
@@ -182,3 +182,22 @@ def run_of(mlflow: Any, home: Home, line: str, task: str) -> str:
         return str(found[0].info.run_id)
     tags = {"l2dm.task_key": key, "l2dm.line": line, "mlflow.runName": task}
     return str(client.create_run(where, tags=tags, run_name=task).info.run_id)
+
+
+def close(home: Home, line: str, task: str, state: str) -> None:
+    """Close the run of a task that became no version: "FAILED" or "KILLED"; none is made for it.
+
+    One that is closed already stays as it is. Raises TrackingFailed.
+    """
+    if server() is None and not home.database.exists():
+        return
+    mlflow = connect(home)
+    with told(f"close the run of task {task} of line {line!r}"):
+        client = mlflow.MlflowClient()
+        where = client.get_experiment_by_name(f"l2dm/{line}")
+        if where is None:
+            return
+        key = f"tags.`l2dm.task_key` = '{line}/{task}'"
+        for run in client.search_runs([where.experiment_id], key):
+            if run.info.status == "RUNNING":
+                client.set_terminated(run.info.run_id, state)

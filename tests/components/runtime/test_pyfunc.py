@@ -17,6 +17,7 @@ import pytest
 import l2dm
 from components.runtime.outcomes import MODEL_CODE
 from components.services.store.home import Home
+from components.services.tracking import mlflow_plugin
 from components.services.tracking.mlflow_registry import MlflowRegistry
 from components.services.tracking.registry import VersionFacts
 from l2dm.serve import open_release
@@ -64,7 +65,10 @@ def test_what_mlflow_copies_imports_one_module_of_ours(code: Path) -> None:
 
 
 def moved(to: Path) -> Path:
-    """A release to come: all rooms of the library have other names, the other packages are gone."""
+    """A release to come: all rooms of the library have other names, the other packages are gone.
+
+    What MLflow loads of it (where a state folder's files are) has moved, too.
+    """
     ignored = shutil.ignore_patterns("__pycache__", "weights")
     shutil.copytree(LIBRARY, to / "l2dm", ignore=ignored)
     for path in (to / "l2dm").iterdir():
@@ -78,6 +82,11 @@ def moved(to: Path) -> Path:
     for name in OURS[1:]:
         (to / name).mkdir()
         (to / name / "__init__.py").write_text("raise ImportError('this is not here any more')")
+    shutil.copyfile(str(mlflow_plugin.__file__), to / "later_plugin.py")
+    (to / "later-9.dist-info").mkdir()
+    entry = "[mlflow.artifact_repository]\nmlflow-artifacts = later_plugin:files_of\n"
+    (to / "later-9.dist-info" / "entry_points.txt").write_text(entry)
+    (to / "later-9.dist-info" / "METADATA").write_text("Name: later\nVersion: 9\n")
     return to
 
 

@@ -1,0 +1,66 @@
+"""Where MLflow keeps files of a state folder: named from the folder, never by the machine's path.
+
+A location is written as `mlflow-artifacts:/<line>/...`, which is what a tracking server has for its
+own files. Here it means `artifacts/<line>/...` beside the database, wherever that lies today; for
+`mlflow server --backend-store-uri sqlite:///<home>/mlflow.db --artifacts-destination
+<home>/artifacts` it means the same files. So a folder may be moved, renamed and mounted elsewhere.
+"""
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from components.services.store.home import Home
+from components.services.tracking.mlflow_plugin import SCHEME, files_of, folder_below
+from l2dm.errors import FilesGone, TrackingFailed
+
+
+def location(below: str) -> str:
+    """How MLflow is told of what lies below a home's folder of artifacts."""
+    return f"{SCHEME}:/{below}"
+
+
+def register() -> None:
+    """Make MLflow find such files in this process, also where this project is not installed."""
+    from mlflow.store.artifact import artifact_repository_registry as known
+
+    known._artifact_repository_registry.register(SCHEME, files_of)
+
+
+def folder_of(home: Home, uri: str, line: str) -> Path:
+    """The folder that a location of a line's files means in a home.
+
+    An earlier release wrote whole paths: what stands behind their `artifacts/<line>/` counts.
+    Raises TrackingFailed for a location that leads elsewhere.
+    """
+    if urlsplit(uri).scheme in ("", "file"):
+        _, known, below = unquote(urlsplit(uri).path).rpartition(f"/{home.artifacts.name}/{line}/")
+        uri = location(f"{line}/{below}") if known else uri
+    try:
+        return folder_below(home.artifacts, uri)
+    except ValueError as error:
+        raise TrackingFailed(
+            f"expected files of MLflow below {home.artifacts}, found the location {uri!r}; they "
+            "were not put there by this project"
+        ) from error
+
+
+def present(folder: Path, among: Path) -> Path:
+    """The same folder, when it is there.
+
+    among: where the folders of all versions of its line lie. Raises FilesGone when that one is
+    there and this one is not, and TrackingFailed when that one is missing, too: a disk that is not
+    mounted, rather than files that somebody removed. Raises OSError for what cannot be looked at.
+    """
+    try:
+        folder.stat()
+        return folder
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    try:
+        among.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise TrackingFailed(
+            f"expected the files of versions in {among}, found no such folder; mount the disk that "
+            "holds it, or bring it back from a backup"
+        ) from None
+    raise FilesGone(f"expected the files of a version in {folder}, found none; others are there")
