@@ -27,7 +27,7 @@ from pydantic_core import PydanticCustomError
 from l2dm.errors import BadInput, BadSpec
 
 S = TypeVar("S", bound="Section")
-KEPT = {"kept": True}
+KEPT: dict[str, Any] = {"kept": True}
 """Marks a field (json_schema_extra) whose value a line keeps from its first task on."""
 Location = tuple[int | str, ...]
 _REFUSAL = "refusal"  # the type of an error whose message is a sentence of ours already

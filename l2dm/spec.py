@@ -358,7 +358,9 @@ def kept(spec: Spec) -> dict[str, Any]:
 
 def kept_of(data: Mapping[str, Any], method: str) -> dict[str, Any]:
     """The same of a spec as a door records it; keys that an older door lacks are left out."""
-    sections = {"train": TrainSpec, method: registry.options(method)}
+    sections = {"train": TrainSpec}
+    if method in registry.names():  # else of a package that is not installed here
+        sections[method] = registry.options(method)
     found = {"train.method": method}
     for at, section in sections.items():
         for key, info in section.model_fields.items():

@@ -23,6 +23,7 @@ from l2dm.bases.model import load_base, resolution, vocabulary
 from l2dm.bases.prompts import TEMPLATES
 from l2dm.bases.sampling import Progress
 from l2dm.context import Context, write_door
+from l2dm.errors import BadBase
 from l2dm.evaluation import matrix, shards
 from l2dm.evaluation.measure import Drawer, Subject, counted, planned
 from l2dm.evaluation.shards import Shard
@@ -52,6 +53,7 @@ def intake(upload: Path, parent: Path, out: Path, context: Context) -> Door[door
     """Turn an upload into a task, or refuse it with every reason at once. Raises BadUpload."""
     release = manifest.read(parent, doors.Release)
     adapter = releases.adapter_of(parent).record
+    _require_base(context, adapter)
     found = read_upload(upload)
     taken = {old.name: "the line has learned it already" for old in adapter.concepts}
     limits = context.spec.intake
@@ -316,6 +318,16 @@ def check(
     return manifest.write(
         out, found.record, partial(save_check, found), spec=spec, seed=seed, inputs=inputs
     )
+
+
+def _require_base(context: Context, adapter: doors.Adapter) -> None:
+    """A line learns on one base, and its first step sees it before anything is drawn."""
+    found = base_folder.fingerprint(base_folder.locate(context.base))
+    if found != adapter.base:
+        raise BadBase(
+            f"line {context.line!r} learns on the base with fingerprint {adapter.base}, found "
+            f"{found} ({context.base}); pass the base that the line was begun with"
+        )
 
 
 def _replayed(bank: doors.Memory, spec: specs.Spec) -> tuple[doors.Remembered, ...]:

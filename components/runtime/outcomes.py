@@ -1,5 +1,6 @@
 """What a task's run, the records and the registry learn from a step: begun, scored, published."""
 
+import json
 import logging
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ from components.services.line import status_cache
 from components.services.line.ledger import ENDINGS, ConceptState, Ending, Event
 from components.services.line.promotion import require_parent, settle
 from components.services.line.records import Records
+from components.services.line.recipe import Asked
 from components.services.line.uploads import Commitment
 from components.services.store.home import Home
 from components.services.tracking.mlflow_registry import MlflowRegistry
@@ -68,6 +70,7 @@ def accept(step: Step, door: Door[doors.Task]) -> None:
         )
     step.subject = replace(step.subject, task=task)
     step.tell({"pictures": len(task.pictures), "parent_version": task.parent_version})
+            recipe=asdict(recipe_of(step.home, step.spec, step.settings.base, task.base)),
     step.tracking.params({"base": step.settings.base, **dict(_flat(resolved(step.spec)))})
     step.tracking.tags(
         {
@@ -172,6 +175,20 @@ def _begun(known: ConceptState | None, upload: str) -> TypeGuard[ConceptState]:
 
 def _registry(step: Step) -> MlflowRegistry:
     return MlflowRegistry(step.home, step.settings.base, MODEL_CODE)
+
+
+def _require_recipe(step: Step, records: Records) -> None:
+    """Whoever started this run may have looked at the line before its first task. Raises BadSpec.
+
+    The base is compared by `l2dm.steps.intake`, which has it at hand.
+    """
+    from l2dm.spec import kept
+
+    ledger = records.state()
+    if ledger.recipe is None or not ledger.standing.champion:
+        return
+    given = tuple(f"{key}={json.dumps(value)}" for key, value in kept(step.spec).items())
+    Asked(settings=given).spec(step.subject.line, ledger.recipe, fixed=True)
 
 
 def _end(step: Step, records: Records, facts: VersionFacts, version: int, state: Ending) -> None:

@@ -13,7 +13,6 @@ from pipelines.commands.target import Target
 from pipelines.commands.uploads.submit import submit_pictures
 
 LINE = "demo"
-METHOD = "train.method=gated"  # learns best on this base; --set train.method=l2dm for the other
 PICTURES = 5
 CONCEPTS = {"rex": "dog", "mimi": "cat", "sunny": "cup"}
 
@@ -25,7 +24,7 @@ def demo(
     json: JsonOption = False,
 ) -> None:
     """Learn three pocket concepts with gated adapters, then print the report's path."""
-    target = Target(home, LINE, base, (METHOD, *(settings or [])))
+    target = Target(home, LINE, base, tuple(settings or ()))
     write_uploads(target.home)
     learn_all(target, json)
     following = next_command(target)

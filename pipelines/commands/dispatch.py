@@ -100,7 +100,8 @@ def serve(target: Target, service: Service) -> Iterator[tuple[str, str]]:
         require_base(base)
     probe(home.store)
     with closing(open_runs(service.runner, where, home, base)) as runs:
-        given, policy = RunSettings(base, to_json(spec)), DispatchPolicy(parallel=service.parallel)
+        given = RunSettings(base, to_json(spec), target.asked)
+        policy = DispatchPolicy(parallel=service.parallel)
         dispatcher = Dispatcher(home, runs, target.registry, given, policy)
         measured = Measured(dispatcher)
         with closing(_wakeups(home, service, {PATH: measured.text})) as wakeups:

@@ -41,7 +41,11 @@ def learn(
     line: LineOption,
     method: Annotated[
         str | None,
-        typer.Option("--method", metavar="METHOD", help="Short for --set train.method=..."),
+        typer.Option(
+            "--method",
+            metavar="METHOD",
+            help="Of a line that begins; short for --set train.method=... By default gated.",
+        ),
     ] = None,
     home: HomeOption = HOME,
     base: BaseOption = BASE,
@@ -78,13 +82,18 @@ def learn_all(target: Target, json: bool) -> None:
 
 def learn_waiting(target: Target, watch: "Watch") -> Iterator["EndedUpload"]:
     """Learn every waiting upload of a line. Raises UnknownLine, LineBusy, BadSpec, BadBase."""
-    from l2dm.spec import to_json
+    from components.runtime.recipes import learned_with
+    from components.services.line.records import Records
     from pipelines.dispatcher.learn_line import Learner
 
-    spec, base = to_json(target.spec), target.base_name
-    require_line(target.home, target.line)
+    home, line = target.home, target.line
+    if line not in home.lines():
+        _ = target.spec  # of a line that is not there: wrong settings are told first
+    require_line(home, line)
+    records = Records(home.store, line)
+    base, spec = learned_with(home, line, records, target.asked, target.registry)
     require_base(base)
-    learner = Learner(target.home, target.line, base, spec, target.registry)
+    learner = Learner(home, line, base, spec, target.registry)
     yield from learner.learn(watch)
 
 

@@ -18,7 +18,11 @@ HomeOption = Annotated[
 BaseOption = Annotated[
     str,
     typer.Option(
-        "--base", envvar="L2DM_BASE", help='Base model: "pocket", a folder, "org/name", s3://…'
+        "--base",
+        envvar="L2DM_BASE",
+        help='Base model: "pocket", a folder, "org/name", s3://… By default the one that the line '
+        "keeps; pocket for a new line.",
+        show_default=False,
     ),
 ]
 LineOption = Annotated[str, typer.Option("--line", help="Name of the line.")]
@@ -34,4 +38,4 @@ ConfigOption = Annotated[
 RunnerOption = Annotated[
     Literal["local", "docker", "cluster"], typer.Option("--runner", help="Where runs execute.")
 ]
-HOME, BASE = ".l2dm", "pocket"
+HOME, BASE = ".l2dm", ""  # no base: the line's own

@@ -12,13 +12,14 @@ from components.services.store.home import Home
 from l2dm.errors import UnknownLine
 
 if TYPE_CHECKING:
+    from components.services.line.recipe import Asked
     from components.services.tracking.registry import Registry
     from l2dm.spec import Spec
 
 
 @dataclass(frozen=True)
 class Target:
-    """A line in a state folder, the base it is loaded on, and settings of the spec."""
+    """A line in a state folder, the base it is loaded on ("": its own), settings of the spec."""
 
     folder: str | Path
     line: str
@@ -30,11 +31,13 @@ class Target:
         """The state folder, with one store: what it keeps of a connection is kept."""
         return Home.at(self.folder)
 
-    @property
+    @cached_property
     def base_name(self) -> str:
-        """Load name of the base that means the same in every process."""
+        """Load name of the base that means the same in every process; unnamed, it is the line's."""
         from l2dm.bases.folder import source_of
 
+        if not self.base:
+            return self._own_base()
         return str(Path(self.base).resolve()) if source_of(self.base) == "folder" else self.base
 
     def local_base(self) -> str:
@@ -42,6 +45,20 @@ class Target:
         from components.runtime.base_cache import local_base
 
         return local_base(self.base_name, self.home)
+
+    @property
+    def asked(self) -> "Asked":
+        """What is asked of a line that is to learn: a base if one was named, and the settings."""
+        from components.services.line.recipe import Asked
+
+        return Asked(self.base_name if self.base else "", self.settings)
+
+    def _own_base(self) -> str:
+        from components.runtime.recipes import base_of
+        from components.services.line.records import Records
+
+        known = self.line and Records(self.home.store, self.line).state().recipe
+        return base_of(self.home, self.line, known or None, "", fixed=False)
 
     @cached_property
     def spec(self) -> "Spec":

@@ -16,9 +16,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, Self
 
+from components.runtime.recipes import learned_with
 from components.services.line.checks import CONCEPT as CHECK
 from components.services.line.leases import Keeper, Lease, Leases
 from components.services.line.ledger import Ledger, Started
+from components.services.line.recipe import Asked
 from components.services.line.records import Records
 from components.services.line.uploads import Uploads
 from components.services.store.home import Home
@@ -67,7 +69,11 @@ class DispatchPolicy:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What every run of this dispatcher is given: load name of the base, spec as JSON."""
+    """What every run of this dispatcher is given: load name of the base, spec as JSON.
+
+    asked: the base and the settings that somebody named; then every line learns as it keeps, and
+    what it cannot follow is refused before any work. None: base and spec are taken as they are.
+    """
 
     base: str
     spec: str
@@ -79,6 +85,7 @@ class Dispatcher:
     def __init__(
         self,
         home: Home,
+    asked: Asked | None = None
         runs: Runs,
         registry: Callable[[], Registry],
         settings: RunSettings,
@@ -278,6 +285,7 @@ class Dispatcher:
         name = run_name(line, ledger.last + 1, concept, found.digest, attempt)
         records.append_next(
             ledger.last,
+        base, spec = self._learned_with(line, records)
             "started",
             concept=concept,
             upload=found.digest,
@@ -286,7 +294,6 @@ class Dispatcher:
             attempt=attempt,
             fence=lease.fence,
         )
-        base, spec = self._settings.base, self._settings.spec
         self._starter.start(name, Job(line, concept, base, spec, self._home, lease.fence))
         self._watched.add(line, Started(concept, found.digest, name, attempt, lease.fence))
         return "started"
@@ -299,6 +306,13 @@ class Dispatcher:
                 return "running"
             self._runs.stop(run.run)  # of a dispatcher that was taken for dead: it may not promote
             found = Look("failed", text="the dispatcher that watched it was not heard of")
+    def _learned_with(self, line: str, records: Records) -> tuple[str, str]:
+        """Base and spec of a line's next run. Raises BadSpec, BadBase where it keeps others."""
+        given = self._settings
+        if given.asked is None:
+            return given.base, given.spec
+        return learned_with(self._home, line, records, given.asked, self._registry)
+
         if found.state == "absent":
             found = Look("failed", self._starter.why_absent(line, run.run))
         if found.state == "succeeded":

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from components.runtime.recipes import checked_on
 from components.services.line.checks import CONCEPT, RunningCheck
 from components.services.line.leases import Lease
 from components.services.line.ledger import Ledger, Started
@@ -73,7 +74,8 @@ class DueChecks:
         except BadSpec as error:
             why = Failure("start", type(error).__name__, tuple(error.problems))
             return self._give_back(line, run, Look("failed", why), ledger, records)
-        job = Job(line, CONCEPT, self._base, to_json(spec), self._home, lease.fence, seed=seed)
+        base = checked_on(self._home, line, ledger, self._base)
+        job = Job(line, CONCEPT, base, to_json(spec), self._home, lease.fence, seed=seed)
         records.append_next(ledger.last, "checking", line=line, **asdict(run))
         self._starter.start(run.run, job)
         return Started(CONCEPT, "", run.run, attempt, lease.fence)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, runtime_checkable
 
+from components.runtime.recipes import checked_on
 from components.services.line import checks
 from components.services.line.checks import Schedule
 from components.services.line.records import Records
@@ -42,9 +43,9 @@ def renew(
 ) -> None:
     """Let every check on the cluster's clock run as a check that we started would.
 
-    base: its load name. spec: but for the settings of each clock. Nothing is made where one does so
-    already. What cannot be read or renewed is told and goes on as it was;
-    the next dispatcher to start tries again.
+    base: load name of what a line is checked on that names no base of its own. spec: but for the
+    settings of each clock. Nothing is made where one does so already. What cannot be read or
+    renewed is told and goes on as it was; the next dispatcher to start tries again.
     """
 
     def clock(line: str) -> Schedule | None:
@@ -62,7 +63,8 @@ def renew(
             continue
         try:
             chosen = override(spec, schedule.settings)
-            job = check_of(home, line, base, chosen)
+            own = checked_on(home, line, records(line).known, base)
+            job = check_of(home, line, own, chosen)
             if runs.repeat(line, schedule.cron, job):
                 log.info("line %s: its check on the cluster was renewed", line)
         except (L2dmError, OSError) as error:

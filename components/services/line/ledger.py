@@ -22,6 +22,7 @@ EventKind = Literal[
     "swept",  # files of an upload that never got its concept.json: removed
     "scheduled", "checking", "checked", "unchecked",  # see checks.py
 ]  # fmt: skip
+    "kept",  # how a line learns, read off the champion of a line that is older than this record
 Ending = Literal["promoted", "held", "refused", "failed"]
 State = Literal["waiting", "learning", "promoted", "held", "refused", "failed"]
 ENDINGS: tuple[Ending, ...] = ("promoted", "held", "refused", "failed")
@@ -43,7 +44,8 @@ class ConceptState:
 
     `upload` is the sha256 of its concept.json: other pictures are another upload. mark: of that
     object as the store listed it; "" when that is not known. first: number of the first event that
-    names this upload. `cancelled`: who wants it to end, and why; "" when nobody does.
+    names this upload. `cancelled`: who wants it to end, and why; "" when nobody does. findings:
+    what the gate found, one for each reason; none where it was not asked.
     """
 
     name: str
@@ -287,3 +289,13 @@ def _task_number(task: str) -> int:
     if found is None:
         raise ValueError(f"expected a task like t0001, found {task!r}")
     return int(found[1])
+def _was_cancelled(now: ConceptState, facts: Mapping[str, Any]) -> bool:
+    """An end of a time when a cancel was recorded as a failure."""
+    asked = bool(now.cancelled) and facts["reasons"] == [now.cancelled]
+    return asked and facts["state"] == "failed"
+
+
+def findings_of(facts: Mapping[str, Any]) -> tuple[Finding, ...]:
+    """What the gate found, of an event or a snapshot; older ones do not say."""
+
+

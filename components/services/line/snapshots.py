@@ -13,7 +13,7 @@ from components.services.store.objects import Objects
 from l2dm import __version__
 from l2dm.errors import NoSuchObject, ObjectError
 
-FORMAT = 5  # raise it whenever the same events come to mean something else
+FORMAT = 6  # raise it whenever the same events come to mean something else
 log = logging.getLogger(__name__)
 
 

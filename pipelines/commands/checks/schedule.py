@@ -71,8 +71,8 @@ def set_clock(target: Target, cron: str | None, keeper: Timekeeper) -> dict[str,
 
     home, line = target.home, target.line
     require_line(home, line)
-    spec = target.spec  # a wrong setting is told now, not every night
     checks.require_settings(target.settings)
+    spec = target.spec  # a wrong setting is told now, not every night
     records = Records(home.store, line)
     before = records.state().checks.schedule
     if cron:

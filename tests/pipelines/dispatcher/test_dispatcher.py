@@ -3,6 +3,7 @@
 import errno
 import random
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,16 @@ from PIL import Image
 
 from components.services.line.leases import Leases
 from components.services.line.promotion import roll_back
+from components.services.line.recipe import Asked, Recipe
 from components.services.line.records import Records
 from components.services.line.run_journal import Failure
 from components.services.line.uploads import Uploads
+from components.services.tracking.registry import VersionFacts
 from l2dm.doors import Concept
 from l2dm.errors import TrackingFailed
-from l2dm.spec import IntakeSpec
+from l2dm.spec import IntakeSpec, Spec, from_json, override, to_json
 from pipelines.commands.uploads.submit import submit_pictures
-from pipelines.dispatcher.dispatcher import DispatchPolicy
+from pipelines.dispatcher.dispatcher import Dispatcher, DispatchPolicy, RunSettings
 from pipelines.dispatcher.loop import follow
 from tests.worlds.dispatch_world import Rings, World, expire
 from tests.worlds.object_stores import Bucket
@@ -276,3 +279,30 @@ def test_an_error_that_nobody_thought_of_leaves_the_other_lines_alone(
     monkeypatch.setattr(Uploads, "commitment", odd)
     assert world.dispatcher.look() == {"cars": "started", "pets": "broken"}
     assert "Traceback" in caplog.text
+
+
+def test_a_line_that_keeps_another_method_is_left_alone_and_the_others_learn(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(tmp_path)
+    asked = Asked("", ("train.method=gated", "train.steps=5"))
+    spec = to_json(override(Spec(), asked.settings))
+    settings = RunSettings("pocket", spec, asked)
+    dispatcher = Dispatcher(world.home, world.runs, lambda: world.registry, settings)
+    kept = Recipe({"train.method": "sequential", "train.rank": 8}, (), "pocket", "f")
+    records = Records(world.home.store, "cars")
+    world.registry.register(
+        "cars", tmp_path / "release", VersionFacts("t0001", "bolt", "car", 0, "digest", True)
+    )
+    named = {"concept": "bolt", "class_noun": "car", "upload": "u", "parent_version": 0}
+    records.append("begun", task="t0001", recipe=asdict(kept), **named)
+    records.append("promotion", line="cars", task="t0001", source=0, target=1)
+    world.registry.set_alias("cars", "champion", 1)
+    for line in ("cars", "pets"):
+        world.upload(line, "mimi")
+    assert dispatcher.reconcile("cars") == "broken"
+    assert "expected train.method" in caplog.text and "--line OTHER" in caplog.text
+    assert dispatcher.reconcile("pets") == "started"
+    (job,) = world.runs.jobs.values()
+    assert (job.line, from_json(job.spec).train.steps) == ("pets", 5)
+    assert Leases(world.home.store).holder("cars") is None

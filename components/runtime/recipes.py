@@ -1,0 +1,103 @@
+"""A line's recipe against what is asked: read off the records, or once off an older champion."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.services.line.ledger import Ledger
+from components.services.line.recipe import (
+    NEW_BASE,
+    Asked,
+    Recipe,
+    placed,
+    portable,
+    require_base,
+    said_of,
+)
+from components.services.line.records import Records
+from components.services.store.home import Home
+from components.services.tracking.registry import Registry
+from l2dm import doors
+from l2dm.errors import BadBase
+from l2dm.files import door_files, manifest
+
+if TYPE_CHECKING:
+    from l2dm.spec import Spec
+
+
+def learned_with(
+    home: Home, line: str, records: Records, asked: Asked, opened: Callable[[], Registry]
+) -> tuple[str, str]:
+    """Load name of the base, and spec as JSON, that a line learns with when somebody asks so.
+
+    Raises BadSpec, BadBase where it keeps others. Nothing else was done then. opened: the registry,
+    for a line whose champion is older than the record of how lines learn; it is recorded then.
+    """
+    from l2dm.spec import to_json
+
+    ledger = records.state()
+    fixed = bool(ledger.standing.champion)
+    recipe = ledger.recipe
+    if recipe is None and fixed:
+        recipe = _of_champion(line, records, ledger, opened())
+    spec = asked.spec(line, recipe, fixed=fixed)
+    return base_of(home, line, recipe, asked.base, fixed=fixed), to_json(spec)
+
+
+def base_of(home: Home, line: str, recipe: Recipe | None, asked: str, *, fixed: bool) -> str:
+    """The base of a line by its load name. asked: "" for its own. Raises BadBase."""
+    own = placed(recipe.base, home.folder) if recipe else ""
+    base = asked or own or NEW_BASE
+    if recipe and not asked and own != recipe.base and not Path(own).is_dir():
+        raise BadBase(
+            f"line {line!r} learns on the base in {own} (fingerprint {recipe.fingerprint}), found "
+            "no such folder; name its new place with --base"
+        )
+    if recipe is not None and fixed:
+        found = _fingerprint(base)
+        require_base(line, recipe, base, found, home.folder, given=bool(asked))
+    return base
+
+
+def checked_on(home: Home, line: str, ledger: Ledger, given: str) -> str:
+    """The base that a line's champion is checked on: its own, whatever others are learned on.
+
+    given: what to take where the records name none, or its folder is not there; "" for the default.
+    """
+    own = placed(ledger.recipe.base, home.folder) if ledger.recipe else ""
+    there = bool(own) and (own == (ledger.recipe and ledger.recipe.base) or Path(own).is_dir())
+    return own if there else given or NEW_BASE
+
+
+def recipe_of(home: Home, spec: "Spec", base: str, fingerprint: str) -> Recipe:
+    """What a task with this spec and base sets. base: its load name. Imports the method's page."""
+    return said_of(spec, portable(base, home.folder, shared=bool(home.bucket)), fingerprint)
+
+
+def _of_champion(line: str, records: Records, ledger: Ledger, registry: Registry) -> Recipe | None:
+    """How the champion was learned, by its release; recorded, so that it is fetched once."""
+    from l2dm.spec import kept_of
+
+    version = ledger.standing.champion
+    with tempfile.TemporaryDirectory() as scratch:
+        release = registry.fetch(line, version, Path(scratch) / "release")
+        adapter = manifest.read(release / door_files.ADAPTER, doors.Adapter)
+    method = adapter.record.method
+    settings = kept_of(adapter.spec, method)
+    own = tuple(key for key in settings if not key.startswith("train."))
+    recipe = Recipe(settings, own, "", adapter.record.base)
+    records.append(
+        "kept", task=ledger.versions.get(version, ""), version=version, recipe=asdict(recipe)
+    )
+    return recipe
+
+
+def _fingerprint(base: str) -> str:
+    """Of a base that lies on this machine; "" of one behind a name or an address."""
+    from l2dm.bases import folder as base_folder
+
+    if base_folder.source_of(base) not in ("shipped", "folder"):
+        return ""
+    return base_folder.fingerprint(base_folder.locate(base))
