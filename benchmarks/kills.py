@@ -32,7 +32,7 @@ FIRST, SECOND = ("ada", "dog"), ("bolt", "car")
 CLI = "from pipelines.commands.cli import main; main()"
 SETTINGS = ("train.steps=40", "train.checkpoint_every=5", "prior.count=8", "memory.budget=16",
             "evaluate.pictures=4", "gate.min_identity=-1", "gate.max_forgetting=2",
-            "gate.max_drift=2")  # fmt: skip
+            "gate.max_drift=2", "gate.max_text_loss=9")  # fmt: skip
 SHARES = {"promote": (0.3, 0.5, 0.7, 0.9)}  # of a step's time; the others are killed at 0.6
 
 

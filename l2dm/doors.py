@@ -11,7 +11,7 @@ which `files/door_files.py` writes and reads.
 Missing numbers are None, never 0.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 Matrix = tuple[tuple[float | None, ...], ...]
@@ -210,12 +210,47 @@ class Scores:
     ceilings: Mapping[str, tuple[float | None, ...]]
 
 
+# of the gate: is the new concept recognised, is every past one kept, do class words mean what they
+# meant, do the new concept's pictures show what their prompts say
+QUESTIONS = ("identity", "forgetting", "drift", "text")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the gate found on one of its QUESTIONS."""
+
+    question: str
+    passed: bool
+
+
 @dataclass(frozen=True)
 class Verdict:
-    """The gate's answer. `reasons`: one sentence a question, with its numbers, passed or not."""
+    """The gate's answer. `reasons`: one sentence a question, with its numbers, passed or not.
+
+    findings: one for each reason, in the same order. Older doors have none.
+    """
 
     open: bool
     reasons: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
+
+
+SIGNS: Mapping[bool | None, str] = {True: "✓ ", False: "✕ ", None: ""}  # before a reason
+
+
+def marked(
+    reasons: Sequence[str], findings: Sequence[Finding]
+) -> tuple[tuple[bool | None, str], ...]:
+    """Each reason, and whether it passed; None where nothing says so."""
+    if len(findings) != len(reasons):
+        return tuple((None, reason) for reason in reasons)
+    passed = [one.passed for one in findings]
+    return tuple(zip(passed, reasons, strict=True))
+
+
+def closed_by(findings: Sequence[Finding]) -> tuple[str, ...]:
+    """The questions that closed a gate."""
+    return tuple(one.question for one in findings if not one.passed)
 
 
 @dataclass(frozen=True)

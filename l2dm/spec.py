@@ -214,6 +214,11 @@ class GateSpec(Section):
     max_drift: float = Field(
         0.35, description="largest distance of class prompts to the base, mean over nouns"
     )
+    max_text_loss: float = Field(
+        0.3,
+        ge=0,
+        description="largest share of the base's text alignment that the new concept may lack",
+    )
 
 
 class CheckSpec(Section):

@@ -14,14 +14,15 @@ from components.runtime.step import Step
 from components.services.line import status_cache
 from components.services.line.ledger import ENDINGS, ConceptState, Ending, Event
 from components.services.line.promotion import require_parent, settle
-from components.services.line.records import Records
 from components.services.line.recipe import Asked
 from components.services.line.uploads import Commitment
+from components.services.line.records import Records
 from components.services.store.home import Home
 from components.services.tracking.mlflow_registry import MlflowRegistry
 from components.services.tracking.registry import Registry, VersionFacts, require_version
 from l2dm import doors, escape
 from l2dm.errors import BadDoor, TrackingFailed
+from l2dm.doors import SIGNS, closed_by, marked
 from l2dm.files import door_files, manifest
 from l2dm.files.manifest import Door
 from l2dm.spec import resolved
@@ -118,6 +119,7 @@ def publish(
         reasons=release.verdict.reasons,
         scores=new_row(rows.record, door_files.read_measurements(rows)),
     )
+        findings=release.verdict.findings,
     require_parent(registry, records, line, facts)
     status_cache.forget(step.home, line)
     version = registry.register(line, door.folder, facts)
@@ -127,6 +129,13 @@ def publish(
     step.tell({"version": version, "champion": float(crowned)})
     write_report(step, registry, Path(report), facts.task)
     step.close()
+    step.tracking.tags(
+        {
+            "l2dm.version": str(version),
+            "l2dm.state": "promoted" if crowned else "held",
+            "l2dm.closed_by": ", ".join(closed_by(facts.findings)),
+        }
+    )
     # Last: once the records say that the task has ended, nothing before this line runs again.
     _end(step, records, facts, version, "promoted" if crowned else "held")
     _clear(step.home, records, line)
@@ -159,22 +168,11 @@ def table(scores: doors.Scores) -> str:
 def verdict_text(facts: VersionFacts, version: int, crowned: bool) -> str:
     """The verdict in Markdown."""
     outcome = "is the champion now" if crowned else "is held as challenger"
-    reasons = "".join(f"* {escape.markdown(reason)}\n" for reason in facts.reasons)
-    return f"**Version {version}** ({facts.concept}, {facts.task}) {outcome}.\n\n{reasons}"
-
-
-def _begun(known: ConceptState | None, upload: str) -> TypeGuard[ConceptState]:
-    """Whether this upload has a task already that did not end: a run that died goes on with it."""
-    return (
-        known is not None
-        and known.task != ""
-        and known.upload == upload
-        and known.state not in ENDINGS
+    reasons = "".join(
+        f"* {SIGNS[passed]}{escape.markdown(reason)}\n"
+        for passed, reason in marked(facts.reasons, facts.findings)
     )
-
-
-def _registry(step: Step) -> MlflowRegistry:
-    return MlflowRegistry(step.home, step.settings.base, MODEL_CODE)
+    return f"**Version {version}** ({facts.concept}, {facts.task}) {outcome}.\n\n{reasons}"
 
 
 def _require_recipe(step: Step, records: Records) -> None:
@@ -193,6 +191,20 @@ def _require_recipe(step: Step, records: Records) -> None:
 
 def _end(step: Step, records: Records, facts: VersionFacts, version: int, state: Ending) -> None:
     found, known = step.uploads.commitment(facts.concept), records.concept(facts.concept)
+def _begun(known: ConceptState | None, upload: str) -> TypeGuard[ConceptState]:
+    """Whether this upload has a task already that did not end: a run that died goes on with it."""
+    return (
+        known is not None
+        and known.task != ""
+        and known.upload == upload
+        and known.state not in ENDINGS
+    )
+
+
+def _registry(step: Step) -> MlflowRegistry:
+    return MlflowRegistry(step.home, step.settings.base, MODEL_CODE)
+
+
     if known is not None and known.task == facts.task:
         found = Commitment(known.upload, known.mark)
     ended = ConceptState(
@@ -203,6 +215,7 @@ def _end(step: Step, records: Records, facts: VersionFacts, version: int, state:
         reasons=facts.reasons,
         task=facts.task,
         upload=found.digest,
+        findings=facts.findings,
         mark=found.mark,
     )
     costs = {name: asdict(cost) for name, cost in step.costs().items()}

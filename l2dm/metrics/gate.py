@@ -4,14 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from l2dm.doors import Concept, Measurement, Scores, Verdict
+from l2dm.doors import Concept, Finding, Measurement, Scores, Verdict
 from l2dm.metrics.forgetting import Drop, by_cell, drops, number
 from l2dm.spec import GateSpec
 
 
+LEAST_TEXT = 0.1  # a cosine: below it the base itself hardly draws what the words say
+
+
 @dataclass(frozen=True)
 class Condition:
-    """One check: did it pass, and the sentence that says why."""
+    """One question: did it pass, and the sentence that says why."""
 
     passed: bool
     sentence: str
@@ -23,20 +26,23 @@ def judge(
     spec: GateSpec,
     measurements: Sequence[Measurement] = (),
 ) -> Verdict:
-    """Open when the new concept was learned, no past one was lost and class words stayed.
+    """Open when the new concept was learned and still is what its prompt says, and nothing else
+    was lost: no past concept, no class word.
 
     concept: the task's new one. measurements: the door's; with them a drop is one of the pictures
     that both rows drew, without them one of the matrix's means.
-    Every check gives a sentence with its numbers, passed or not; a missing number closes.
+    Every question gives a sentence with its numbers, passed or not; a missing number closes.
     """
-    findings = (
-        _learned(scores, concept, spec),
-        _kept(scores, concept, spec, measurements),
-        _stayed(scores, spec),
-    )
+    found = {
+        "identity": _learned(scores, concept, spec),
+        "forgetting": _kept(scores, concept, spec, measurements),
+        "drift": _stayed(scores, spec),
+        "text": _drawn(scores, concept, spec),
+    }
     return Verdict(
-        open=all(finding.passed for finding in findings),
-        reasons=tuple(finding.sentence for finding in findings),
+        open=all(one.passed for one in found.values()),
+        reasons=tuple(one.sentence for one in found.values()),
+        findings=tuple(Finding(question, one.passed) for question, one in found.items()),
     )
 
 
@@ -111,6 +117,35 @@ def _stayed(scores: Scores, spec: GateSpec) -> Condition:
         f"Class prompts moved by {mean:.3f} from the base on average ({most.noun}: "
         f"{most.distance:.3f}, the most of {len(last)}), {'within' if passed else 'more than'} "
         f"the allowed {spec.max_drift:.3f}.",
+    )
+
+
+def _drawn(scores: Scores, concept: Concept, spec: GateSpec) -> Condition:
+    """Whether the pictures of the new concept still are what their prompts say.
+
+    An identity can be met by noise of the right colours. The base draws the class noun for the same
+    prompts and seeds, so its row says what can be asked. A share, because the cosines of one
+    encoder lie elsewhere than another's.
+    """
+    column = _column(scores, concept)
+    matrix = scores.matrices.get("text_alignment", ())
+    cells = (None, None) if column is None or not matrix else (matrix[0][column], matrix[-1][column])
+    base, now = map(number, cells)
+    name = concept.placeholder
+    if base is None or now is None:
+        return Condition(
+            False,
+            f"Text alignment of the new concept {name}, or of the base on its class noun, is "
+            "missing, so it cannot be said that the pictures show what the prompt says.",
+        )
+    lost = (base - now) / max(abs(base), LEAST_TEXT)
+    passed = lost <= spec.max_text_loss
+    moved = f"a loss of {lost:.0%}" if lost > 0 else "no loss"
+    return Condition(
+        passed,
+        f"Text alignment of the new concept {name} is {now:.2f}, that of the base on "
+        f"{concept.class_noun} {base:.2f}: {moved}, {'within' if passed else 'more than'} the "
+        f"allowed {spec.max_text_loss:.0%}.",
     )
 
 

@@ -7,7 +7,7 @@ from statistics import fmean
 from markupsafe import Markup
 
 from l2dm import escape
-from l2dm.doors import Scores
+from l2dm.doors import SIGNS, Scores, marked
 from l2dm.files.manifest import Door
 from l2dm.reporting import charts, numbers, pictures, templating, timeline
 from l2dm.reporting.numbers import LISTED, bounds, latest
@@ -68,7 +68,10 @@ def summary_markdown(line: str, history: Sequence[ReportEntry]) -> str:
         "",
         f"Champion: {f'version {champion.version}' if champion else 'none yet'}",
         "",
-        *(f"- {escape.markdown(reason)}" for reason in verdict.reasons),
+        *(
+            f"- {SIGNS[passed]}{escape.markdown(reason)}"
+            for passed, reason in marked(verdict.reasons, verdict.findings)
+        ),
         "",
         "| what | value |",
         "|---|---|",
@@ -133,7 +136,18 @@ def _headlines(story: Story) -> list[tuple[str, str, str]]:
             templating.number(moved, 3),
             f"class prompts against the base; 0 is none{_limit(story, 'max_drift')}",
         ),
+        ("Text alignment", *_text_alignment(story)),
     ]
+
+
+def _text_alignment(story: Story) -> tuple[str, str]:
+    """Of the concept learned last, and how to read it."""
+    assert story.scores is not None
+    matrix = story.scores.record.matrices["text_alignment"]
+    base, limit = templating.number(matrix[0][-1]), story.limits.get("max_text_loss")
+    allowed = "" if limit is None else f"; gate: at most {limit:.0%} below"
+    meaning = f"pictures of the concept learned last and their prompts; the base's is {base}"
+    return templating.number(matrix[-1][-1]), meaning + allowed
 
 
 def _tasks(story: Story) -> Markup:

@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from l2dm import escape
+from l2dm.doors import SIGNS, marked
 
 
 def fill(template: str, **values: object) -> Markup:
@@ -45,4 +46,9 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters.update(number=number, data_uri=data_uri)
+_TEMPLATES.filters.update(
+    number=number,
+    data_uri=data_uri,
+    marked=lambda verdict: marked(verdict.reasons, verdict.findings),
+)
+_TEMPLATES.globals.update(signs=SIGNS)

@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperCommand
 
 from components.services.store.home import Home
+from l2dm.doors import SIGNS, closed_by, marked
 from pipelines.commands.options import (
     BAD_INPUT,
     BASE,
@@ -109,8 +110,8 @@ def _tell(line: str, learned: "EndedUpload") -> None:
     concept = learned.concept
     version = f" as version {concept.version}" if concept.version else ""
     tell(f"{line}/{concept.name}: {concept.state}{version}")
-    for reason in concept.reasons:
-        tell(f"  - {reason}")
+    for passed, reason in marked(concept.reasons, concept.findings):
+        tell(f"  - {SIGNS[passed]}{reason}")
     if learned.costs:
         for step, cost in learned.costs.items():
             tell(f"  {step:<18}{cost.seconds:8.1f} s {cost.peak_mb:8.0f} MB")
@@ -125,6 +126,7 @@ def _data(learned: "EndedUpload") -> dict[str, Any]:
         "state": concept.state,
         "version": concept.version,
         "reasons": list(concept.reasons),
+        "closed_by": list(closed_by(concept.findings)),
         "seconds": round(learned.wall, 3),
         "platform_seconds": round(learned.overhead, 3),
         "costs": {

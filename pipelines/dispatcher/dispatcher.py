@@ -29,7 +29,15 @@ from l2dm.errors import Conflict, L2dmError, LineBusy, LostLease, TrackingFailed
 from pipelines.dispatcher import repair, retries
 from pipelines.dispatcher.alias_drift import AliasDrift
 from pipelines.dispatcher.due_checks import CheckRetries, DueChecks
-from pipelines.dispatcher.end_upload import cancelled, end_badly, end_cancelled, land, sweep
+from pipelines.dispatcher.end_upload import (
+    cancelled,
+    close_run,
+    end_as_cancelled,
+    end_badly,
+    end_cancelled,
+    land,
+    sweep,
+)
 from pipelines.dispatcher.inbox_polling import Inboxes
 from pipelines.dispatcher.retries import Retries
 from pipelines.dispatcher.watched_runs import WatchedRuns
@@ -324,7 +332,7 @@ class Dispatcher:
             land(self._home, self._registry(), self._records(line), line, run.concept)
             return self._over(line, run)
         if wanted:
-            end_badly(self._home, line, run.concept, None, wanted, after=ledger.last)
+            end_as_cancelled(self._home, line, run.concept, wanted, after=ledger.last)
             return self._over(line, run)
         return self._failed(line, ledger.last, run, found)
 
@@ -339,6 +347,7 @@ class Dispatcher:
     def _failed(self, line: str, last: int, run: Started, look: Look) -> Moved:
         """Refused for good, or tried again later, or failed for good."""
         kind = look.failure.kind if look.failure else ""
+        task = self._records(line).known.concepts[run.concept].task
         limit = self._policy.attempts * (LONGER if kind in OUTAGES else 1)
         if kind == "BadUpload" or run.attempt >= limit:
             end_badly(self._home, line, run.concept, look.failure, look.text, after=last)
@@ -353,6 +362,8 @@ class Dispatcher:
             anew=kind in ANEW,
             pause=retries.seconds(self._policy.backoff, run.attempt),
         )
+        if kind in ANEW:  # it comes back under another name
+            close_run(self._home, line, task, "FAILED")
         self._retries.begin(line, event)
         return "retried"
 

@@ -1,5 +1,6 @@
 """How an upload ends without a step: badly, cancelled, or after a death; what is swept then."""
 
+import logging
 import shutil
 from collections.abc import Iterable, Mapping
 
@@ -13,6 +14,9 @@ from components.services.line.uploads import Commitment, Uploads
 from components.services.store.home import Home
 from components.services.tracking.registry import Registry, require_version
 from l2dm.errors import Conflict, L2dmError, LineBusy, UnknownLine
+
+log = logging.getLogger(__name__)
+RUN_ENDS: Mapping[str, str] = {"failed": "FAILED", "refused": "FAILED", "cancelled": "KILLED"}
 
 
 def end_badly(
@@ -34,6 +38,29 @@ def end_badly(
     what comes after failed.
     """
     state, reasons = _badly(failure, text)
+    step = failure.step if failure else None
+    return _end(home, line, concept, state, reasons, step=step, after=after, looked=looked)
+
+
+def end_as_cancelled(home: Home, line: str, concept: str, why: str, *, after: int) -> ConceptState:
+    """Record `cancelled`, with who and why: nothing was wrong with it, and nothing has failed.
+
+    after: as for `end_badly`. Raises Conflict, L2dmError.
+    """
+    return _end(home, line, concept, "cancelled", (why,), step=None, after=after, looked=None)
+
+
+def _end(
+    home: Home,
+    line: str,
+    concept: str,
+    state: Ending,
+    reasons: tuple[str, ...],
+    *,
+    step: str | None,
+    after: int | None,
+    looked: Commitment | None,
+) -> ConceptState:
     records, uploads = Records(home.store, line), Uploads(home.store, line)
     known = records.concept(concept)
     found = _tried(known, looked) or looked or uploads.commitment(concept)
@@ -48,12 +75,27 @@ def end_badly(
     ended = ConceptState(
         concept, noun, state, reasons=reasons, task=task, upload=found.digest, mark=found.mark
     )
-    step = failure.step if failure else None
     if after is None:
         records.end(ended, step=step)
     else:
         records.end_next(after, ended, step=step)
+    close_run(home, line, task, RUN_ENDS[state])
     return ended
+
+
+def close_run(home: Home, line: str, task: str, state: str) -> None:
+    """Close the run of a task that became no version: it would say for ever that it is running.
+
+    task: "" when none was begun. What the tracking server answers changes nothing of the end.
+    """
+    from components.services.tracking import runs
+
+    if not task:
+        return
+    try:
+        runs.close(home, line, task, state)
+    except L2dmError as error:
+        log.warning("line %s: the run of task %s stays open in MLflow: %s", line, task, error)
 
 
 def _badly(failure: Failure | None, text: str) -> tuple[Ending, tuple[str, ...]]:
@@ -77,7 +119,7 @@ def _tried(known: ConceptState | None, looked: Commitment | None) -> Commitment 
 
 
 def cancel(home: Home, line: str, concept: str, reason: str) -> bool:
-    """End an upload that waits or is being learned as `failed`, with who and why.
+    """End an upload that waits or is being learned as `cancelled`, with who and why.
 
     True when it has ended; False when a dispatcher that learns on this line ends it at its next
     look. Raises UnknownLine when there is no such upload, L2dmError when it has ended.
@@ -129,9 +171,9 @@ def cancelled(uploads: Uploads, ledger: Ledger, waiting: Iterable[str]) -> dict[
 
 
 def end_cancelled(home: Home, line: str, unwanted: Mapping[str, str], last: int) -> None:
-    """End waiting uploads as `failed`, with who cancelled them and why. Raises Conflict."""
+    """End waiting uploads as `cancelled`, with who wished it and why. Raises Conflict."""
     for number, (name, why) in enumerate(unwanted.items()):
-        end_badly(home, line, name, None, why, after=last + number)
+        end_as_cancelled(home, line, name, why, after=last + number)
 
 
 def land(home: Home, registry: Registry, records: Records, line: str, concept: str) -> None:
@@ -148,6 +190,7 @@ def land(home: Home, registry: Registry, records: Records, line: str, concept: s
         "promoted",
         version=version,
         reasons=facts.reasons,
+        findings=facts.findings,
         task=state.task,
         upload=state.upload,
     )

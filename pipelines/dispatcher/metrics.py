@@ -18,6 +18,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from components.services.line.ledger import Ledger, State
 from components.services.line.records import Records
 from components.services.line.uploads import Uploads
+from l2dm.doors import QUESTIONS, closed_by
 from l2dm.errors import L2dmError
 from pipelines.dispatcher.dispatcher import Moved
 from pipelines.dispatcher.loop import Looks
@@ -57,12 +58,15 @@ class Seen:
 class Counts:
     """Uploads that wait, concepts by state, and what the champion's last check found ("": none).
 
+    closed: how many of the concepts that are held the gate closed for each of its questions.
+
     checked: when a check last found something. awaited: the first instant of the line's clock after
     that. Both in seconds since 1970, 0: there is none; of a line without clock or champion.
     """
 
     waiting: int = 0
     states: Mapping[str, int] = field(default_factory=dict)
+    closed: Mapping[str, int] = field(default_factory=dict)
     health: str = ""
     checked: float = 0.0
     awaited: float = 0.0
@@ -127,6 +131,7 @@ class Measured:
         yield _gauge("runs", "Runs that this dispatcher watches", runs)
         yield _lines(now.lines)
         yield _concepts(now.lines)
+        yield _closed(now.lines)
         yield _by_line(
             "uploads_open", "Uploads without an end", now, lambda seen: seen.counts.waiting
         )
@@ -172,11 +177,18 @@ class Measured:
 
 def _counts(ledger: Ledger, waiting: int) -> Counts:
     states = [concept.state for concept in ledger.concepts.values()]
+    closed = [
+        question
+        for concept in ledger.concepts.values()
+        if concept.state == "held"
+        for question in closed_by(concept.findings)
+    ]
     champion = ledger.standing.champion
     last = ledger.checks.found.get(champion)
     return Counts(
         waiting,
         {state: states.count(state) for state in get_args(State)},
+        {question: closed.count(question) for question in QUESTIONS},
         last.health if last else "",
         ledger.checks.found_last(),
         ledger.checks.awaited(champion),
@@ -236,4 +248,13 @@ def _concepts(lines: Mapping[str, Seen]) -> Metric:
     for line, seen in lines.items():
         for state, count in seen.counts.states.items():
             family.add_metric([line, state], count)
+    return family
+
+
+def _closed(lines: Mapping[str, Seen]) -> Metric:
+    help = "Concepts that are held, by the question that closed the gate"
+    family = GaugeMetricFamily("l2dm_gate_closed", help, labels=["line", "question"])
+    for line, seen in lines.items():
+        for question, count in seen.counts.closed.items():
+            family.add_metric([line, question], count)
     return family

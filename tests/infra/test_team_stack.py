@@ -40,7 +40,7 @@ SERVERS = ("s3", "postgres", "mlflow", "dispatcher")
 LIGHT = (
     *("prior.count=2", "memory.candidates=1", "train.steps=4", "train.batch=2"),
     *("evaluate.pictures=2", "evaluate.distractors=4", "evaluate.resamples=20"),
-    "gate.min_identity=0",
+    *("gate.min_identity=0", "gate.max_text_loss=9"),
 )
 START_SECONDS, BUSY_SECONDS = 180, 900
 

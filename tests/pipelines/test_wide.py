@@ -28,7 +28,7 @@ TINY = (
     *("intake.min_side=8", "prior.count=2", "memory.candidates=2", "memory.budget=8"),
     *("train.steps=4", "train.batch=2", "train.method=l2dm", "l2dm.replay_batch=1", "train.rank=2"),
     *("evaluate.pictures=2", "evaluate.distractors=4", "sampling.batch=2"),
-    *("gate.min_identity=0", "gate.max_forgetting=2", "gate.max_drift=2"),
+    *("gate.min_identity=0", "gate.max_forgetting=2", "gate.max_drift=2", "gate.max_text_loss=9"),
 )
 SHARED = (
     *(*TINY, "memory.fan_out=1", "memory.shards=3", "evaluate.fan_out=1", "evaluate.shards=2"),

@@ -10,6 +10,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from components.services.line import snapshots
@@ -138,6 +139,7 @@ class Records:
             reasons=list(ended.reasons),
             upload=ended.upload,
             mark=ended.mark,
+            **({"findings": [asdict(one) for one in ended.findings]} if ended.findings else {}),
             **facts,
         )
 

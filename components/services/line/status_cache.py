@@ -16,6 +16,7 @@ from components.services.line.uploads import Uploads
 from components.services.store.home import Home
 from components.services.tracking.registry import Registry, Version
 from l2dm.errors import NoSuchObject
+from l2dm.doors import Finding
 from l2dm.files import manifest
 
 
@@ -30,6 +31,13 @@ class Index:
         """The champion and the versions it was learned from, newest first."""
         return descent(self.versions, self.aliases.get("champion", 0))
 
+
+    def known(self) -> Mapping[str, int]:
+        """What the champion knows: concepts and the versions that learned them.
+
+        A rollback takes away what was learned after the version that it goes back to.
+        """
+        return {version.facts.concept: version.number for version in reversed(self.descent())}
 
 def descent(versions: Sequence[Version], number: int) -> tuple[Version, ...]:
     """A version and those it was learned from, newest first; none for number 0."""
@@ -77,6 +85,7 @@ def concepts(home: Home, line: str) -> tuple[ConceptState, ...]:
 def status(home: Home, line: str, index: Index) -> dict[str, Any]:
     """One line as `l2dm status --json` prints it."""
     return {
+    known = index.known()
         "name": line,
         **{alias: index.aliases.get(alias) for alias in ("champion", "challenger", "previous")},
         "versions": [
@@ -88,6 +97,7 @@ def status(home: Home, line: str, index: Index) -> dict[str, Any]:
                 "reasons": list(version.facts.reasons),
                 "scores": dict(version.facts.scores),
             }
+                "findings": _findings(version.facts.reasons, version.facts.findings),
             for version in index.versions
         ],
         "concepts": [
@@ -99,6 +109,8 @@ def status(home: Home, line: str, index: Index) -> dict[str, Any]:
                 "reasons": list(state.reasons),
             }
             for state in concepts(home, line)
+                "findings": _findings(state.reasons, state.findings),
+                "known": state.name in known,
         ],
     }
 
@@ -109,7 +121,7 @@ def taken(home: Home, line: str, index: Index) -> dict[str, str]:
     A name is free again when its upload ended without reaching the champion, or when a rollback
     took the champion back to before it.
     """
-    known = {v.facts.concept: f"learned in version {v.number}" for v in index.descent()}
+    known = {name: f"learned in version {number}" for name, number in index.known().items()}
     open_states = ("waiting", "learning")
     busy = {
         s.name: f"its upload is {s.state}" for s in concepts(home, line) if s.state in open_states

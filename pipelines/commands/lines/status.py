@@ -7,6 +7,7 @@ import typer
 
 from components.services.store.home import Home
 from l2dm import escape
+from l2dm.doors import SIGNS, Finding, marked
 from pipelines.commands.options import HOME, HomeOption, JsonOption
 from pipelines.commands.output import tell, tell_json
 from pipelines.commands.target import chosen_lines, open_registry
@@ -31,6 +32,8 @@ def status(
     busy, checked = _busy(place, names), last_checks(place, names)
     for one in lines:
         _tell(one)
+        if one["recipe"]:
+            tell(_recipe(one["recipe"]))
         if one["name"] in checked:
             tell(checked[one["name"]])
         if one["name"] in busy:
@@ -49,6 +52,12 @@ def status_of(home: Home, line: str | None, *, refresh: bool) -> list[dict[str, 
         status_cache.status(home, name, status_cache.read(home, name, lambda: open_registry(home)))
         for name in lines
     ]
+
+
+def _recipe(recipe: Mapping[str, Any]) -> str:
+    """How a line learns, in a sentence."""
+    base = recipe["base"] or f"with fingerprint {recipe['fingerprint']}"
+    return escape.line(f"learns by {recipe['method']} ({recipe['adapter']}) on base {base}")
 
 
 def _busy(home: Home, lines: Sequence[str]) -> dict[str, str]:
@@ -84,7 +93,7 @@ def _tell(line: Mapping[str, Any]) -> None:
     aliases = ", ".join(f"{alias} {line[alias]}" for alias in named if line[alias])
     title = escape.line(f"{line['name']}: {aliases or 'no version yet'}")
     table = Table(title=Text(title), title_justify="left")
-    for column in ("concept", "class noun", "state", "version", "reasons"):
+    for column in ("concept", "class noun", "state", "version", "known", "reasons"):
         table.add_column(column, overflow="fold")
     for concept in line["concepts"]:
         row = (
@@ -92,8 +101,29 @@ def _tell(line: Mapping[str, Any]) -> None:
             concept["class_noun"],
             concept["state"],
             str(concept["version"] or ""),
+            _known(concept),
         )
-        reasons = "\n".join(map(escape.line, concept["reasons"]))
+        reasons = "\n".join(map(escape.line, _reasons(concept)))
         # Text, because rich takes [brackets] of a plain string for markup
         table.add_row(*(Text(escape.line(value)) for value in row), Text(reasons))
     Console().print(table)
+
+
+def _known(concept: Mapping[str, Any]) -> str:
+    """Whether the champion knows it; after a rollback it may not any more."""
+    if concept["known"]:
+        return "yes"
+    return "not any more" if concept["state"] == "promoted" else "no"
+
+
+def _reasons(concept: Mapping[str, Any]) -> list[str]:
+    """Why it stands where it stands; what the gate found is marked as passed or not."""
+    findings = [Finding(one["question"], one["passed"]) for one in concept["findings"]]
+    reasons = [SIGNS[passed] + reason for passed, reason in marked(concept["reasons"], findings)]
+    if _known(concept) == "not any more":
+        version = concept["version"]
+        reasons.append(
+            f"taken back by a rollback: `l2dm rollback --to {version}` makes version {version} the "
+            "champion again, or submit it anew"
+        )
+    return reasons

@@ -26,5 +26,5 @@ def cancel(
     if json:
         tell_json({"line": line, "concept": concept, "ended": ended})
     else:
-        when = "has ended as failed" if ended else "ends at the next look of its dispatcher"
+        when = "has ended" if ended else "ends at the next look of its dispatcher"
         tell(f"{line}/{concept}: cancelled, {when}")

@@ -75,7 +75,7 @@ def release(tmp_path):
 
 
 def test_records_are_all_there():
-    assert len(RECORDS) == 18
+    assert len(RECORDS) == 19
     assert len(DOORS) == 8
 
 
@@ -368,3 +368,10 @@ def test_write_text_is_absent_or_whole(tmp_path, monkeypatch):
         manifest.write_text(tmp_path / "a.json", "new")
     assert names(tmp_path) == ["a.json"]
     assert (tmp_path / "a.json").read_text(encoding="utf-8") == "old é"
+
+
+def test_a_verdict_of_before_its_findings_is_read():
+    old = {"open": False, "reasons": ["too far"]}
+    assert manifest.from_data(doors.Verdict, old) == doors.Verdict(False, ("too far",))
+    new = doors.Verdict(False, ("too far",), (doors.Finding("drift", False),))
+    assert manifest.from_data(doors.Verdict, manifest.to_data(new)) == new

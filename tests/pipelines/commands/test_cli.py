@@ -119,6 +119,8 @@ def test_a_submitted_upload_waits_and_cannot_be_submitted_twice(tmp_path: Path) 
                         "version": None,
                         "reasons": [],
                     }
+                        "findings": [],
+                        "known": False,
                 ],
             }
         ]
@@ -194,6 +196,7 @@ def test_status_shows_versions_aliases_and_reasons(tmp_path: Path) -> None:
             "verdict": "closed",
             "reasons": list(reasons),
             "scores": {"prior_drift": 0.4},
+            "findings": [],
         }
     ]
     assert line["concepts"][0]["state"] == "held"

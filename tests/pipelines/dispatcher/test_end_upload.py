@@ -28,7 +28,7 @@ def test_a_waiting_upload_that_is_cancelled_ends_at_once_and_can_be_opened_again
     assert world.dispatcher.reconcile("pets") == "idle"
     (why,) = reasons(world, "rex")
     assert why.startswith("cancelled by ") and why.endswith(": the wrong dog")
-    assert world.states() == {"rex": "failed"}
+    assert world.states() == {"rex": "cancelled"}
     records = Records(world.home.store, "pets")
     records.append("submitted", concept="rex", class_noun="dog")  # what `l2dm submit` does
     assert world.dispatcher.reconcile("pets") == "started"
@@ -45,12 +45,12 @@ def test_an_upload_that_is_learned_is_stopped_and_the_next_one_goes_on(world: Wo
     assert not end_upload.cancel(world.home, "pets", "rex", "")
     assert look("pets") == "ended"
     assert world.runs.stopped == [name]
-    assert world.states()["rex"] == "failed"
+    assert world.states()["rex"] == "cancelled"
     world.runs.finish(name)  # it was far away, and goes on for a moment
     assert world.chain() == []
     assert look("pets") == "started"
     world.finish()
-    assert (world.states()["mimi"], world.states()["rex"]) == ("promoted", "failed")
+    assert (world.states()["mimi"], world.states()["rex"]) == ("promoted", "cancelled")
 
 
 def test_a_cancelled_upload_ends_although_another_is_learned_elsewhere(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_cancelled_upload_ends_although_another_is_learned_elsewhere(tmp_path:
     facts = {"upload": Uploads(world.home.store, "pets").digest("rex"), "reason": "late"}
     Records(world.home.store, "pets").append("cancelled", concept="rex", **facts)
     assert world.dispatcher.look()["pets"] == "ended"
-    assert world.states() == {"rex": "failed"}
+    assert world.states() == {"rex": "cancelled"}
 
 
 def test_other_pictures_under_a_cancelled_name_are_another_upload(world: World) -> None:

@@ -94,6 +94,7 @@ def test_the_status_of_a_line_has_the_documented_keys(tmp_path: Path) -> None:
                 "verdict": "open",
                 "reasons": [],
                 "scores": {},
+                "findings": [],
             }
         ],
         "concepts": [
@@ -104,6 +105,8 @@ def test_the_status_of_a_line_has_the_documented_keys(tmp_path: Path) -> None:
                 "version": None,
                 "reasons": [],
             }
+                "findings": [],
+                "known": False,
         ],
     }
 
