@@ -2,7 +2,7 @@
 
 A concept's state is read off its events. `submitted` opens it, `started` names the run that learns
 it, `begun` fixes task id and parent, `retried` gives it back after a run that failed, `cancelled`
-asks for its end, `ended` closes it in exactly one of five states; a later `submitted` opens it
+asks for its end, `ended` closes it in exactly one of four states; a later `submitted` opens it
 again. An upload counts from its concept.json on, so its `submitted` may come last: then it changes
 nothing. `promotion`, `rollback` and `restored` move the champion.
 """
@@ -59,7 +59,6 @@ class ConceptState:
     cancelled: str = ""
     mark: str = field(default="", compare=False)
     first: int = field(default=0, compare=False)
-    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -164,9 +163,6 @@ class Ledger:
         if event.kind == "started":
             fields = ("concept", "upload", "run", "attempt", "fence")
             self.active = Started(**{one: facts[one] for one in fields})
-        self.versions |= {int(one): str(task) for one, task in facts.get("versions", {}).items()}
-        for known in facts.get("back", ()):  # an earlier repair had dropped their versions
-            self.concepts[known["name"]] = _state_of(known)
             self.served = facts["at"]
             tried = self.tried.setdefault(name, {})
             tried[facts["upload"]] = tried.get(facts["upload"], 0) + 1
@@ -191,7 +187,10 @@ class Ledger:
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Self:
         """Raises KeyError, TypeError, ValueError for something else."""
-        concepts = {name: _state_of(facts) for name, facts in data["concepts"].items()}
+        concepts = {
+            name: ConceptState(**{**facts, "reasons": tuple(facts["reasons"])})
+            for name, facts in data["concepts"].items()
+        }
         return cls(
             int(data["last"]),
             str(data["mark"]),
@@ -223,13 +222,6 @@ def _is_late(before: ConceptState | None, event: Event) -> bool:
         return bool(before.upload)
     facts = event.facts  # since: number of the last event before the upload was put there
     return before.upload == facts.get("upload") and before.first > facts.get("since", event.number)
-
-def _state_of(facts: Mapping[str, Any]) -> ConceptState:
-    """A state as JSON holds it."""
-    return ConceptState(
-        **{**facts, "reasons": tuple(facts["reasons"]), "findings": findings_of(facts)}
-    )
-
 
 
 def _known_by(before: ConceptState | None, now: ConceptState, event: Event) -> ConceptState:
@@ -283,7 +275,7 @@ def _ended(now: ConceptState, facts: Mapping[str, Any]) -> ConceptState:
     return replace(
         now,
         class_noun=facts["class_noun"] or now.class_noun,
-        state="cancelled" if _was_cancelled(now, facts) else facts["state"],
+        state=facts["state"],
         version=facts["version"],
         reasons=tuple(facts["reasons"]),
         task=facts["task"] or now.task,
@@ -292,20 +284,18 @@ def _ended(now: ConceptState, facts: Mapping[str, Any]) -> ConceptState:
     )
 
 
+def _task_number(task: str) -> int:
+    found = TASK.fullmatch(task)
+    if found is None:
+        raise ValueError(f"expected a task like t0001, found {task!r}")
+    return int(found[1])
 def _was_cancelled(now: ConceptState, facts: Mapping[str, Any]) -> bool:
     """An end of a time when a cancel was recorded as a failure."""
     asked = bool(now.cancelled) and facts["reasons"] == [now.cancelled]
     return asked and facts["state"] == "failed"
 
 
-        findings=findings_of(facts),
 def findings_of(facts: Mapping[str, Any]) -> tuple[Finding, ...]:
     """What the gate found, of an event or a snapshot; older ones do not say."""
 
 
-    return tuple(Finding(one["question"], one["passed"]) for one in facts.get("findings", ()))
-def _task_number(task: str) -> int:
-    found = TASK.fullmatch(task)
-    if found is None:
-        raise ValueError(f"expected a task like t0001, found {task!r}")
-    return int(found[1])
