@@ -10,19 +10,20 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from components.runtime.recipes import recipe_of
 from components.runtime.step import Step
 from components.services.line import status_cache
 from components.services.line.ledger import ENDINGS, ConceptState, Ending, Event
 from components.services.line.promotion import require_parent, settle
 from components.services.line.recipe import Asked
-from components.services.line.uploads import Commitment
 from components.services.line.records import Records
+from components.services.line.uploads import Commitment
 from components.services.store.home import Home
 from components.services.tracking.mlflow_registry import MlflowRegistry
 from components.services.tracking.registry import Registry, VersionFacts, require_version
 from l2dm import doors, escape
-from l2dm.errors import BadDoor, TrackingFailed
 from l2dm.doors import SIGNS, closed_by, marked
+from l2dm.errors import BadDoor, TrackingFailed
 from l2dm.files import door_files, manifest
 from l2dm.files.manifest import Door
 from l2dm.spec import resolved
@@ -43,6 +44,7 @@ def begin(step: Step, parent: str, empty_release: Callable[..., Any]) -> Any:
     line, concept = step.subject.line, step.subject.concept
     records = Records(step.home.store, line)
     known, registry = records.concept(concept), _registry(step)
+    _require_recipe(step, records)
     if _begun(known, step.looked.digest):
         task, version = known.task, known.parent_version
     else:
@@ -68,10 +70,10 @@ def accept(step: Step, door: Door[doors.Task]) -> None:
             parent_version=task.parent_version,
             upload=digest,
             mark=step.looked.mark,
+            recipe=asdict(recipe_of(step.home, step.spec, step.settings.base, task.base)),
         )
     step.subject = replace(step.subject, task=task)
     step.tell({"pictures": len(task.pictures), "parent_version": task.parent_version})
-            recipe=asdict(recipe_of(step.home, step.spec, step.settings.base, task.base)),
     step.tracking.params({"base": step.settings.base, **dict(_flat(resolved(step.spec)))})
     step.tracking.tags(
         {
@@ -117,9 +119,9 @@ def publish(
         digest=door.digest,
         open=release.verdict.open,
         reasons=release.verdict.reasons,
+        findings=release.verdict.findings,
         scores=new_row(rows.record, door_files.read_measurements(rows)),
     )
-        findings=release.verdict.findings,
     require_parent(registry, records, line, facts)
     status_cache.forget(step.home, line)
     version = registry.register(line, door.folder, facts)
@@ -127,8 +129,6 @@ def publish(
     crowned = settle(registry, records, line, version, step.hold_lease)
     Path(summary).write_text(verdict_text(facts, version, crowned), encoding="utf-8")
     step.tell({"version": version, "champion": float(crowned)})
-    write_report(step, registry, Path(report), facts.task)
-    step.close()
     step.tracking.tags(
         {
             "l2dm.version": str(version),
@@ -136,6 +136,8 @@ def publish(
             "l2dm.closed_by": ", ".join(closed_by(facts.findings)),
         }
     )
+    write_report(step, registry, Path(report), facts.task)
+    step.close()
     # Last: once the records say that the task has ended, nothing before this line runs again.
     _end(step, records, facts, version, "promoted" if crowned else "held")
     _clear(step.home, records, line)
@@ -189,8 +191,6 @@ def _require_recipe(step: Step, records: Records) -> None:
     Asked(settings=given).spec(step.subject.line, ledger.recipe, fixed=True)
 
 
-def _end(step: Step, records: Records, facts: VersionFacts, version: int, state: Ending) -> None:
-    found, known = step.uploads.commitment(facts.concept), records.concept(facts.concept)
 def _begun(known: ConceptState | None, upload: str) -> TypeGuard[ConceptState]:
     """Whether this upload has a task already that did not end: a run that died goes on with it."""
     return (
@@ -205,6 +205,8 @@ def _registry(step: Step) -> MlflowRegistry:
     return MlflowRegistry(step.home, step.settings.base, MODEL_CODE)
 
 
+def _end(step: Step, records: Records, facts: VersionFacts, version: int, state: Ending) -> None:
+    found, known = step.uploads.commitment(facts.concept), records.concept(facts.concept)
     if known is not None and known.task == facts.task:
         found = Commitment(known.upload, known.mark)
     ended = ConceptState(
@@ -213,9 +215,9 @@ def _registry(step: Step) -> MlflowRegistry:
         state,
         version=version,
         reasons=facts.reasons,
+        findings=facts.findings,
         task=facts.task,
         upload=found.digest,
-        findings=facts.findings,
         mark=found.mark,
     )
     costs = {name: asdict(cost) for name, cost in step.costs().items()}

@@ -85,6 +85,7 @@ class RunSettings:
 
     base: str
     spec: str
+    asked: Asked | None = None
 
 
 class Dispatcher:
@@ -93,7 +94,6 @@ class Dispatcher:
     def __init__(
         self,
         home: Home,
-    asked: Asked | None = None
         runs: Runs,
         registry: Callable[[], Registry],
         settings: RunSettings,
@@ -285,6 +285,7 @@ class Dispatcher:
             self._keeper.free(line)
             return "waits"
         found, records = self._inboxes.of(line).commitment(concept), self._records(line)
+        base, spec = self._learned_with(line, records)
         mended = repair.mend(self._home, self._registry, records, line)
         ledger = records.state() if mended else records.known
         if ledger.active or not found.digest:  # withdrawn since
@@ -293,7 +294,6 @@ class Dispatcher:
         name = run_name(line, ledger.last + 1, concept, found.digest, attempt)
         records.append_next(
             ledger.last,
-        base, spec = self._learned_with(line, records)
             "started",
             concept=concept,
             upload=found.digest,
@@ -306,6 +306,13 @@ class Dispatcher:
         self._watched.add(line, Started(concept, found.digest, name, attempt, lease.fence))
         return "started"
 
+    def _learned_with(self, line: str, records: Records) -> tuple[str, str]:
+        """Base and spec of a line's next run. Raises BadSpec, BadBase where it keeps others."""
+        given = self._settings
+        if given.asked is None:
+            return given.base, given.spec
+        return learned_with(self._home, line, records, given.asked, self._registry)
+
     def _settle(self, line: str, lease: Lease, ledger: Ledger, run: Started) -> Moved:
         found, wanted = self._runs.look(run.run), ledger.concepts[run.concept].cancelled
         if found.state == "running":
@@ -314,13 +321,6 @@ class Dispatcher:
                 return "running"
             self._runs.stop(run.run)  # of a dispatcher that was taken for dead: it may not promote
             found = Look("failed", text="the dispatcher that watched it was not heard of")
-    def _learned_with(self, line: str, records: Records) -> tuple[str, str]:
-        """Base and spec of a line's next run. Raises BadSpec, BadBase where it keeps others."""
-        given = self._settings
-        if given.asked is None:
-            return given.base, given.spec
-        return learned_with(self._home, line, records, given.asked, self._registry)
-
         if found.state == "absent":
             found = Look("failed", self._starter.why_absent(line, run.run))
         if found.state == "succeeded":

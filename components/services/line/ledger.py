@@ -2,7 +2,7 @@
 
 A concept's state is read off its events. `submitted` opens it, `started` names the run that learns
 it, `begun` fixes task id and parent, `retried` gives it back after a run that failed, `cancelled`
-asks for its end, `ended` closes it in exactly one of four states; a later `submitted` opens it
+asks for its end, `ended` closes it in exactly one of five states; a later `submitted` opens it
 again. An upload counts from its concept.json on, so its `submitted` may come last: then it changes
 nothing. `promotion`, `rollback` and `restored` move the champion.
 """
@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
 from components.services.line.checks import Checks
+from components.services.line.recipe import Recipe
+from l2dm.doors import Finding
 
 EventKind = Literal[
     "submitted", "started", "begun", "retried", "cancelled", "ended",
@@ -20,12 +22,12 @@ EventKind = Literal[
     "restored",  # registry and records were of different minutes: what was dropped
     "mended",  # aliases named other versions than the records say: set back
     "swept",  # files of an upload that never got its concept.json: removed
+    "kept",  # how a line learns, read off the champion of a line that is older than this record
     "scheduled", "checking", "checked", "unchecked",  # see checks.py
 ]  # fmt: skip
-    "kept",  # how a line learns, read off the champion of a line that is older than this record
-Ending = Literal["promoted", "held", "refused", "failed"]
-State = Literal["waiting", "learning", "promoted", "held", "refused", "failed"]
-ENDINGS: tuple[Ending, ...] = ("promoted", "held", "refused", "failed")
+Ending = Literal["promoted", "held", "refused", "failed", "cancelled"]
+State = Literal["waiting", "learning", "promoted", "held", "refused", "failed", "cancelled"]
+ENDINGS: tuple[Ending, ...] = ("promoted", "held", "refused", "failed", "cancelled")
 TASK = re.compile(r"t(\d{4,})")
 
 
@@ -57,6 +59,7 @@ class ConceptState:
     parent_version: int = 0
     upload: str = ""
     cancelled: str = ""
+    findings: tuple[Finding, ...] = ()
     mark: str = field(default="", compare=False)
     first: int = field(default=0, compare=False)
 
@@ -96,6 +99,7 @@ class Ledger:
     mark: of the last event as the store lists it. tasks: highest number of a task that began.
     versions: task of every version that was promoted or held. tried: per concept how often each
     upload was started since it was last submitted or ended. served: when a run was started last.
+    recipes: how each task was learned, in order.
     """
 
     last: int = 0
@@ -108,6 +112,7 @@ class Ledger:
     tried: dict[str, dict[str, int]] = field(default_factory=dict)
     pauses: dict[str, Pause] = field(default_factory=dict)
     served: str = ""
+    recipes: dict[str, Recipe] = field(default_factory=dict)
     checks: Checks = field(default_factory=Checks)
 
     def add(self, event: Event, mark: str = "") -> None:
@@ -127,6 +132,8 @@ class Ledger:
             self.tasks = max(self.tasks, _task_number(facts["task"]))
         elif event.kind == "retried" and facts.get("pause"):
             self.pauses[name] = Pause(event.number, float(facts["pause"]))
+        if "recipe" in facts:
+            self.recipes[facts["task"]] = Recipe.from_data(facts["recipe"])
         self.checks.add(event.kind, facts)
         self.last, self.mark = event.number, mark
 
@@ -157,6 +164,9 @@ class Ledger:
                 self.concepts[name] = replace(opened, reasons=(reason,))
             elif state.state not in ENDINGS and state.parent_version in lost:
                 self.concepts[name] = replace(state, task="", parent_version=0)
+        self.versions |= {int(one): str(task) for one, task in facts.get("versions", {}).items()}
+        for known in facts.get("back", ()):  # an earlier repair had dropped their versions
+            self.concepts[known["name"]] = _state_of(known)
 
     def _count(self, event: Event, name: str) -> None:
         facts = event.facts
@@ -175,6 +185,16 @@ class Ledger:
         """How often this upload was started since it was last submitted or ended."""
         return self.tried.get(concept, {}).get(upload, 0)
 
+    @property
+    def recipe(self) -> Recipe | None:
+        """How the line learns: as its champion was learned, or as its last task, without one.
+
+        None when no task was begun, and where the champion is older than this record of it.
+        """
+        if not self.standing.champion:
+            return next(reversed(self.recipes.values()), None)
+        return self.recipes.get(self.versions.get(self.standing.champion, ""))
+
     def version_of(self, task: str) -> int | None:
         """The version that a task became, promoted or held; None when it is none yet."""
         return next((number for number, of in self.versions.items() if of == task), None)
@@ -187,10 +207,7 @@ class Ledger:
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Self:
         """Raises KeyError, TypeError, ValueError for something else."""
-        concepts = {
-            name: ConceptState(**{**facts, "reasons": tuple(facts["reasons"])})
-            for name, facts in data["concepts"].items()
-        }
+        concepts = {name: _state_of(facts) for name, facts in data["concepts"].items()}
         return cls(
             int(data["last"]),
             str(data["mark"]),
@@ -202,8 +219,16 @@ class Ledger:
             {name: dict(counts) for name, counts in data["tried"].items()},
             {name: Pause(**pause) for name, pause in data["pauses"].items()},
             str(data["served"]),
+            {str(task): Recipe.from_data(one) for task, one in data["recipes"].items()},
             Checks.from_data(data["checks"]),
         )
+
+
+def _state_of(facts: Mapping[str, Any]) -> ConceptState:
+    """A state as JSON holds it."""
+    return ConceptState(
+        **{**facts, "reasons": tuple(facts["reasons"]), "findings": findings_of(facts)}
+    )
 
 
 def summed(events: Sequence[Event]) -> Ledger:
@@ -275,20 +300,16 @@ def _ended(now: ConceptState, facts: Mapping[str, Any]) -> ConceptState:
     return replace(
         now,
         class_noun=facts["class_noun"] or now.class_noun,
-        state=facts["state"],
+        state="cancelled" if _was_cancelled(now, facts) else facts["state"],
         version=facts["version"],
         reasons=tuple(facts["reasons"]),
+        findings=findings_of(facts),
         task=facts["task"] or now.task,
         upload=facts["upload"],
         cancelled="",
     )
 
 
-def _task_number(task: str) -> int:
-    found = TASK.fullmatch(task)
-    if found is None:
-        raise ValueError(f"expected a task like t0001, found {task!r}")
-    return int(found[1])
 def _was_cancelled(now: ConceptState, facts: Mapping[str, Any]) -> bool:
     """An end of a time when a cancel was recorded as a failure."""
     asked = bool(now.cancelled) and facts["reasons"] == [now.cancelled]
@@ -297,5 +318,11 @@ def _was_cancelled(now: ConceptState, facts: Mapping[str, Any]) -> bool:
 
 def findings_of(facts: Mapping[str, Any]) -> tuple[Finding, ...]:
     """What the gate found, of an event or a snapshot; older ones do not say."""
+    return tuple(Finding(one["question"], one["passed"]) for one in facts.get("findings", ()))
 
 
+def _task_number(task: str) -> int:
+    found = TASK.fullmatch(task)
+    if found is None:
+        raise ValueError(f"expected a task like t0001, found {task!r}")
+    return int(found[1])

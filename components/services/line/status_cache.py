@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from components.services.line.ledger import ENDINGS, ConceptState
+from components.services.line.recipe import Recipe
 from components.services.line.records import Records
 from components.services.line.uploads import Uploads
 from components.services.store.home import Home
 from components.services.tracking.registry import Registry, Version
-from l2dm.errors import NoSuchObject
 from l2dm.doors import Finding
+from l2dm.errors import NoSuchObject
 from l2dm.files import manifest
 
 
@@ -31,13 +32,13 @@ class Index:
         """The champion and the versions it was learned from, newest first."""
         return descent(self.versions, self.aliases.get("champion", 0))
 
-
     def known(self) -> Mapping[str, int]:
         """What the champion knows: concepts and the versions that learned them.
 
         A rollback takes away what was learned after the version that it goes back to.
         """
         return {version.facts.concept: version.number for version in reversed(self.descent())}
+
 
 def descent(versions: Sequence[Version], number: int) -> tuple[Version, ...]:
     """A version and those it was learned from, newest first; none for number 0."""
@@ -84,10 +85,11 @@ def concepts(home: Home, line: str) -> tuple[ConceptState, ...]:
 
 def status(home: Home, line: str, index: Index) -> dict[str, Any]:
     """One line as `l2dm status --json` prints it."""
-    return {
     known = index.known()
+    return {
         "name": line,
         **{alias: index.aliases.get(alias) for alias in ("champion", "challenger", "previous")},
+        "recipe": _recipe(Records(home.store, line).state().recipe),
         "versions": [
             {
                 "version": version.number,
@@ -95,9 +97,9 @@ def status(home: Home, line: str, index: Index) -> dict[str, Any]:
                 "concept": version.facts.concept,
                 "verdict": version.facts.verdict,
                 "reasons": list(version.facts.reasons),
+                "findings": _findings(version.facts.reasons, version.facts.findings),
                 "scores": dict(version.facts.scores),
             }
-                "findings": _findings(version.facts.reasons, version.facts.findings),
             for version in index.versions
         ],
         "concepts": [
@@ -107,12 +109,28 @@ def status(home: Home, line: str, index: Index) -> dict[str, Any]:
                 "state": state.state,
                 "version": state.version,
                 "reasons": list(state.reasons),
-            }
-            for state in concepts(home, line)
                 "findings": _findings(state.reasons, state.findings),
                 "known": state.name in known,
+            }
+            for state in concepts(home, line)
         ],
     }
+
+
+def _findings(reasons: Sequence[str], findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    """What the gate found on each of its questions; nothing where it does not say."""
+    return [
+        {"question": one.question, "passed": one.passed, "reason": reason}
+        for reason, one in zip(reasons, findings, strict=False)
+    ]
+
+
+def _recipe(recipe: Recipe | None) -> dict[str, Any] | None:
+    """How the line learns; None before its first task, and where nobody has looked yet."""
+    if recipe is None:
+        return None
+    kept = {"settings": dict(recipe.settings), "fingerprint": recipe.fingerprint}
+    return {"method": recipe.method, "adapter": recipe.adapter, "base": recipe.base, **kept}
 
 
 def taken(home: Home, line: str, index: Index) -> dict[str, str]:

@@ -110,6 +110,7 @@ def test_a_submitted_upload_waits_and_cannot_be_submitted_twice(tmp_path: Path) 
                 "champion": None,
                 "challenger": None,
                 "previous": None,
+                "recipe": None,
                 "versions": [],
                 "concepts": [
                     {
@@ -118,9 +119,9 @@ def test_a_submitted_upload_waits_and_cannot_be_submitted_twice(tmp_path: Path) 
                         "state": "waiting",
                         "version": None,
                         "reasons": [],
-                    }
                         "findings": [],
                         "known": False,
+                    }
                 ],
             }
         ]
@@ -195,8 +196,8 @@ def test_status_shows_versions_aliases_and_reasons(tmp_path: Path) -> None:
             "concept": "rex",
             "verdict": "closed",
             "reasons": list(reasons),
-            "scores": {"prior_drift": 0.4},
             "findings": [],
+            "scores": {"prior_drift": 0.4},
         }
     ]
     assert line["concepts"][0]["state"] == "held"

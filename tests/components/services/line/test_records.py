@@ -86,6 +86,7 @@ def test_the_status_of_a_line_has_the_documented_keys(tmp_path: Path) -> None:
         "champion": 1,
         "challenger": None,
         "previous": None,
+        "recipe": None,
         "versions": [
             {
                 "version": 1,
@@ -93,8 +94,8 @@ def test_the_status_of_a_line_has_the_documented_keys(tmp_path: Path) -> None:
                 "concept": "rex",
                 "verdict": "open",
                 "reasons": [],
-                "scores": {},
                 "findings": [],
+                "scores": {},
             }
         ],
         "concepts": [
@@ -104,9 +105,9 @@ def test_the_status_of_a_line_has_the_documented_keys(tmp_path: Path) -> None:
                 "state": "waiting",
                 "version": None,
                 "reasons": [],
-            }
                 "findings": [],
                 "known": False,
+            }
         ],
     }
 
