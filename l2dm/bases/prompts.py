@@ -121,13 +121,13 @@ def _unreadable(prompt: str) -> str:
     """Why a text cannot be a prompt; "" if it can."""
     if len(prompt) > MAX_PROMPT:
         return (
-            f"prompt {_short(prompt)}: expected at most {MAX_PROMPT:,} characters, found "
+            f"prompt {shortened(prompt)}: expected at most {MAX_PROMPT:,} characters, found "
             f"{len(prompt):,}; shorten it"
         )
     odd = {letter for letter in prompt if unicodedata.category(letter) in ("Cc", "Cs")}
     if odd := odd - set("\t\n\r"):
         return (
-            f"prompt {_short(prompt)}: expected text, found a control character or half a letter "
+            f"prompt {shortened(prompt)}: expected text, found a control character or half a letter "
             f"({', '.join(sorted(map(ascii, odd))[:3])}); remove it, and write the prompt in UTF-8"
         )
     return ""
@@ -137,7 +137,7 @@ def _foreign(notation: _Notation, prompt: str, names: Sequence[str]) -> Iterator
     known = ", ".join(f"<{name}>" for name in sorted(names)) or "it knows none yet"
     for found in notation.pattern.finditer(prompt):
         yield (
-            f"prompt {_short(prompt)}: expected plain words and <names>, found {found[0]!r}; "
+            f"prompt {shortened(prompt)}: expected plain words and <names>, found {found[0]!r}; "
             f"{notation.advice.replace('{names}', known)}"
         )
 
@@ -181,7 +181,7 @@ def _bare(prompt: str, concepts: Sequence[Concept]) -> Iterator[str]:
 def _unknown(prompt: str, unknown: Sequence[str], known: Collection[str]) -> str:
     learned = ", ".join(f"<{name}>" for name in sorted(known)) or "none yet"
     sentence = (
-        f"prompt {_short(prompt)} names {', '.join(unknown)}, which this line has not learned; "
+        f"prompt {shortened(prompt)} names {', '.join(unknown)}, which this line has not learned; "
         f"it knows: {learned}"
     )
     near = [
@@ -192,5 +192,6 @@ def _unknown(prompt: str, unknown: Sequence[str], known: Collection[str]) -> str
     return f"{sentence}; the nearest: {', '.join(near)}" if near else sentence
 
 
-def _short(prompt: str) -> str:
+def shortened(prompt: str) -> str:
+    """A prompt as a message shows it."""
     return repr(prompt if len(prompt) <= _SHOWN else f"{prompt[:_SHOWN]}…")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from l2dm.adapters.contract import holding
 from l2dm.bases.family import Reader
-from l2dm.errors import DoesNotFit
+from l2dm.errors import BadBase, DoesNotFit
 
 
 class PlaceholderEmbedding(nn.Module):
@@ -149,9 +149,19 @@ def _behind_the_context(tokenizer: Any, prompt: str) -> str:
     if first >= len(whole.input_ids):
         return ""
     start = whole.offset_mapping[max(first, 0)][0]
-    while start and not prompt[start - 1].isspace():
+    while start and not (prompt[start - 1].isspace() or prompt[start - 1] == ">"):
         start -= 1
     return prompt[start:].strip()
+
+
+def require_words(tokenizer: Any, table: nn.Embedding) -> None:
+    """Raise BadBase when a tokenizer knows words that the text encoder's table has no row for."""
+    last = max(tokenizer.get_vocab().values(), default=-1)
+    if not 0 <= last < table.num_embeddings:
+        raise BadBase(
+            f"its tokenizer has words up to number {last:,}, its text encoder rows for "
+            f"{table.num_embeddings:,}; take both from one model"
+        )
 
 
 def _token_ids(tokenizer: Any, words: str) -> list[int]:

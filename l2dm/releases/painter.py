@@ -9,6 +9,7 @@ from torch import Tensor
 
 from l2dm import doors
 from l2dm.bases.model import Model
+from l2dm.bases.prompts import shortened
 from l2dm.bases.sampling import Progress, Shot, draw
 from l2dm.errors import BadPrompt, BadSpec
 from l2dm.files import manifest
@@ -71,7 +72,7 @@ class Painter:
         batch: pictures at once. With 1 a picture depends on nothing that is drawn beside it; with
         more its last bit may. Raises BadSpec for more steps than the base knows, BadPrompt.
         """
-        self._require_steps(sampling)
+        self.require_steps(sampling)
         nouns = {concept.name: concept.class_noun for concept in self.concepts}
         alone = replaced(sampling, batch=batch)
         for _, group in groupby(plans, key=lambda one: dict(one.strengths)):
@@ -86,23 +87,22 @@ class Painter:
 
         Raises BadPrompt where a placeholder falls off.
         """
-        found: dict[str, None] = {}
-        problems: dict[str, None] = {}
-        for one in plans:
-            found |= dict.fromkeys(one.notes)
-            for text in (one.prompt, one.negative):
-                if lost := self.model.cut_off(text):
-                    said = f"the prompt is longer than this base reads; this falls off: {lost!r}"
-                    named = [each for each in self.concepts if each.placeholder in lost]
-                    words = ", ".join(each.placeholder for each in named)
-                    (problems if named else found)[
-                        f"{said}, with {words}; shorten it" if named else said
-                    ] = None
+        notes = dict.fromkeys(note for one in plans for note in one.notes)
+        problems = []
+        for text in dict.fromkeys(text for one in plans for text in (one.prompt, one.negative)):
+            if lost := self.model.cut_off(text):
+                said = f"prompt {shortened(text)} is longer than this base reads; what falls off: "
+                words = [each.placeholder for each in self.concepts if each.placeholder in lost]
+                if words:
+                    problems.append(f"{said}{lost!r}, with {', '.join(words)}; shorten it")
+                else:
+                    notes[f"{said}{lost!r}"] = None
         if problems:
-            raise BadPrompt(tuple(problems))
-        return list(found)
+            raise BadPrompt(problems)
+        return list(notes)
 
-    def _require_steps(self, sampling: SamplingSpec) -> None:
+    def require_steps(self, sampling: SamplingSpec) -> None:
+        """Raise BadSpec for more steps than the base was trained with."""
         most = int(getattr(self.model.scheduler.config, "num_train_timesteps", sampling.steps))
         if sampling.steps > most:
             raise BadSpec(

@@ -20,7 +20,7 @@ from pipelines.commands.lines.history import events_of
 from pipelines.commands.lines.status import status_of
 from pipelines.commands.target import Target
 from pipelines.commands.uploads.submit import submit_pictures
-from pipelines.commands.versions.generate import draw
+from pipelines.commands.versions.generate import Order, draw
 
 pytestmark = pytest.mark.slow
 
@@ -65,10 +65,8 @@ def test_an_upload_in_a_bucket_becomes_the_champion(
     drawn = draw(
         target,
         "champion",
-        "a photo of a <rex> dog",
-        [0],
-        tmp_path / "out",
+        Order(["a photo of a <rex> dog"], [0], tmp_path / "out"),
         lambda progress: None,
     )
-    with Image.open(drawn[0]) as picture:
+    with Image.open(drawn.files[0]) as picture:
         assert picture.size == (16, 16)

@@ -36,7 +36,7 @@ from pipelines.commands.lines.status import last_checks
 from pipelines.commands.target import Target
 from pipelines.commands.versions.evaluate import evaluate_champion
 from pipelines.commands.versions.export import export_version
-from pipelines.commands.versions.generate import draw
+from pipelines.commands.versions.generate import Order, draw
 from pipelines.commands.versions.rollback import make_champion
 from pipelines.dispatcher.learn_line import EndedUpload, Learner
 from pipelines.places.compilation import STEPS
@@ -181,13 +181,13 @@ def check_commands(line: Line, tmp_path: Path) -> None:
     target = Target(line.home.folder, "pets", line.base, (*TINY, "sampling.steps=2"))
     prompt, seeds = "a photo of a <rex> dog", (3, 4)
     once, again = (
-        draw(target, "champion", prompt, seeds, tmp_path / name, lambda _: None)
+        draw(target, "champion", Order([prompt], seeds, tmp_path / name), lambda _: None).files
         for name in ("once", "again")
     )
     assert [path.read_bytes() for path in once] == [path.read_bytes() for path in again]
     assert once[0].read_bytes() != once[1].read_bytes()
     with pytest.raises(BadPrompt, match=r"<mimi>.* it knows: <rex>"):  # version 2 is no champion
-        draw(target, "champion", "<mimi>", seeds, tmp_path / "no", lambda _: None)
+        draw(target, "champion", Order(["<mimi>"], seeds, tmp_path / "no"), lambda _: None)
     assert not (tmp_path / "no").exists()
 
     fresh = evaluate_champion(target, seed=5)

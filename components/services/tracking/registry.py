@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from components.services.tracking import home_files
 from l2dm.doors import Finding
 from l2dm.errors import UnknownLine
 from l2dm.files import manifest
 
 Alias = Literal["champion", "challenger", "previous"]
 ALIASES: tuple[Alias, ...] = ("champion", "challenger", "previous")
+MAX_DIGITS = 9  # of a version's number
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,18 @@ class Registry(Protocol):
         ...
 
     def fetch(self, line: str, version: int, to: Path) -> Path:
-        """Copy the Release folder of a version to `to`. Raises UnknownLine."""
+        """Copy the Release folder of a version to `to`.
+
+        Raises UnknownLine; FilesGone when the store answers that its files are not there, and
+        TrackingFailed or OSError when they cannot be looked at.
+        """
+        ...
+
+    def adopt(self, line: str, lost: Mapping[int, str]) -> tuple[int, ...]:
+        """Register versions again of which only the files are left, under their old numbers.
+
+        lost: number and task. Returns the numbers that are there again.
+        """
         ...
 
 
@@ -159,7 +172,12 @@ class FolderRegistry:
     def fetch(self, line: str, version: int, to: Path) -> Path:
         """See Registry."""
         require_version(self, line, version)
-        return copy_release(self.folder / line / str(version) / "release", to)
+        release = self.folder / line / str(version) / "release"
+        return copy_release(home_files.present(release, self.folder / line), to)
+
+    def adopt(self, line: str, lost: Mapping[int, str]) -> tuple[int, ...]:
+        """See Registry. Facts and files lie together here: none is left without the other."""
+        return ()
 
     def _write(self, line: str, aliases: Mapping[Any, int]) -> None:
         (self.folder / line).mkdir(parents=True, exist_ok=True)
@@ -189,13 +207,13 @@ def resolve(registry: Registry, line: str, name: str) -> int:
 
     Raises UnknownLine when the line has no such version or alias.
     """
-    if name.isdigit():
+    if name.isascii() and name.isdigit() and len(name) <= MAX_DIGITS:
         return require_version(registry, line, int(name)).number
     aliases = {str(alias): number for alias, number in registry.aliases(line).items()}
     if name not in aliases:
         raise UnknownLine(
             f"expected a version number or one of {sorted(aliases)} for line {line!r}, "
-            f"found {name!r}; lines with versions: {list(registry.lines())}"
+            f"found {name[:60]!r}; lines with versions: {list(registry.lines())}"
         )
     return aliases[name]
 

@@ -11,7 +11,7 @@ from l2dm.adapters.contract import AttachedAdapter, NoAdapter, compare, holding,
 from l2dm.bases import attach as attaching
 from l2dm.bases.model import Model, load_base
 from l2dm.doors import Concept
-from l2dm.errors import DoesNotFit, NothingAttached
+from l2dm.errors import BadPrompt, DoesNotFit, NothingAttached
 
 PROMPT = "a photo of a <rex> dog"
 Attach = Callable[[Model], AttachedAdapter]
@@ -212,3 +212,29 @@ def test_adapters_are_drawn_from_the_generator_they_are_given(tiny_base: Path) -
     first, same, other = states
     assert all(torch.equal(first[name], same[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_a_strength_of_one_is_as_learned_and_of_nought_the_base(model: Model, kind: str) -> None:
+    base = output(model)
+    adapter = KINDS[kind](model)
+    perturb(adapter)
+    learned = output(model)
+    assert not torch.equal(learned, base)
+    for strength, expected in ((1.0, learned), (0.0, base)):
+        with adapter.scaled({"rex": strength}):
+            assert torch.equal(output(model), expected)
+    with adapter.scaled({"rex": 0.5}):
+        half = output(model)
+    assert not torch.equal(half, learned)
+    assert (half - base).norm() < (learned - base).norm()
+    assert torch.equal(output(model), learned)
+
+
+def test_weights_of_all_concepts_have_one_strength(model: Model, kind: str) -> None:
+    adapter = KINDS[kind](model)
+    if kind.startswith("gated"):
+        with adapter.scaled({"rex": 0.5, "tom": 1.0}):
+            output(model)
+        return
+    with pytest.raises(BadPrompt, match=r"found <rex> 0\.5, <tom> 1: this line learned one set"):
+        adapter.scaled({"rex": 0.5, "tom": 1.0}).__enter__()
