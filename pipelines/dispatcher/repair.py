@@ -4,12 +4,12 @@ import json
 import logging
 import uuid
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from components.services.line import status_cache
-from components.services.line.after_backup import Dropped, agree, restore
+from components.services.line.after_backup import Dropped, agree, find_again, restore, take_back
 from components.services.line.leases import Leases
 from components.services.line.ledger import ConceptState, Standing
 from components.services.line.promotion import Repair, repair
@@ -18,7 +18,7 @@ from components.services.line.uploads import Uploads
 from components.services.store.home import Home
 from components.services.tracking.registry import Registry
 from l2dm import doors
-from l2dm.errors import BadDoor, L2dmError
+from l2dm.errors import BadDoor, FilesGone, L2dmError
 from l2dm.files import manifest
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,7 @@ def mend(home: Home, opened: Callable[[], Registry], records: Records, line: str
     if aliases == known.standing and agree(known, registry.versions(line)):
         return False
     status_cache.forget(home, line)
+    find_again(registry, records, line)
     dropped = restore(registry, records, line, unasked=True)
     if dropped:
         log.warning("line %s was restored; %s", line, dropped)
@@ -45,17 +46,45 @@ def mend(home: Home, opened: Callable[[], Registry], records: Records, line: str
     return bool(dropped) or moved
 
 
-def repair_line(home: Home, registry: Registry, line: str) -> Dropped | None:
+def repair_line(
+    home: Home,
+    registry: Registry,
+    line: str,
+    *,
+    named: bool = True,
+    agreed: Callable[[Dropped], bool] = lambda dropped: True,
+) -> Dropped | None:
     """The same when a person asks for it after a restore; what was dropped, None when they agreed.
 
-    Every champion's files are read as well. Raises LineBusy.
+    Every champion's files are read as well. named: this very line was asked for, so that a registry
+    which knows nothing of it may be the right one. agreed: whether this may be dropped. Raises
+    LineBusy, and L2dmError where it may not, or where a version cannot be looked at: it is not
+    gone, then.
+    """
+    with Leases(home.store).held(line):
+        records, files = Records(home.store, line), cache(partial(has_files, registry, line))
+        status_cache.forget(home, line)
+        find_again(registry, records, line)
+        compare = partial(restore, registry, records, line, unasked=not named, loads=files)
+        found = compare(only_look=True)
+        if found and not agreed(found):
+            raise L2dmError(f"expected leave to drop this, found none, so nothing was: {found}")
+        dropped = compare()
+        _follow(home, registry, records, line, dropped)
+        return dropped
+
+
+def undo(home: Home, registry: Registry, line: str) -> tuple[int, ...]:
+    """Take back what the last repair dropped, when it is there again; which versions.
+
+    Raises L2dmError, LineBusy.
     """
     with Leases(home.store).held(line):
         records = Records(home.store, line)
         status_cache.forget(home, line)
-        dropped = restore(registry, records, line, loads=partial(_loads, registry, line))
-        _follow(home, registry, records, line, dropped)
-        return dropped
+        back = take_back(registry, records, line, partial(has_files, registry, line))
+        _follow(home, registry, records, line, None)
+        return back
 
 
 def _follow(
@@ -70,15 +99,27 @@ def _follow(
     return bool(found)
 
 
-def _loads(registry: Registry, line: str, version: int) -> bool:
-    """Whether the files of a version can be read."""
+def has_files(registry: Registry, line: str, version: int) -> bool:
+    """Whether the files of a version are there; False only when the store says that they are not.
+
+    Damaged ones are there. Raises what keeps them from being looked at.
+    """
     with TemporaryDirectory() as scratch:
         try:
             folder = registry.fetch(line, version, Path(scratch) / "release")
             manifest.read(folder, doors.Release)
-        except (L2dmError, BadDoor, OSError) as error:
-            log.warning("line %s: version %d cannot be read: %s", line, version, error)
+        except FilesGone as error:
+            log.warning("line %s: version %d has no files: %s", line, version, error)
             return False
+        except BadDoor as error:
+            log.warning(
+                "line %s: version %d is damaged: %s. Bring its files back from a backup, or make "
+                "another version the champion: l2dm rollback --line %s",
+                line,
+                version,
+                error,
+                line,
+            )
     return True
 
 

@@ -4,16 +4,22 @@ A bucket and a database come back from backups of different minutes. Where the d
 the records name versions that do not exist: they are dropped, their uploads wait again, and the
 champion is the last one that does exist. Where the bucket is older, the registry holds versions of
 tasks that the records never began: they stay there, without alias and without successor. Either
-way one event, `restored`, says what was dropped.
+way one event, `restored`, says what was dropped, and while the line has not gone on since,
+`take_back` undoes it with another.
+
+A version is dropped only when its store answers that it is not there. One that cannot be looked at
+(an error, a time-out, a disk that is not mounted) is an error here, and nothing is dropped.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from components.services.line.ledger import TASK, Event, Ledger
+from components.services.line.ledger import TASK, Event, Ledger, summed
 from components.services.line.records import Records
 from components.services.tracking.registry import Registry, Version
 from l2dm.errors import Conflict, L2dmError
+
+MOVES = ("promotion", "rollback", "started", "begun", "restored")  # what goes on after a repair
 
 
 @dataclass(frozen=True)
@@ -39,12 +45,14 @@ def restore(
     *,
     unasked: bool = False,
     loads: Callable[[int], bool] = lambda version: True,
+    only_look: bool = False,
 ) -> Dropped | None:
     """Make records and registry agree; what was dropped, None when they did.
 
-    The caller holds the line. loads: whether a version's files can be read. unasked: nobody has
-    said that there was a restore, so a registry that knows nothing of the line is taken for another
-    one; raises L2dmError then.
+    The caller holds the line, unless it will only look at what would be dropped. loads: whether a
+    version's files are there; it raises what keeps it from finding out. unasked: nobody has said
+    that there was a restore, so a registry that knows nothing of the line is taken for another one;
+    raises L2dmError then.
     """
     while True:
         ledger, versions = records.state(), registry.versions(line)
@@ -58,6 +66,8 @@ def restore(
         if unasked and lost and len(lost) == len(ledger.versions):
             raise L2dmError(_stranger(line, sorted(lost), [*tasks]))
         facts = _facts(records.events() if lost else (), ledger, lost, versions)
+        if only_look:
+            return Dropped(lost, unknown, facts["champion"])
         try:
             records.append_next(
                 last,
@@ -69,6 +79,70 @@ def restore(
         except Conflict:
             continue
         return Dropped(lost, unknown, facts["champion"])
+
+
+def take_back(
+    registry: Registry, records: Records, line: str, loads: Callable[[int], bool]
+) -> tuple[int, ...]:
+    """Undo the last `restored`: the versions that it dropped, as they were; they are there again.
+
+    The caller holds the line. loads: see `restore`. Raises L2dmError when nothing was dropped, when
+    one is still not there, or when the line has gone on since.
+    """
+    while True:
+        events = records.events()
+        last = events[-1].number if events else 0
+        undone = _undoable(line, events)
+        before = summed([one for one in events if one.number < undone.number])
+        lost = {one["version"]: one["task"] for one in undone.facts["lost"]}
+        registry.adopt(line, _unknown_to(registry, line, lost))
+        tasks = {one.number: one.facts.task for one in registry.versions(line)}
+        for number, task in sorted(lost.items()):
+            if tasks.get(number) != task or not loads(number):
+                raise L2dmError(_still_gone(line, number))
+        states = [one for one in before.concepts.values() if one.version in lost]
+        now = before.standing
+        try:
+            records.append_next(
+                last,
+                "restored",
+                lost=[],
+                unknown=[],
+                champion=now.champion,
+                previous=now.previous,
+                challenger=now.challenger,
+                tasks=max(before.tasks, records.state().tasks),
+                versions={str(number): task for number, task in sorted(lost.items())},
+                back=[asdict(state) for state in states],
+            )
+        except Conflict:
+            continue
+        return tuple(sorted(lost))
+
+
+def _unknown_to(registry: Registry, line: str, tasks: Mapping[int, str]) -> dict[int, str]:
+    """Those of the versions that the registry does not have."""
+    there = {one.number: one.facts.task for one in registry.versions(line)}
+    return {number: task for number, task in tasks.items() if there.get(number) != task}
+
+
+def find_again(registry: Registry, records: Records, line: str) -> tuple[int, ...]:
+    """Register versions of which the registry knows nothing any more, and the files are here."""
+    return registry.adopt(line, _unknown_to(registry, line, records.state().versions))
+
+
+def _undoable(line: str, events: Sequence[Event]) -> Event:
+    """The event that dropped versions last. Raises L2dmError when the line has gone on since."""
+    for event in reversed(events):
+        if event.kind == "restored" and event.facts["lost"]:
+            return event
+        if event.kind in MOVES:
+            raise L2dmError(
+                f"expected line {line!r} as the last repair left it, found that it has gone on "
+                f"since (event {event.number}, {event.kind!r}); versions that are there again are "
+                "named by `l2dm history`, and `l2dm rollback` makes one the champion"
+            )
+    raise L2dmError(f"expected a repair of line {line!r} that dropped versions, found none")
 
 
 def agree(ledger: Ledger, versions: Sequence[Version]) -> bool:
@@ -115,12 +189,17 @@ def _facts(
 def _champions(events: Sequence[Event]) -> list[int]:
     """Every champion that the line ever had, in order; a restore takes some of them away."""
     found: list[int] = []
+    dropped: list[int] = []
     for event in events:
         if event.kind in ("promotion", "rollback"):
             found.append(event.facts["target"])
         elif event.kind == "restored":
             gone = {one["version"] for one in event.facts["lost"]}
+            dropped += [number for number in found if number in gone]
             found = [number for number in found if number not in gone]
+            back = {int(number) for number in event.facts.get("versions", ())}
+            found += [number for number in dropped if number in back]
+            dropped = [number for number in dropped if number not in back]
     return found
 
 
@@ -129,9 +208,16 @@ def _task(task: str) -> int:
     return int(found[1]) if found else 0
 
 
+def _still_gone(line: str, number: int) -> str:
+    return (
+        f"expected version {number} of line {line!r} and its files in the registry again, found "
+        "that they are still missing; bring them back from a backup first"
+    )
+
+
 def _stranger(line: str, lost: Sequence[int], found: Sequence[int]) -> str:
     return (
         f"expected versions {list(lost)} of line {line!r} in the registry, found {list(found)}: "
-        "this may be another database. Check MLFLOW_TRACKING_URI; if it was restored from a "
-        f"backup, run `l2dm repair --line {line}`, which learns what is lost again"
+        "this may be another database. Check MLFLOW_TRACKING_URI and bring the right one back; if "
+        f"this is the right one, run `l2dm repair --line {line}`, which learns what is lost again"
     )

@@ -1,6 +1,8 @@
 """The registry in MLflow. Importing mlflow costs over a second: a constructor does it."""
 
 import json
+import logging
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -8,8 +10,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from components.services.store.home import Home
-from components.services.tracking import home_files
+from components.services.tracking import home_files, served
 from components.services.tracking.connection import connect, experiment, server, told
+from components.services.tracking.left_files import RELEASE, versions_in, write_facts
 from components.services.tracking.registry import (
     ALIASES,
     Alias,
@@ -25,11 +28,11 @@ from l2dm.doors import SIGNS, closed_by, marked
 from l2dm.errors import Corrupt, FilesGone, TrackingFailed
 from l2dm.files import manifest
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 PREFIX = "l2dm."
 TAG = "l2dm.facts"
 DESCRIBED = 4900  # characters: the column of MLflow's database holds 5000
-RELEASE = Path("artifacts") / "release"  # within a logged model
 PAGE = 1000  # registered models of one request, MLflow's most
 
 
@@ -56,18 +59,56 @@ class MlflowRegistry:
         with told(f"register a version of line {line!r}"):
             model = self._logged(line, facts) or self._log(line, release, facts)
             self._ensure_model(line)
-            self._client.create_model_version(
-                PREFIX + line,
-                source=f"models:/{model}",
-                model_id=model,
-                tags={
-                    TAG: json.dumps(manifest.to_data(facts)),
-                    "l2dm.task": facts.task,
-                    "l2dm.closed_by": ", ".join(closed_by(facts.findings)),
-                },
-                description=_description(facts),
-            )
+            self._create(line, model, facts)
         return self._only_version(line, facts.task)
+
+    def adopt(self, line: str, lost: Mapping[int, str]) -> tuple[int, ...]:
+        """See Registry. A server's files are not looked through: its database has backups."""
+        if server() is not None or not lost:
+            return ()
+        left = {facts.task: (model, facts) for model, facts in versions_in(self._models(line))}
+        adopted = []
+        for number, task in sorted(lost.items()):
+            if task not in left:
+                continue
+            folder, facts = left[task]
+            with told(f"register version {number} of line {line!r} again"):
+                self._ensure_model(line)
+                model = self._log(line, folder / RELEASE, facts)
+                if not self._create_as(number, line, model, facts):
+                    break
+            log.warning("line %s: version %d was lost and is registered again", line, number)
+            adopted.append(number)
+            shutil.rmtree(folder.parent, ignore_errors=True)  # its copy is the version's now
+        return tuple(adopted)
+
+    def _create_as(self, number: int, line: str, model: str, facts: VersionFacts) -> bool:
+        """Use up the numbers before this one: MLflow never goes back. False when it is past it."""
+        while True:
+            made = self._create(line, model, facts)
+            if made == number:
+                return True
+            self._remove(line, made)
+            if made > number:
+                return False
+
+    def _create(self, line: str, model: str, facts: VersionFacts) -> int:
+        made = self._client.create_model_version(
+            PREFIX + line,
+            source=f"models:/{model}",
+            model_id=model,
+            tags={
+                TAG: json.dumps(manifest.to_data(facts)),
+                "l2dm.task": facts.task,
+                "l2dm.closed_by": ", ".join(closed_by(facts.findings)),
+            },
+            description=_description(facts),
+        )
+        return int(made.version)
+
+    def _models(self, line: str) -> Path:
+        """Where the logged models of a line lie in a state folder."""
+        return self.home.artifacts / line / "models"
 
     def versions(self, line: str) -> tuple[Version, ...]:
         """See Registry."""
@@ -118,7 +159,7 @@ class MlflowRegistry:
             if server() is None:
                 model = self._client.get_logged_model(_model(found))
                 folder = home_files.folder_of(self.home, model.artifact_location, line)
-                return copy_release(home_files.present(folder / RELEASE, folder.parent.parent), to)
+                return copy_release(home_files.present(folder / RELEASE, self._models(line)), to)
             with tempfile.TemporaryDirectory() as scratch:
                 return copy_release(self._download(line, found, Path(scratch)) / RELEASE, to)
 
@@ -186,16 +227,8 @@ class MlflowRegistry:
 
     def _log(self, line: str, release: Path, facts: VersionFacts) -> str:
         from mlflow.entities import LoggedModelOutput
-        from mlflow.models import Model, ModelSignature
-        from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+        from mlflow.models import Model
 
-        signature = ModelSignature(
-            inputs=Schema([ColSpec(DataType.string, "prompt")]),
-            outputs=Schema([ColSpec(DataType.binary, "image")]),
-            params=ParamSchema(
-                [ParamSpec("seed", DataType.long, 0), ParamSpec("steps", DataType.long, 0)]
-            ),
-        )
         run = run_of(self._mlflow, self.home, line, facts.task)
         model = self._client.create_logged_model(
             experiment(self._mlflow, self.home, line),
@@ -208,16 +241,18 @@ class MlflowRegistry:
         with tempfile.TemporaryDirectory() as scratch:
             # a file keeps its folder's name inside the logged model, so the folder gets one first
             named = copy_release(release, Path(scratch) / "release")
+            wheel, wheel_sha256 = served.write_wheel(Path(scratch))
             self._mlflow.pyfunc.save_model(
                 Path(scratch) / "model",
                 python_model=str(self.model_code),
-                artifacts={"release": str(named)},
-                model_config={"base": self.base},
+                artifacts={"release": str(named), "wheel": str(wheel)},
+                model_config={"base": self.base, "wheel_sha256": wheel_sha256},
                 mlflow_model=Model(model_id=model.model_id, model_uuid=model.model_id, run_id=run),
-                signature=signature,
-                pip_requirements=["l2dm"],
+                signature=served.signature(),
+                pip_requirements=served.requirements(),
             )
             _leave_out_machine(Path(scratch) / "model")
+            write_facts(Path(scratch) / "model", facts)
             self._client.log_model_artifacts(model.model_id, str(Path(scratch) / "model"))
         self._client.finalize_logged_model(model.model_id, "READY")
         return str(model.model_id)

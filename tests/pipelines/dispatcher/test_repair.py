@@ -9,6 +9,7 @@ import pytest
 from components.services.line import status_cache
 from components.services.line.records import Records
 from components.services.line.uploads import Uploads
+from l2dm.errors import ClosedStore, L2dmError, TrackingFailed
 from pipelines.dispatcher import repair
 from tests.worlds.dispatch_world import World
 
@@ -106,3 +107,99 @@ def test_an_uploader_that_commits_while_it_is_swept_loses_nothing(
     records = Records(world.home.store, "pets")
     assert repair.sweep_halves(world.home, records, "pets") == ()
     assert len(list(folder.iterdir())) == 4
+
+
+def learned(world: World, *names: str) -> None:
+    for name in names:
+        world.upload("pets", name)
+        world.dispatcher.reconcile("pets")
+        world.finish()
+        world.dispatcher.reconcile("pets")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TrackingFailed("MLflow does not answer"),
+        TimeoutError(110, "Connection timed out"),
+        PermissionError(13, "Permission denied"),
+        OSError(116, "Stale file handle"),
+        ClosedStore("expected s3://team to be open to us, found 403"),
+    ],
+)
+def test_a_version_that_is_out_of_reach_is_never_dropped(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    learned(world, "rex", "mimi")
+    before, aliases = world.kinds(), world.registry.aliases("pets")
+
+    def fetch(*_: object) -> Path:
+        raise error
+
+    monkeypatch.setattr(world.registry, "fetch", fetch)
+    with pytest.raises(type(error)):
+        repair.repair_line(world.home, world.registry, "pets")
+    assert (world.kinds(), world.registry.aliases("pets")) == (before, aliases)
+
+
+def test_a_damaged_champion_is_not_called_lost(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    learned(world, "rex")
+    (world.registry.folder / "pets" / "1" / "release" / "manifest.json").write_text("{}")
+    assert repair.repair_line(world.home, world.registry, "pets") is None
+    assert "version 1 is damaged" in caplog.text
+
+
+def test_what_is_gone_is_dropped_with_leave_and_taken_back_when_it_is_there_again(
+    world: World, tmp_path: Path
+) -> None:
+    learned(world, "rex", "mimi")
+    states, aliases = Records(world.home.store, "pets").concepts(), world.registry.aliases("pets")
+    files = world.registry.folder / "pets" / "2" / "release"
+    files.rename(tmp_path / "away")
+    asked: list[str] = []
+
+    def no(dropped: object) -> bool:
+        asked.append(str(dropped))
+        return False
+
+    with pytest.raises(L2dmError, match=r"so nothing was: versions .*: \[2\]"):
+        repair.repair_line(world.home, world.registry, "pets", agreed=no)
+    assert len(asked) == 1 and "restored" not in world.kinds()
+    assert world.registry.aliases("pets") == aliases
+    dropped = repair.repair_line(world.home, world.registry, "pets", agreed=lambda lost: True)
+    assert dropped is not None and dropped.champion == 1
+    assert world.states() == {"rex": "promoted", "mimi": "waiting"}
+    with pytest.raises(L2dmError, match=r"version 2 of line 'pets' and its files .* still missing"):
+        repair.undo(world.home, world.registry, "pets")
+    (tmp_path / "away").rename(files)
+    assert repair.undo(world.home, world.registry, "pets") == (2,)
+    assert world.registry.aliases("pets") == aliases
+    assert Records(world.home.store, "pets").concepts() == states
+    assert repair.repair_line(world.home, world.registry, "pets") is None
+    (files).rename(tmp_path / "away")  # and again
+    dropped = repair.repair_line(world.home, world.registry, "pets")
+    assert dropped is not None and (list(dropped.lost), dropped.champion) == ([2], 1)
+
+
+def test_a_line_that_has_gone_on_is_not_taken_back(world: World, tmp_path: Path) -> None:
+    learned(world, "rex", "mimi")
+    (world.registry.folder / "pets" / "2" / "release").rename(tmp_path / "away")
+    repair.repair_line(world.home, world.registry, "pets")
+    for _ in range(3):  # learned again
+        world.dispatcher.look()
+    world.finish()
+    world.dispatcher.reconcile("pets")
+    with pytest.raises(L2dmError, match="has gone on since"):
+        repair.undo(world.home, world.registry, "pets")
+
+
+def test_all_lines_are_not_repaired_against_a_registry_that_knows_none_of_them(
+    world: World,
+) -> None:
+    learned(world, "rex")
+    shutil.rmtree(world.registry.folder / "pets")
+    with pytest.raises(L2dmError, match="this may be another database"):
+        repair.repair_line(world.home, world.registry, "pets", named=False)
+    assert world.states() == {"rex": "promoted"} and "restored" not in world.kinds()

@@ -20,7 +20,10 @@ from components.services.tracking.connection import connect
 from components.services.tracking.mlflow_registry import MlflowRegistry
 from components.services.tracking.registry import VersionFacts
 from components.services.tracking.runs import MlflowTracking
+from l2dm import doors
 from l2dm.errors import FilesGone, TrackingFailed
+from l2dm.files import manifest
+from l2dm.steps import empty_release
 
 MODEL_CODE = Path(__file__).parents[3] / "worlds" / "echo_model.py"
 FACTS = VersionFacts("t0001", "rex", "dog", 0, "digest-1", True)
@@ -249,3 +252,31 @@ def test_a_fresh_home_survives_kills_while_eight_open_it(tmp_path: Path) -> None
     assert [(one.wait(), one.communicate()[1][-500:])[0] for one in eight] == [0] * 8
     kept = sorted(path.name for path in (tmp_path / "home").iterdir())
     assert kept == [".store", "mlflow.db"]
+
+
+def test_versions_of_a_lost_database_are_found_again_by_their_files(
+    home: Home, template: Path, tmp_path: Path, tiny_base: Path
+) -> None:
+    """Under their old numbers, also where a number between them was used up."""
+    found, release = (
+        registry(home),
+        empty_release(tmp_path / "empty", "pets", str(tiny_base)).folder,
+    )
+    digest = manifest.read(release, doors.Release).digest
+    facts = [
+        VersionFacts(f"t000{n}", name, "dog", n - 1, digest, True, ("fine",), {"drift": n / 10})
+        for n, name in ((1, "rex"), (2, "mimi"), (3, "sunny"))
+    ]
+    for one in facts:
+        found.register("pets", release, one)
+    found._remove("pets", 2)
+    home.database.unlink()
+    shutil.copy(template, home.database)  # as `database.make` leaves it
+    found = registry(home)
+    assert found.adopt("pets", {1: "t0001", 3: "t0003", 4: "t0009"}) == (1, 3)
+    assert [(one.number, one.facts) for one in found.versions("pets")] == [
+        (1, facts[0]),
+        (3, facts[2]),
+    ]
+    assert manifest.read(found.fetch("pets", 3, tmp_path / "got"), doors.Release).digest == digest
+    assert found.adopt("pets", {}) == ()
