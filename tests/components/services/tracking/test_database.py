@@ -255,28 +255,26 @@ def test_a_fresh_home_survives_kills_while_eight_open_it(tmp_path: Path) -> None
 
 
 def test_versions_of_a_lost_database_are_found_again_by_their_files(
-    home: Home, template: Path, tmp_path: Path, tiny_base: Path
+    learned: Home, template: Path, tmp_path: Path, tiny_base: Path
 ) -> None:
     """Under their old numbers, also where a number between them was used up."""
-    found, release = (
-        registry(home),
-        empty_release(tmp_path / "empty", "pets", str(tiny_base)).folder,
-    )
+    release = empty_release(tmp_path / "empty", "pets", str(tiny_base)).folder
     digest = manifest.read(release, doors.Release).digest
     facts = [
         VersionFacts(f"t000{n}", name, "dog", n - 1, digest, True, ("fine",), {"drift": n / 10})
-        for n, name in ((1, "rex"), (2, "mimi"), (3, "sunny"))
+        for n, name in ((2, "mimi"), (3, "sunny"), (4, "bolt"))
     ]
+    found = registry(learned)
     for one in facts:
         found.register("pets", release, one)
-    found._remove("pets", 2)
-    home.database.unlink()
-    shutil.copy(template, home.database)  # as `database.make` leaves it
-    found = registry(home)
-    assert found.adopt("pets", {1: "t0001", 3: "t0003", 4: "t0009"}) == (1, 3)
+    found._remove("pets", 3)
+    there = moved(learned)
+    shutil.copy(template, there.database)  # as `database.make` leaves it
+    found = registry(there)
+    assert found.adopt("pets", {2: "t0002", 4: "t0004", 5: "t0009"}) == (2, 4)
     assert [(one.number, one.facts) for one in found.versions("pets")] == [
-        (1, facts[0]),
-        (3, facts[2]),
+        (2, facts[0]),
+        (4, facts[2]),
     ]
-    assert manifest.read(found.fetch("pets", 3, tmp_path / "got"), doors.Release).digest == digest
+    assert manifest.read(found.fetch("pets", 4, tmp_path / "got"), doors.Release).digest == digest
     assert found.adopt("pets", {}) == ()
