@@ -1,35 +1,95 @@
-"""The file that mlflow executes to serve a version: a prompt becomes the bytes of a PNG.
+"""The file that mlflow executes to serve a version: a row becomes the bytes of PNG files.
 
 It runs in a fresh interpreter from a copy that was made when the version was registered. So it
-imports `l2dm.serve`, which never changes, and nothing else of ours.
+imports `l2dm.serve`, which never changes, and nothing else of ours. Where this project is not
+installed, that comes from the wheel that was registered with the version.
 """
 
+import atexit
+import hashlib
+import importlib.util
+import shutil
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import mlflow
+from mlflow.exceptions import MlflowException
+
+COLUMNS = ("prompt", "negative_prompt", "seed", "count", "steps", "guidance", "scale")
 
 
 class PromptToPng(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
-    """A prompt becomes a picture; `predict` is not annotated, mlflow would take that for a schema.
+    """A prompt becomes pictures; `predict` is not annotated, mlflow would take that for a schema.
 
-    Params: `seed` (same seed, same bytes) and `steps` (0: what the base recommends).
+    Columns, and params for rows that leave them out: `negative_prompt`, `seed` (same seed, same
+    bytes), `count` of pictures, `steps` and `guidance` (0: what the base recommends), `scale`
+    (strengths of concepts, "rex=0.7").
     """
 
     def load_context(self, context: Any) -> None:
         """Load the release of this version on the base it was learned on."""
-        from l2dm.serve import open_release  # torch and diffusers: not when a version is registered
+        _require_code(context)
+        import l2dm.serve as serve  # torch and diffusers: not when a version is registered
 
-        base = context.model_config["base"]
-        self.release = open_release(context.artifacts["release"], base)
+        self.serve, base = serve, context.model_config["base"]
+        self.release = serve.open_release(context.artifacts["release"], base)
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
-        """PNG bytes, one per row of the column `prompt`."""
-        given = params or {}
-        seed, steps = int(given.get("seed", 0)), int(given.get("steps", 0))
-        prompts: list[str] = []
-        for cell in model_input["prompt"]:  # a dict of lists arrives as one cell with a list
-            prompts += [cell] if isinstance(cell, str) else list(cell)
-        return [self.release.png(text, seed=seed, steps=steps) for text in prompts]
+        """PNG bytes, `count` per row of the column `prompt`."""
+        try:
+            return self.release.pngs(_rows(model_input, params or {}))
+        except self.serve.Refused as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+
+
+def _rows(table: Any, params: Any) -> list[dict[str, Any]]:
+    """A row per prompt. A column of one cell, and a param, holds for all of them."""
+    columns = {name: _cells(table[name]) for name in COLUMNS if name in table}
+    count = len(columns["prompt"])
+    for name, cells in columns.items():
+        if len(cells) not in (1, count):
+            raise MlflowException.invalid_parameter_value(
+                f"column {name}: expected {count} cells or one, found {len(cells)}"
+            )
+    rows = []
+    for index in range(count):
+        row = {name: params[name] for name in COLUMNS if name in params}
+        for name, cells in columns.items():
+            cell = cells[index if len(cells) == count else 0]
+            if cell is not None and cell == cell:  # NaN: not given in this row
+                row[name] = cell
+        rows.append(row)
+    return rows
+
+
+def _cells(column: Any) -> list[Any]:
+    """A dict of lists arrives as one cell with a list."""
+    if isinstance(column, str) or not hasattr(column, "__iter__"):
+        return [column]
+    cells: list[Any] = []
+    for cell in column:
+        many = hasattr(cell, "__iter__") and not isinstance(cell, str)
+        cells += list(cell) if many else [cell]
+    return cells
+
+
+def _require_code(context: Any) -> None:
+    """Make `l2dm` known where it is not installed: from the wheel beside the release."""
+    if importlib.util.find_spec("l2dm") is not None:
+        return
+    wheel = Path(context.artifacts["wheel"])
+    if hashlib.sha256(wheel.read_bytes()).hexdigest() != context.model_config["wheel_sha256"]:
+        raise RuntimeError(
+            f"expected {wheel.name} as it was registered, found it changed; fetch the model again"
+        )
+    folder = tempfile.mkdtemp(prefix="l2dm-served-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    sys.path.append(folder)
 
 
 mlflow.models.set_model(PromptToPng())

@@ -15,6 +15,7 @@ from l2dm.errors import BadPrompt
 MAX_SEED = 2**63 - 1  # what MLflow's and torch's whole numbers hold
 MAX_PICTURES = 10_000  # of one request
 MAX_STRENGTH = 4.0
+MAX_LISTED = 20  # problems of one request
 EVERY = ""  # the name in `strengths` that means all concepts
 
 
@@ -65,7 +66,8 @@ def plan(wishes: Sequence[Wish], concepts: Sequence[Concept]) -> list[Plan]:
         except BadPrompt as error:
             problems |= dict.fromkeys(error.problems)
     if problems:
-        raise BadPrompt(tuple(problems))
+        listed, more = tuple(problems)[:MAX_LISTED], len(problems) - MAX_LISTED
+        raise BadPrompt((*listed, f"and {more:,} more") if more > 0 else listed)
     return plans
 
 
