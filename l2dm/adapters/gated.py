@@ -20,6 +20,7 @@ from l2dm.doors import Concept
 from l2dm.errors import DoesNotFit, NothingAttached
 
 KIND = "gated"
+SHARED = False  # every name begins with its concept's
 
 
 @dataclass

@@ -15,6 +15,8 @@ class Kind(Protocol):
     """What the module of a kind answers."""
 
     KIND: str
+    SHARED: bool
+    """Whether all concepts share its weights; else each name begins with `<concept>/`."""
 
     def put_on(
         self,

@@ -24,6 +24,7 @@ from l2dm.doors import Concept
 from l2dm.errors import NothingAttached
 
 KIND = "lowrank"
+SHARED = True  # one for all concepts
 NAME = "l2dm"  # peft's name for our adapter; not part of any weight's name
 
 

@@ -25,6 +25,7 @@ from l2dm.doors import Concept
 from l2dm.errors import NothingAttached
 
 KIND = "spectral"
+SHARED = True  # one for all concepts
 
 
 class SpectralShift(nn.Module):

@@ -1,10 +1,11 @@
 """A release as a folder: the doors adapter/, memory/ and scores/ under one manifest."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from l2dm import doors
@@ -80,6 +81,38 @@ def write(
         "scores": parts.scores.digest,
     }
     return manifest.write(out, record, parts.copy, spec=spec, seed=task.seed, inputs=inputs)
+
+
+def write_parts(
+    out: Path,
+    record: doors.Release,
+    fill: Callable[[Path], None],
+    *,
+    spec: Mapping[str, Any],
+    seed: int,
+    parent: str,
+) -> Door[doors.Release]:
+    """A release whose three doors `fill` writes; the record is given their digests.
+
+    parent: digest of the release that it was made from.
+    """
+    with TemporaryDirectory(prefix=f".{out.name}.parts-", dir=out.parent) as scratch:
+        draft = Path(scratch)
+        fill(draft)
+        parts = Parts(adapter_of(draft), memory_of(draft), scores_of(draft))
+        digests = {
+            "adapter": parts.adapter.digest,
+            "memory": parts.memory.digest,
+            "scores": parts.scores.digest,
+        }
+        return manifest.write(
+            out,
+            replace(record, **digests),
+            lambda folder: shutil.copytree(draft, folder, dirs_exist_ok=True),
+            spec=spec,
+            seed=seed,
+            inputs={"parent": parent, **digests},
+        )
 
 
 def write_empty(out: Path, line: str, base: str) -> Door[doors.Release]:

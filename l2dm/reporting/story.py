@@ -115,12 +115,14 @@ class Story:
 def tell(line: str, history: Sequence[ReportEntry]) -> Story:
     """Read the doors of a line's versions and work out what they say. Raises BadDoor."""
     ordered = tuple(
-        sorted((one for one in history if one.release.record.concept), key=lambda one: one.version)
+        sorted((one for one in history if one.release.record.task), key=lambda one: one.version)
     )
     subject = subject_of(ordered)
     if subject is None:
         return Story(line, ordered, None, None)
     scores = read(subject.release.path(door_files.SCORES), Scores)
+    if not scores.record.concepts:  # the only one was taken out
+        return Story(line, ordered, None, None)
     measured = door_files.read_measurements(scores)
     kept = _kept(scores.record, measured)
     accuracy = forgetting.by_cell(measured, "identity_accuracy")
