@@ -32,6 +32,9 @@ L2dmError
 A message says what was expected, what was found, where, and what to do.
 """
 
+import errno
+import os
+import shutil
 from collections.abc import Sequence
 
 
@@ -153,3 +156,50 @@ class Corrupt(ObjectError):
 
 class TooLarge(ObjectError):
     """More bytes than the reader takes."""
+
+
+_MISSING = "it is not there: bring it back, mount the disk that holds it, or name another path"
+_CLOSED = "let this user read and write there, or name another path"
+_ROOM = "free some space there"
+_SILENT = "the disk or the mount does not answer: look at it, and at the network"
+_ADVICE = {
+    errno.ENOENT: _MISSING,
+    errno.ENODEV: _MISSING,
+    errno.ENXIO: _MISSING,
+    errno.ENOTDIR: "a part of the path is a file: name another path, or move that file away",
+    errno.EISDIR: "it is a folder where a file is expected: move it away, or name another path",
+    errno.EEXIST: "something else has that name: move it away, or name another path",
+    errno.EACCES: _CLOSED,
+    errno.EPERM: _CLOSED,
+    errno.EROFS: "it is mounted to be read only: mount it to be written, or name another path",
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: "the disk takes no file so large: name a path on another one",
+    errno.ENAMETOOLONG: "a name in it is too long for the disk: shorten it",
+    errno.ELOOP: "its links lead in a circle: mend them, or name another path",
+    errno.EMFILE: "too many files are open: raise the limit (ulimit -n)",
+    errno.ENFILE: "too many files are open on this machine: close other programs",
+    errno.ENOMEM: "the machine has no memory left: close other programs",
+    errno.EIO: _SILENT,
+    errno.ESTALE: _SILENT,
+    errno.ETIMEDOUT: _SILENT,
+    errno.ENOTCONN: _SILENT,
+    errno.EHOSTDOWN: _SILENT,
+    errno.EHOSTUNREACH: _SILENT,
+}
+
+
+def system_words(error: OSError) -> str:
+    """What the operating system refused, where, and what to do about that."""
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
+        (source, to, why), *others = error.args[0]  # of copying a folder: one for each file
+        more = f" (and {len(others)} more)" if others else ""
+        return f"{why}, copying {source} to {to}{more}"
+    if error.errno is None:
+        return str(error) or repr(error)
+    files = (error.filename, error.filename2)
+    names = [os.fsdecode(one) if isinstance(one, str | bytes) else one for one in files]
+    names = [name for name in names if name is not None]
+    where = f" at {' and '.join(map(str, names))}" if names else ""
+    advice = _ADVICE.get(error.errno, "")
+    return f"{error.strerror or error}{where}{': ' if advice else ''}{advice}"

@@ -11,14 +11,14 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 from l2dm import errors
-from l2dm.errors import BadInput, L2dmError, StepFailed
+from l2dm.errors import BadInput, L2dmError, StepFailed, system_words
 from l2dm.files.manifest import write_text
 
 LEARNER = "L2DM_LEARNER"  # environment: number of the process that a child follows into death
@@ -110,7 +110,11 @@ def read(path: Path) -> dict[str, Any]:
 
 def error_to_json(error: BaseException) -> dict[str, Any]:
     """An error as facts: name of its type, its problems."""
-    problems = error.problems if isinstance(error, BadInput) else (str(error) or repr(error),)
+    problems: Sequence[str] = (str(error) or repr(error),)
+    if isinstance(error, BadInput):
+        problems = error.problems
+    elif isinstance(error, OSError):
+        problems = (system_words(error),)
     return {"kind": type(error).__name__, "problems": list(problems)}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from l2dm.errors import BadInput, L2dmError
+from l2dm.errors import BadInput, L2dmError, system_words
 from pipelines.commands.checks.check import check
 from pipelines.commands.checks.schedule import schedule
 from pipelines.commands.compile import compile_
@@ -41,11 +41,8 @@ class Commands(TyperGroup):
         except BrokenPipeError:  # whoever read our output has seen enough
             raise typer.Exit(FAILED) from None
         except OSError as error:
-            where = f" at {error.filename}" if error.filename else ""
-            note(
-                f"error: the file system refused{where}: {error.strerror or error}; nothing is "
-                "half written: free some space or mend the permissions and run it again"
-            )
+            words = system_words(error)
+            note(f"error: the file system refused: {words}; nothing is half written, run it again")
             raise typer.Exit(FAILED) from error
         except L2dmError as error:
             note(f"error: {error}")
