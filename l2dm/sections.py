@@ -178,17 +178,25 @@ def _range(field: FieldInfo) -> str:
     }
     match bounds:
         case {"gt": least, "lt": most}:
-            return f"a number between {least:g} and {most:g}"
+            return f"a number between {_shown(least)} and {_shown(most)}"
         case {"ge": least, "le": most}:
-            return f"a number from {least:g} to {most:g}"
+            return f"a number from {_shown(least)} to {_shown(most)}"
     return " and ".join(_BOUNDS[name](bound) for name, bound in bounds.items()) or "a finite number"
 
 
+def _shown(bound: float) -> str:
+    """Whole numbers digit by digit, long ones in groups."""
+    if isinstance(bound, int):
+        return str(bound) if bound < _LONG else f"{bound:,}"
+    return f"{bound:g}"
+
+
+_LONG = 10_000
 _BOUNDS: Mapping[str, Callable[[float], str]] = {
-    "ge": lambda bound: f"at least {bound:g}" if bound else "a number that is not negative",
-    "gt": lambda bound: f"a number over {bound:g}",
-    "le": lambda bound: f"at most {bound:g}",
-    "lt": lambda bound: f"under {bound:g}",
+    "ge": lambda bound: f"at least {_shown(bound)}" if bound else "a number that is not negative",
+    "gt": lambda bound: f"a number over {_shown(bound)}",
+    "le": lambda bound: f"at most {_shown(bound)}",
+    "lt": lambda bound: f"under {_shown(bound)}",
 }
 
 

@@ -27,8 +27,12 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticKnownError
 
 from l2dm.errors import BadSpec
 from l2dm.methods import registry
+from l2dm.outside import read_json
 from l2dm.sections import KEPT, Section, nearest, one_of, refusal
 
+MAX_SEED = 2**62  # what is added to it stays below 2**63
+MAX_STEPS = 10_000_000  # of a training
+MAX_SETTING, MAX_DOTS = 10_000, 3  # characters and dots of a --set
 Selection = Literal["scored", "random"]
 Precision = Literal["fp32", "bf16"]
 Policy = Literal["tell", "roll_back"]
@@ -39,17 +43,19 @@ class IntakeSpec(Section):
 
     AT: ClassVar = "intake."
 
-    min_pictures: int = Field(3, ge=1, description="fewest pictures of an upload")
+    min_pictures: int = Field(3, ge=1, le=1000, description="fewest pictures of an upload")
     max_pictures: int = Field(
-        20, ge=1, description="most pictures of an upload", validate_default=True
+        20, ge=1, le=1000, description="most pictures of an upload", validate_default=True
     )
-    min_side: int = Field(48, ge=1, description="pixels; smaller pictures are refused")
+    min_side: int = Field(48, ge=1, le=16384, description="pixels; smaller pictures are refused")
     max_pixels: int = Field(
-        50_000_000, ge=1, description="of a picture, at most; against image bombs"
+        50_000_000, ge=1, le=1_000_000_000, description="of a picture, at most; against image bombs"
     )
-    max_bytes: int = Field(30_000_000, ge=1, description="of a picture's file, at most")
+    max_bytes: int = Field(
+        30_000_000, ge=1, le=10_000_000_000, description="of a picture's file, at most"
+    )
     near_duplicate_bits: int = Field(
-        4, ge=0, description="of 64+64 dHash bits; as near and alike in colour = the same"
+        4, ge=0, le=128, description="of 64+64 dHash bits; as near and alike in colour = the same"
     )
 
     @field_validator("max_pictures")
@@ -66,11 +72,14 @@ class SamplingSpec(Section):
 
     AT: ClassVar = "sampling."
 
-    steps: int = Field(0, ge=0, description="denoising steps; 0: what the base recommends")
+    steps: int = Field(0, ge=0, le=1000, description="denoising steps; 0: what the base recommends")
     guidance: float = Field(
-        0.0, ge=0, description="classifier-free guidance scale; 0: what the base recommends"
+        0.0,
+        ge=0,
+        le=1000,
+        description="classifier-free guidance scale; 0: what the base recommends",
     )
-    batch: int = Field(16, ge=1, description="pictures at once")
+    batch: int = Field(16, ge=1, le=4096, description="pictures at once")
 
 
 class PriorSpec(Section):
@@ -78,9 +87,12 @@ class PriorSpec(Section):
 
     AT: ClassVar = "prior."
 
-    count: int = Field(32, ge=1, description="pictures per class noun")
+    count: int = Field(32, ge=1, le=100_000, description="pictures per class noun")
     max_nouns: int = Field(
-        16, ge=1, description="class nouns kept; the new concept's first, then the latest"
+        16,
+        ge=1,
+        le=10_000,
+        description="class nouns kept; the new concept's first, then the latest",
     )
 
 
@@ -89,13 +101,16 @@ class MemorySpec(Section):
 
     AT: ClassVar = "memory."
 
-    candidates: int = Field(4, ge=1, description="eta: generated pictures per stored prompt")
+    candidates: int = Field(
+        4, ge=1, le=10_000, description="eta: generated pictures per stored prompt"
+    )
     fidelity: float = Field(
-        1.0, ge=0, description="beta_s of Eq. 5: weight of closeness to the real feature"
+        1.0, ge=0, le=1000, description="beta_s of Eq. 5: weight of closeness to the real feature"
     )
     budget: int = Field(
         160,
         ge=1,
+        le=1_000_000,
         description="candidates per task over all concepts, so cost stays flat in K",
     )
     selection: Selection = Field(
@@ -108,9 +123,12 @@ class MemorySpec(Section):
     fan_out: int = Field(
         0,
         ge=0,
+        le=1_000_000,
         description="concepts of a line above which `shards` tasks draw the candidates; 0: never",
     )
-    shards: int = Field(2, ge=1, description="tasks that draw the candidates of a long line")
+    shards: int = Field(
+        2, ge=1, le=1000, description="tasks that draw the candidates of a long line"
+    )
 
 
 def _known_method(value: Any) -> Any:
@@ -140,11 +158,12 @@ class TrainSpec(Section):
     rank: int = Field(
         8,
         ge=1,
+        le=4096,
         description="rank of low-rank and gated adapters; a line keeps it",
         json_schema_extra=KEPT,
     )
     steps: int = Field(200, ge=1, description="optimizer steps")
-    batch: int = Field(8, ge=1, description="new pictures per step")
+    batch: int = Field(8, ge=1, le=4096, description="new pictures per step")
     rate: float = Field(
         1e-3, ge=0, description="AdamW learning rate of adapter weights; 0: they stay as they are"
     )
@@ -152,12 +171,22 @@ class TrainSpec(Section):
         5e-3, ge=0, description="learning rate of the placeholder's embedding row; 0: it stays"
     )
     precision: Precision = Field("fp32", description="numbers of the forward pass")
-    checkpoint_every: int = Field(50, ge=0, description="steps between checkpoints; 0: none")
+    checkpoint_every: int = Field(
+        50, ge=0, le=10_000_000, description="steps between checkpoints; 0: none"
+    )
     processes: int = Field(
         1,
         ge=1,
+        le=1024,
         description="processes that share every batch: a GPU each, or the cores",
     )
+
+    @field_validator("steps", "rate", "token_rate")
+    @classmethod
+    def _within_reason(cls, value: float) -> float:
+        if value > MAX_STEPS:
+            raise refusal(f"expected at most {MAX_STEPS:,}, found {value}")
+        return value
 
     @field_validator("token_rate")
     @classmethod
@@ -183,21 +212,32 @@ class EvaluateSpec(Section):
 
     AT: ClassVar = "evaluate."
 
-    pictures: int = Field(8, ge=1, description="pictures per concept and per class noun")
-    budget: int = Field(
-        120, ge=1, description="pictures per row over all concepts, so cost stays flat in K"
+    pictures: int = Field(
+        8, ge=1, le=100_000, description="pictures per concept and per class noun"
     )
-    distractors: int = Field(100, ge=0, description="foreign identities beside the known ones")
-    resamples: int = Field(1000, ge=1, description="resamples of the bootstrap")
+    budget: int = Field(
+        120,
+        ge=1,
+        le=1_000_000,
+        description="pictures per row over all concepts, so cost stays flat in K",
+    )
+    distractors: int = Field(
+        100, ge=0, le=1_000_000, description="foreign identities beside the known ones"
+    )
+    resamples: int = Field(1000, ge=1, le=1_000_000, description="resamples of the bootstrap")
     seed: int = Field(
-        70_000, ge=0, description="seed of the pictures: fixed, so that rows can be compared"
+        70_000,
+        ge=0,
+        le=MAX_SEED,
+        description="seed of the pictures: fixed, so that rows can be compared",
     )
     fan_out: int = Field(
         0,
         ge=0,
+        le=1_000_000,
         description="concepts of a line above which `shards` tasks draw the pictures; 0: never",
     )
-    shards: int = Field(2, ge=1, description="tasks that draw the pictures of a long line")
+    shards: int = Field(2, ge=1, le=1000, description="tasks that draw the pictures of a long line")
 
 
 class GateSpec(Section):
@@ -288,7 +328,7 @@ class Spec(Section):
     __pydantic_extra__: dict[str, Annotated[Any, PlainValidator(_read_given)]]
 
     seed: int = Field(
-        0, ge=0, description="the line's seed; those of its tasks are derived from it"
+        0, ge=0, le=MAX_SEED, description="the line's seed; those of its tasks are derived from it"
     )
     intake: IntakeSpec = IntakeSpec()
     sampling: SamplingSpec = SamplingSpec()
@@ -421,8 +461,8 @@ def parse(data: Mapping[str, Any]) -> Spec:
 def from_json(text: str) -> Spec:
     """A spec from JSON text. Raises BadSpec."""
     try:
-        data = json.loads(text or "{}")
-    except json.JSONDecodeError as error:
+        data = read_json(text or "{}")
+    except ValueError as error:
         raise BadSpec(f"spec is not JSON ({error}); expected an object such as {{}}") from error
     if not isinstance(data, dict):
         raise BadSpec(f"spec must be a JSON object, found {type(data).__name__}")
@@ -434,9 +474,16 @@ def said(settings: Sequence[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for setting in settings:
         path, equals, text = setting.partition("=")
-        if not equals:
-            raise BadSpec(f"setting {setting!r}: expected section.key=value, e.g. train.steps=300")
-        found[path] = _literal(text)
+        if not equals or path.count(".") > MAX_DOTS:
+            raise BadSpec(
+                f"setting {setting[:80]!r}: expected section.key=value, e.g. train.steps=300"
+            )
+        if len(setting) > MAX_SETTING:
+            raise BadSpec(
+                f"setting {path[:80]!r}: expected at most {MAX_SETTING:,} characters, found "
+                f"{len(setting):,}"
+            )
+        found[path] = _literal(path, text)
     return found
 
 
@@ -465,8 +512,11 @@ def _chosen(data: Mapping[str, Any]) -> str | None:
     return method if isinstance(method, str) and method in registry.names() else None
 
 
-def _literal(text: str) -> Any:
+def _literal(path: str, text: str) -> Any:
+    """JSON where it is JSON, else the text as it stands."""
     try:
-        return json.loads(text)
+        return read_json(text)
     except json.JSONDecodeError:
         return text
+    except ValueError as error:
+        raise BadSpec(f"setting {path!r}: {error}") from error

@@ -376,7 +376,7 @@ def _load(door: Door[Any], name: str) -> dict[str, "Tensor"]:
 def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadDoor(
             f"expected JSON in {path}, found none that can be read ({error}); "
             "run the step that writes it again"

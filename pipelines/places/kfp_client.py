@@ -195,7 +195,7 @@ def audiences(token: str) -> tuple[str, ...] | None:
         body = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
         told = claims.get("aud", [])
-    except (IndexError, ValueError, AttributeError):
+    except (IndexError, ValueError, AttributeError, RecursionError):
         return None
     return (told,) if isinstance(told, str) else tuple(map(str, told))
 
@@ -226,6 +226,6 @@ def _words(error: Any) -> str:
     try:
         body = json.loads(error.body)
         text = body.get("message") or body.get("error") or ""
-    except (TypeError, ValueError, AttributeError):
+    except (TypeError, ValueError, AttributeError, RecursionError):
         text = error.body if isinstance(error.body, str) else ""
     return " ".join(str(text).split())[:300] or str(error.reason)

@@ -27,6 +27,7 @@ from l2dm.errors import BadInput, BadSettings
 from l2dm.sections import Section, refusal
 
 NOUN = "l2dm.toml"
+MAX_FILE = 1_000_000  # bytes
 Problem = tuple[tuple[str, ...], str]  # key below the own one, what is wrong with it
 
 SIZE = re.compile(r"(\d+)(M|G|T|Ki|Mi|Gi|Ti)?")  # what kfp takes, too
@@ -367,11 +368,13 @@ class Settings(_Table):
 def load(path: Path) -> Settings:
     """The settings of a file. Raises BadSettings with everything that is wrong with it."""
     try:
+        if path.is_file() and path.stat().st_size > MAX_FILE:
+            raise BadSettings(f"expected settings up to {MAX_FILE:,} bytes in {path}, found more")
         data = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise BadSettings(f"expected settings in {path}, could not read it: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise BadSettings(f"expected TOML in {path}, found: {error}") from error
+    except (ValueError, RecursionError) as error:  # also brackets or digits without end
+        raise BadSettings(f"expected TOML in {path}, found: {str(error)[:300]}") from error
     return parse(data)
 
 

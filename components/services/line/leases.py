@@ -154,7 +154,7 @@ class Leases:
             facts = json.loads(stored.data)
             known = {name: facts[name] for name in FACTS} | {LEFT: bool(facts.get(LEFT))}
             return known, stored.tag, stored.age
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise Corrupt(
                 f"expected a lease as JSON in {_key(line)!r}, found something else ({error}); stop "
                 "the line's runs, then restore that object: its number must not go back"

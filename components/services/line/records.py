@@ -154,7 +154,7 @@ class Records:
         try:
             facts = json.loads(self._store.read(key).data)
             return Event(_number(key), facts["kind"], facts)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise _damaged(key, error) from error
 
     def _last(self) -> int:

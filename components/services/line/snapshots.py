@@ -13,7 +13,7 @@ from components.services.store.objects import Objects
 from l2dm import __version__
 from l2dm.errors import NoSuchObject, ObjectError
 
-FORMAT = 6  # raise it whenever the same events come to mean something else
+FORMAT = 7  # raise it whenever the same events come to mean something else
 log = logging.getLogger(__name__)
 
 
@@ -25,7 +25,9 @@ def read(store: Objects, line: str) -> Ledger:
             return Ledger.from_data(data["ledger"])
     except NoSuchObject:
         pass
-    except (ValueError, KeyError, TypeError, AttributeError, ObjectError) as error:
+    except (
+        *(ValueError, KeyError, TypeError, AttributeError, ObjectError, RecursionError),
+    ) as error:
         log.warning("line %s: the snapshot cannot be read (%s), every event is", line, error)
     return Ledger()
 
