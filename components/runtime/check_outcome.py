@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
 
-from components.runtime.outcomes import MODEL_CODE, write_report
+from components.runtime.line_report import tell_champion, write_report
+from components.runtime.outcomes import MODEL_CODE
 from components.runtime.step import Step
 from components.services.line import checks, status_cache
 from components.services.line.promotion import roll_back
@@ -125,7 +126,8 @@ class ChampionCheck:
                 except StaleParent:  # another champion by now: it has not been checked
                     return None
                 finally:
-                    status_cache.refresh(self._step.home, self._registry, self._line)
+                    index = status_cache.refresh(self._step.home, self._registry, self._line)
+            tell_champion(self._registry, self._line, index)
             return candidate
         return None
 

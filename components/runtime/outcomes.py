@@ -3,34 +3,30 @@
 import json
 import logging
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from components.runtime.line_report import tell_champion, write_report
 from components.runtime.recipes import recipe_of
 from components.runtime.step import Step
 from components.services.line import status_cache
-from components.services.line.ledger import ENDINGS, ConceptState, Ending, Event
+from components.services.line.ledger import ENDINGS, ConceptState, Ending
 from components.services.line.promotion import require_parent, settle
 from components.services.line.recipe import Asked
 from components.services.line.records import Records
 from components.services.line.uploads import Commitment
 from components.services.store.home import Home
 from components.services.tracking.mlflow_registry import MlflowRegistry
-from components.services.tracking.registry import Registry, VersionFacts, require_version
+from components.services.tracking.registry import VersionFacts, require_version
 from l2dm import doors, escape
 from l2dm.doors import SIGNS, closed_by, marked
-from l2dm.errors import BadDoor, TrackingFailed
 from l2dm.files import door_files, manifest
 from l2dm.files.manifest import Door
 from l2dm.spec import resolved
 
 log = logging.getLogger(__name__)
-LOOKED_BACK = 300  # events among which the report looks: each is a request
-REPORTED = 12  # latest versions in the report: its cost stays flat however long the line is
 MODEL_CODE = Path(__file__).with_name("pyfunc.py")  # mlflow copies it with every version
 
 
@@ -141,7 +137,7 @@ def publish(
     # Last: once the records say that the task has ended, nothing before this line runs again.
     _end(step, records, facts, version, "promoted" if crowned else "held")
     _clear(step.home, records, line)
-    status_cache.refresh(step.home, registry, line)
+    tell_champion(registry, line, status_cache.refresh(step.home, registry, line))
 
 
 def new_row(scores: doors.Scores, measurements: Sequence[doors.Measurement]) -> dict[str, float]:
@@ -229,84 +225,6 @@ def _clear(home: Home, records: Records, line: str) -> None:
     for state in records.concepts():
         if state.state in ENDINGS:
             shutil.rmtree(home.work(line, state.name), ignore_errors=True)
-
-
-def write_report(step: Step, registry: Registry, html: Path, task: str) -> None:
-    """The report of the line: for the pipeline's page, for the run, and in the state folder.
-
-    task: the one whose costs are still to be recorded, "" when there is none.
-    """
-    from l2dm.reporting.report import render
-
-    line = step.subject.line
-    recent = tuple(islice(Records(step.home.store, line).latest(), LOOKED_BACK))
-    with tempfile.TemporaryDirectory() as scratch:
-        history = list(_history(registry, line, Path(scratch)))
-        text = render(line, history, _step_costs(step, recent, task), _checks(recent))
-        named = Path(scratch) / f"{line}.html"  # the tracking server shows it under this name
-        named.write_text(text, encoding="utf-8")
-        step.tracking.file(named, "")
-    html.write_text(text, encoding="utf-8")
-    step.home.store.write(step.home.report(line), text.encode())
-
-
-def _history(registry: Registry, line: str, scratch: Path) -> Iterator[Any]:
-    """The latest versions and those with an alias, as the report takes them, oldest first.
-
-    One whose files were changed or are gone is left out: a check tells of it, the others are worth
-    a page. Raises TrackingFailed when the registry does not answer.
-    """
-    from l2dm.reporting.report import ReportEntry
-
-    aliases, versions = registry.aliases(line), registry.versions(line)
-    latest = {version.number for version in versions[-REPORTED:]}
-    for number in sorted(latest | set(aliases.values())):
-        named = tuple(alias for alias, target in aliases.items() if target == number)
-        try:
-            release = registry.fetch(line, number, scratch / str(number))
-            door = manifest.read(release, doors.Release)
-        except (BadDoor, TrackingFailed) as error:
-            registry.versions(line)  # raises where it is the server that does not answer
-            log.warning("version %d is left out of the report: %s", number, error)
-            continue
-        yield ReportEntry(number, door, named)
-
-
-def _step_costs(step: Step, recent: Sequence[Event], task: str) -> list[Any]:
-    """What the steps of the latest tasks took: past ones from the records, then this task's.
-
-    recent: the latest events, newest first.
-    """
-    from l2dm.reporting.report import StepCost
-
-    past = [e.facts for e in recent if "costs" in e.facts and e.facts["task"] != task]
-    ended = past[: REPORTED - 1][::-1]
-    if task:
-        now = {"task": task, "costs": {name: asdict(cost) for name, cost in step.costs().items()}}
-        ended.append(now)
-    return [
-        StepCost(facts["task"], name, cost["seconds"], int(cost["peak_mb"] * 1e6))
-        for facts in ended
-        for name, cost in facts["costs"].items()
-    ]
-
-
-def _checks(recent: Sequence[Event]) -> list[Any]:
-    """What the latest checks found, oldest first. recent: the latest events, newest first."""
-    from l2dm.reporting.report import PastCheck
-
-    return [
-        PastCheck(
-            at=event.facts["at"],
-            version=event.facts["version"],
-            health=event.facts["health"],
-            cause=event.facts["cause"],
-            scores=event.facts["scores"],
-            reasons=tuple(event.facts["reasons"]),
-        )
-        for event in reversed(recent)
-        if event.kind == "checked"
-    ]
 
 
 def _drops(

@@ -18,11 +18,13 @@ from components.services.tracking.registry import (
     Alias,
     Version,
     VersionFacts,
+    VersionState,
     copy_release,
     require_version,
+    told_of,
     version_of,
 )
-from components.services.tracking.runs import run_of
+from components.services.tracking.runs import run_of, runs_of
 from l2dm import escape
 from l2dm.doors import SIGNS, closed_by, marked
 from l2dm.errors import Corrupt, FilesGone, TrackingFailed
@@ -32,6 +34,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 PREFIX = "l2dm."
 TAG = "l2dm.facts"
+STATE = "l2dm.state"  # what became of a version, or of the run of a task
 DESCRIBED = 4900  # characters: the column of MLflow's database holds 5000
 PAGE = 1000  # registered models of one request, MLflow's most
 
@@ -162,6 +165,29 @@ class MlflowRegistry:
                 return copy_release(home_files.present(folder / RELEASE, self._models(line)), to)
             with tempfile.TemporaryDirectory() as scratch:
                 return copy_release(self._download(line, found, Path(scratch)) / RELEASE, to)
+
+    def tell(
+        self,
+        line: str,
+        champion: int,
+        known: Mapping[str, int],
+        lost: Mapping[str, int],
+        states: Mapping[int, VersionState],
+    ) -> None:
+        """See Registry: the model's description, and a tag on every version and on its run."""
+        name, text = PREFIX + line, told_of(champion, known, lost)
+        text = text if len(text) <= DESCRIBED else f"**Champion: version {champion}.**"
+        with told(f"describe line {line!r}"):
+            for model in self._client.search_registered_models(f"name = '{name}'"):
+                if model.description != text:
+                    self._client.update_registered_model(name, text)
+            for version in self._client.search_model_versions(f"name = '{name}'"):
+                state = states.get(int(version.version))
+                if state and version.tags.get(STATE) != state:
+                    self._client.set_model_version_tag(name, version.version, STATE, state)
+                    task = version.tags.get("l2dm.task", "")
+                    for run in runs_of(self._client, line, task):
+                        self._client.set_tag(run.info.run_id, STATE, state)
 
     def _download(self, line: str, version: Any, scratch: Path) -> Path:
         """The files of a version from a server. Raises FilesGone when it says that it has none."""

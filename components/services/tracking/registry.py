@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from components.services.tracking import home_files
+from l2dm import escape
 from l2dm.doors import Finding
 from l2dm.errors import UnknownLine
 from l2dm.files import manifest
 
 Alias = Literal["champion", "challenger", "previous"]
+VersionState = Literal["promoted", "held", "taken back"]  # as the line is now
 ALIASES: tuple[Alias, ...] = ("champion", "challenger", "previous")
 MAX_DIGITS = 9  # of a version's number
 
@@ -174,6 +176,19 @@ class FolderRegistry:
         require_version(self, line, version)
         release = self.folder / line / str(version) / "release"
         return copy_release(home_files.present(release, self.folder / line), to)
+
+    def tell(
+        self,
+        line: str,
+        champion: int,
+        known: Mapping[str, int],
+        lost: Mapping[str, int],
+        states: Mapping[int, VersionState],
+    ) -> None:
+        """See Registry."""
+        text = {"text": told_of(champion, known, lost), "states": {**states}}
+        (self.folder / line).mkdir(parents=True, exist_ok=True)
+        manifest.write_text(self.folder / line / "told.json", json.dumps(text))
 
     def adopt(self, line: str, lost: Mapping[int, str]) -> tuple[int, ...]:
         """See Registry. Facts and files lie together here: none is left without the other."""

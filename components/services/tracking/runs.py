@@ -7,6 +7,8 @@ and a metric point (name, step) that is there is not logged again. `MlflowTracki
 
 import logging
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -88,59 +90,97 @@ class MlflowTracking:
 
     def __init__(self, home: Home, line: str, task: str) -> None:
         mlflow = connect(home)
-        self._client = mlflow.MlflowClient()
+        self._client, self._what = mlflow.MlflowClient(), f"task {task} of line {line!r}"
         self._find = partial(run_of, mlflow, home, line, task)
-        self.run_id = self._find()
+        with told(f"open the run of {self._what}"):
+            self.run_id = self._find()
         self._known: dict[str, set[int]] = {}
 
     def params(self, values: Mapping[str, Any]) -> None:
         """See Tracking."""
         from mlflow.entities import Param
 
-        known = self._living().data.params
-        fresh = [Param(name, str(value)) for name, value in values.items() if name not in known]
-        for start in range(0, len(fresh), PARAMS):
-            self._log(params=fresh[start : start + PARAMS])
+        with told(f"take the settings of {self._what}"):
+            known = self._living().data.params
+            named = {names.key(name): names.param(value) for name, value in values.items()}
+            fresh = [Param(*item) for item in named.items() if item[0] not in known]
+            self._log("params", fresh, PARAMS)
 
     def tags(self, values: Mapping[str, str]) -> None:
         """See Tracking."""
         from mlflow.entities import RunTag
 
-        self._log(tags=[RunTag(*item) for item in values.items()])
+        with told(f"take marks of {self._what}"):
+            found = [RunTag(names.key(name), names.tag(value)) for name, value in values.items()]
+            self._log("tags", found, PARAMS)
 
     def metrics(self, points: list[Point]) -> None:
         """See Tracking."""
         from mlflow.entities import Metric
 
-        fresh = []
-        for name, step, value in points:
-            seen = self._steps(name)
-            if step not in seen:
-                seen.add(step)
-                fresh.append(Metric(name, float(value), int(time.time() * 1000), step))
-        for start in range(0, len(fresh), BATCH):
-            self._log(metrics=fresh[start : start + BATCH])
+        with told(f"take metrics of {self._what}"):
+            now, fresh = int(time.time() * 1000), dict[tuple[str, int], Metric]()
+            for name, step, value in points:
+                key = names.key(name)
+                if step not in self._steps(key):
+                    fresh.setdefault((key, step), Metric(key, float(value), now, step))
+            self._log("metrics", [*fresh.values()], BATCH)
 
     def file(self, path: Path, under: str) -> None:
         """See Tracking."""
-        self._living()  # a deleted run takes files without a word
-        self._client.log_artifact(self.run_id, str(path), under or None)
+        with told(f"take {path.name!r} of {self._what}"):
+            self._living()  # a deleted run takes files without a word
+            name, folder = names.file(path.name), names.key(under) if under else None
+            if name == path.name:
+                self._client.log_artifact(self.run_id, str(path), folder)
+                return
+            with tempfile.TemporaryDirectory() as scratch:
+                named = shutil.copyfile(path, Path(scratch) / name)
+                self._client.log_artifact(self.run_id, str(named), folder)
 
     def finish(self, state: str) -> None:
         """See Tracking."""
-        self._living()
-        self._client.set_terminated(self.run_id, state)
+        with told(f"end {self._what}"):
+            self._living()
+            self._client.set_terminated(self.run_id, state)
 
-    def _log(self, **batch: Any) -> None:
+    def _log(self, kind: str, values: list[Any], most: int) -> None:
+        """Tell them in requests of so many; one that is refused is told apart from the others."""
+        refused = []
+        for start in range(0, len(values), most):
+            refused += self._send(kind, values[start : start + most])
+        if refused:
+            raise refused[0]
+
+    def _send(self, kind: str, values: list[Any]) -> list[Exception]:
+        """One request, or its halves until only what is refused is left out; why it was refused."""
         from mlflow.exceptions import MlflowException
 
         try:
-            self._client.log_batch(self.run_id, **batch)
+            self._request(kind, values)
+        except MlflowException as error:
+            if error.error_code not in REFUSALS:
+                raise
+            if len(values) == 1:
+                return [error]
+            half = len(values) // 2
+            return self._send(kind, values[:half]) + self._send(kind, values[half:])
+        if kind == "metrics":
+            for one in values:
+                self._known[one.key].add(one.step)
+        return []
+
+    def _request(self, kind: str, values: list[Any]) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.log_batch(self.run_id, **{kind: values})
         except MlflowException:
             deleted, run = self.run_id, self._living().info.run_id
             if run == deleted:
                 raise
-            self._client.log_batch(run, **batch)
+            self._known.update({one.key: set() for one in values if kind == "metrics"})
+            self._client.log_batch(run, **{kind: values})
 
     def _living(self) -> Any:
         """The run, or the one that follows it when somebody deleted it."""
@@ -191,13 +231,28 @@ def close(home: Home, line: str, task: str, state: str) -> None:
     """
     if server() is None and not home.database.exists():
         return
-    mlflow = connect(home)
+    client = connect(home).MlflowClient()
     with told(f"close the run of task {task} of line {line!r}"):
-        client = mlflow.MlflowClient()
-        where = client.get_experiment_by_name(f"l2dm/{line}")
-        if where is None:
-            return
-        key = f"tags.`l2dm.task_key` = '{line}/{task}'"
-        for run in client.search_runs([where.experiment_id], key):
+        for run in runs_of(client, line, task):
             if run.info.status == "RUNNING":
                 client.set_terminated(run.info.run_id, state)
+
+
+def file(home: Home, line: str, task: str, path: Path) -> None:
+    """Put a file into the run of a task, if there is one. Raises TrackingFailed."""
+    if server() is None and not home.database.exists():
+        return
+    client = connect(home).MlflowClient()
+    with told(f"take {path.name} for task {task} of line {line!r}"):
+        for run in runs_of(client, line, task):
+            client.log_artifact(run.info.run_id, str(path))
+
+
+def runs_of(client: Any, line: str, task: str) -> list[Any]:
+    """The runs of a task that are there: one, or none."""
+    where = client.get_experiment_by_name(f"l2dm/{line}")
+    if where is None or not task:
+        return []
+    return list(
+        client.search_runs([where.experiment_id], f"tags.`l2dm.task_key` = '{line}/{task}'")
+    )

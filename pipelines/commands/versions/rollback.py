@@ -31,6 +31,7 @@ def make_champion(target: Target, to: str) -> tuple[int, int]:
 
     Raises UnknownLine, LineBusy, BadBase, DoesNotFit.
     """
+    from components.runtime.line_report import renew_report, tell_champion
     from components.services.line import status_cache
     from components.services.line.leases import Leases
     from components.services.line.promotion import roll_back
@@ -51,5 +52,8 @@ def make_champion(target: Target, to: str) -> tuple[int, int]:
         try:
             before = roll_back(registry, records, line, version, check, Path(scratch) / "release")
         finally:
-            status_cache.refresh(home, registry, line)
+            index = status_cache.refresh(home, registry, line)
+        tell_champion(registry, line, index)
+        replaced = next((one.facts.task for one in index.versions if one.number == before), "")
+        renew_report(home, registry, line, replaced)
     return before, version

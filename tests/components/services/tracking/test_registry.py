@@ -1,31 +1,40 @@
 """One contract suite for both registries, then the promotion protocol on both."""
 
 import pickle
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 from pytest import MonkeyPatch
 
 from components.services.line.promotion import roll_back, settle
 from components.services.line.records import Records
 from components.services.store.folder import FolderObjects
 from components.services.store.home import Home
-from components.services.tracking.mlflow_registry import MlflowRegistry
+from components.services.tracking.connection import connect
+from components.services.tracking.mlflow_registry import MlflowRegistry, _description
 from components.services.tracking.registry import (
     FolderRegistry,
     Registry,
     Version,
     VersionFacts,
     resolve,
+    told_of,
 )
+from components.services.tracking.runs import runs_of
 from l2dm import doors
+from l2dm.doors import Finding
 from l2dm.errors import BadDoor, L2dmError, StaleParent, TrackingFailed, UnknownLine
 from l2dm.files import manifest
+from tests.worlds.hostile_text import texts
 
 MODEL_CODE = Path(__file__).parents[3] / "worlds" / "echo_model.py"
+CLOSED = (Finding("text", False),)
+ITEMS = ("ul", "/ul", "li", "/li")
 OPEN = VersionFacts(
     "t0001", "rex", "dog", 0, "digest-1", True, ("identity 0.9 of 0.5",), {"drift": 0.1}
 )
@@ -275,3 +284,38 @@ def test_a_model_logged_before_a_kill_is_registered_not_logged_again(
         [registry._client.get_experiment_by_name("l2dm/pets").experiment_id]
     )
     assert len(models) == 1
+
+
+def test_a_description_takes_no_markup_of_what_people_typed() -> None:
+    """`<sunny>` vanished in MLflow, which shows Markdown and takes it for HTML."""
+    renderer = MarkdownIt("commonmark", {"html": True})
+    for text in texts():
+        facts = replace(
+            OPEN, concept="sunny", class_noun=text, reasons=(f"<sunny> {text}",), findings=CLOSED
+        )
+        page = renderer.render(_description(facts))
+        assert set(re.findall(r"<(/?\w+)", page)) <= {"p", "/p", "strong", "/strong", *ITEMS}, text
+        assert "&lt;sunny&gt;" in page and "<li>✕ " in page
+    many = replace(OPEN, reasons=tuple(f"{text} {number}" for number, text in enumerate(texts())))
+    assert len(_description(many)) < 5000 and _description(many).endswith("\n* …")
+
+
+def test_mlflow_tells_in_words_what_a_rollback_took_back(home: Home, release: Path) -> None:
+    registry = MlflowRegistry(home, "pocket", MODEL_CODE)
+    client = connect(home).MlflowClient()
+    registry.register("pets", release, OPEN)
+    second = replace(OPEN, task="t0002", concept="mimi", digest="other", parent_version=1)
+    registry.register("pets", release, replace(second, findings=CLOSED))
+    registry.tell("pets", 1, {"rex": 1}, {"mimi": 2}, {1: "promoted", 2: "taken back"})
+    described = client.get_registered_model("l2dm.pets").description
+    assert described == told_of(1, {"rex": 1}, {"mimi": 2})
+    versions = {one.version: one.tags for one in client.search_model_versions("name = 'l2dm.pets'")}
+    states = {str(version): tags["l2dm.state"] for version, tags in versions.items()}
+    assert states == {"1": "promoted", "2": "taken back"}
+    assert {str(v): tags["l2dm.closed_by"] for v, tags in versions.items()} == {
+        "1": "",
+        "2": "text",
+    }
+    (run,) = runs_of(client, "pets", "t0002")
+    assert run.data.tags["l2dm.state"] == "taken back"
+    assert registry.versions("pets")[1].facts.findings == CLOSED

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from components.services.store.home import Home
+from components.services.tracking import runs
 from components.services.tracking.connection import connect
 from components.services.tracking.runs import MemoryTracking, MlflowTracking, Point, Tracking
 
@@ -152,3 +153,28 @@ def test_a_run_that_the_platform_made_is_used(home: Home, monkeypatch: pytest.Mo
     given = MlflowTracking(home, "pets", "t0009").run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", given)
     assert MlflowTracking(home, "pets", "t0001").run_id == given
+
+
+def test_the_run_of_a_task_that_became_no_version_is_closed(home: Home) -> None:
+    client = connect(home).MlflowClient()
+    runs.close(home, "pets", "t0001", "FAILED")  # none was begun, and none is made
+    assert client.get_experiment_by_name("l2dm/pets") is None
+    begun = {
+        task: MlflowTracking(home, "pets", task).run_id for task in ("t0001", "t0002", "t0003")
+    }
+    MlflowTracking(home, "pets", "t0002").finish("FINISHED")
+    runs.close(home, "pets", "t0001", "FAILED")
+    runs.close(home, "pets", "t0002", "KILLED")  # it has ended already
+    ends = {task: client.get_run(run).info.status for task, run in begun.items()}
+    assert ends == {"t0001": "FAILED", "t0002": "FINISHED", "t0003": "RUNNING"}
+
+
+def test_a_file_reaches_the_run_of_a_task_and_makes_none(home: Home, tmp_path: Path) -> None:
+    page = tmp_path / "pets.html"
+    page.write_text("<p>")
+    runs.file(home, "pets", "t0001", page)
+    known = MlflowTracking(home, "pets", "t0002").run_id
+    runs.file(home, "pets", "t0002", page)
+    client = connect(home).MlflowClient()
+    assert [one.path for one in client.list_artifacts(known)] == ["pets.html"]
+    assert runs.runs_of(client, "pets", "t0001") == []
