@@ -100,6 +100,21 @@ class Registry(Protocol):
         """
         ...
 
+    def tell(
+        self,
+        line: str,
+        champion: int,
+        known: Mapping[str, int],
+        lost: Mapping[str, int],
+        states: Mapping[int, VersionState],
+    ) -> None:
+        """Say for people what the line's champion is, and what became of every version.
+
+        known: what the champion knows, concepts and their versions. lost: what it knows not any
+        more, after a rollback.
+        """
+        ...
+
     def adopt(self, line: str, lost: Mapping[int, str]) -> tuple[int, ...]:
         """Register versions again of which only the files are left, under their old numbers.
 
@@ -231,6 +246,21 @@ def resolve(registry: Registry, line: str, name: str) -> int:
             f"found {name[:60]!r}; lines with versions: {list(registry.lines())}"
         )
     return aliases[name]
+
+
+def told_of(champion: int, known: Mapping[str, int], lost: Mapping[str, int]) -> str:
+    """What the champion is and knows, in Markdown."""
+    if not champion:
+        return "No champion yet."
+    text = f"**Champion: version {champion}.** It knows {_named(known) or 'no concept'}."
+    if lost:
+        text += f"\n\nTaken back by a rollback, and not known any more: {_named(lost)}."
+    return text
+
+
+def _named(concepts: Mapping[str, int]) -> str:
+    """Concepts with the versions that learned them."""
+    return ", ".join(f"{escape.markdown(name)} (version {at})" for name, at in concepts.items())
 
 
 def copy_release(source: Path, to: Path) -> Path:
