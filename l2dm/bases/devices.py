@@ -1,5 +1,9 @@
 """Where a model is loaded: on the GPU if there is one, in float32 that does not vary."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 
 
@@ -24,3 +28,26 @@ def prepared(device: torch.device | None = None) -> torch.device:
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.deterministic = True
     return device
+
+
+@contextmanager
+def one_order(device: torch.device) -> Iterator[None]:
+    """Inside, sums on a CPU are taken in one order, so the same threads give the same bytes.
+
+    Some gradients (of `x[index]` with an index that comes twice) are else added up by whichever
+    thread comes first. Not on a GPU: there some operations that we need have no such form.
+    """
+    if device.type != "cpu":
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled()
+    warn = torch.is_deterministic_algorithms_warn_only_enabled()
+    memory: Any = torch.utils.deterministic  # its one attribute is a property that mypy cannot see
+    fill = memory.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    memory.fill_uninitialized_memory = False  # a help against bugs that costs time
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn)
+        memory.fill_uninitialized_memory = fill

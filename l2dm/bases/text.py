@@ -26,11 +26,16 @@ class Text:
         import torch
 
         index = torch.as_tensor(rows, device=self.ids.device)
+
+        def chosen(part: "Tensor") -> "Tensor":
+            # The gradient of `part[index]` adds up a prompt that comes twice in no fixed order.
+            return part.index_select(0, index)
+
         return Text(
-            self.ids[index],
-            self.states[index],
-            None if self.pooled is None else self.pooled[index],
-            None if self.mask is None else self.mask[index],
+            chosen(self.ids),
+            chosen(self.states),
+            None if self.pooled is None else chosen(self.pooled),
+            None if self.mask is None else chosen(self.mask),
         )
 
 

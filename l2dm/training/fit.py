@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from l2dm.adapters.contract import compare
+from l2dm.bases.devices import one_order
 from l2dm.bases.model import Model
 from l2dm.errors import BadSpec, DoesNotFit
 from l2dm.methods.contract import Learned, Method, Trainable
@@ -80,14 +81,15 @@ def fit(
     while progress.step < spec.steps:
         began = time.monotonic()
         batch = team.share(_batch(method, model, lesson, spec, progress.step))
-        with torch.autocast(
-            model.device.type, dtype=torch.bfloat16, enabled=spec.precision == "bf16"
-        ):
-            terms = method.loss(batch)
-        weighed = team.weigh(terms)
-        _require_finite(weighed.means, progress.step)
-        optimizer.zero_grad(set_to_none=True)
-        weighed.loss.backward()
+        with one_order(model.device):
+            with torch.autocast(
+                model.device.type, dtype=torch.bfloat16, enabled=spec.precision == "bf16"
+            ):
+                terms = method.loss(batch)
+            weighed = team.weigh(terms)
+            _require_finite(weighed.means, progress.step)
+            optimizer.zero_grad(set_to_none=True)
+            weighed.loss.backward()
         team.add_gradients(parameters)
         watch.look()
         optimizer.step()

@@ -11,6 +11,7 @@ from torch import Tensor
 from l2dm import doors
 from l2dm.bases.diffusion import NoiseSchedule
 from l2dm.bases.model import Model, load_base
+from l2dm.bases.text import Text
 from l2dm.errors import DoesNotFit
 from l2dm.files import manifest
 from l2dm.methods.contract import Learned, Trainable
@@ -256,3 +257,41 @@ def test_a_loss_that_is_not_finite_stops_training(tiny_base: Path, tmp_path: Pat
     model = load_base(str(tiny_base))
     with pytest.raises(DoesNotFit, match=r"the loss became inf at step 1; lower train\.rate"):
         fit(Explodes(), model, first_lesson(model, tmp_path), spec_of().train)
+
+
+def test_sums_are_taken_in_one_order_while_a_method_learns_and_not_afterwards(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A method that adds up in no fixed order (`x[index]`, an index twice) learns the same, too."""
+    seen = []
+    model, spec = load_base(str(tiny_base)), spec_of()
+    method = method_of(spec)
+    loss = method.loss
+
+    def watched(batch: Batch) -> Mapping[str, Tensor]:
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        return loss(batch)
+
+    monkeypatch.setattr(method, "loss", watched)
+    fit(method, model, first_lesson(model, tmp_path), spec.train)
+    assert seen
+    assert all(seen)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_the_gradient_of_a_prompt_that_comes_twice_is_one_number() -> None:
+    """The sum of `x[index]` over threads is not; 200 tries find it in the older form each time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        states = torch.randn(3, 32, 192, requires_grad=True)
+        rows = [0, 1, 0, 2, 0, 1, 0, 0]
+        seeds = torch.randn(8, 32, 192)
+        found = set()
+        for _ in range(200):
+            text = Text(torch.zeros(3, 32, dtype=torch.long), states)[rows]
+            (gradient,) = torch.autograd.grad((text.states * seeds).sum(), states)
+            found.add(gradient.numpy().tobytes())
+    finally:
+        torch.set_num_threads(threads)
+    assert len(found) == 1
