@@ -64,7 +64,7 @@ def summary_markdown(line: str, history: Sequence[ReportEntry]) -> str:
     verdict = newest.release.record.verdict
     champion = story.champion
     lines = [
-        f"## {line}: version {newest.version} {'promoted' if verdict.open else 'held'}",
+        f"## {line}: version {newest.version} {_outcome(story, newest)}",
         "",
         f"Champion: {f'version {champion.version}' if champion else 'none yet'}",
         "",
@@ -80,12 +80,21 @@ def summary_markdown(line: str, history: Sequence[ReportEntry]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _outcome(story: Story, entry: ReportEntry) -> str:
+    """What became of a version."""
+    if entry in story.taken_back:
+        return "taken back by a rollback"
+    return "promoted" if entry.release.record.verdict.open else "held"
+
+
 def _header(story: Story, scores: Door[Scores]) -> Markup:
     assert story.subject is not None  # it is whose scores these are
     return templating.fill(
         "header.html",
         line=story.line,
         champion=story.champion,
+        knows=story.knows,
+        lost=story.lost,
         subject=story.subject,
         concepts=_counted(len(story.kept), "concept"),
         tasks=_counted(len(story.history), "task"),
@@ -154,6 +163,7 @@ def _tasks(story: Story) -> Markup:
     return templating.fill(
         "tasks.html",
         entries=list(reversed(story.history))[:LISTED],
+        taken_back=story.taken_back,
         cut=latest(len(story.history), LISTED, "tasks"),
     )
 

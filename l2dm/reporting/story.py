@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from l2dm.doors import Adapter, Drift, Measurement, Release, Scores
+from l2dm.doors import Adapter, Concept, Drift, Measurement, Release, Scores
 from l2dm.evaluation import sheets
 from l2dm.files import door_files
 from l2dm.files.manifest import Door, read
@@ -68,6 +68,42 @@ class Story:
     def champion(self) -> ReportEntry | None:
         """The version that serves, if any."""
         return next((one for one in self.history if "champion" in one.aliases), None)
+
+    @property
+    def knows(self) -> tuple[Concept, ...]:
+        """What the champion knows."""
+        if self.champion is None:
+            return ()
+        return read(self.champion.release.path(door_files.ADAPTER), Adapter).record.concepts
+
+    @property
+    def taken_back(self) -> tuple[ReportEntry, ...]:
+        """Versions whose gate was open and that the champion was not learned from: rolled back."""
+        if self.champion is None:
+            return ()
+        by_number = {entry.version: entry for entry in self.history}
+        number, descent = self.champion.version, set[int]()
+        while number in by_number:
+            descent.add(number)
+            number = by_number[number].release.record.parent_version
+        # below `number` the history may lack versions, so nobody can say of them
+        return tuple(
+            entry
+            for entry in self.history
+            if entry.release.record.verdict.open
+            and entry.version > number
+            and entry.version not in descent
+        )
+
+    @property
+    def lost(self) -> tuple[ReportEntry, ...]:
+        """Those of them whose concept the champion does not know any more."""
+        known = {concept.name for concept in self.knows}
+        return tuple(
+            entry
+            for entry in self.taken_back
+            if entry.release.record.concept and entry.release.record.concept.name not in known
+        )
 
     @property
     def limits(self) -> Mapping[str, float]:

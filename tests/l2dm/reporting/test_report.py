@@ -1,15 +1,18 @@
 """The page from made-up doors: complete, self-contained, escaped, bounded, repeatable."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
-from l2dm.doors import Concept
+from l2dm import escape
+from l2dm.doors import Concept, Finding, Verdict
 from l2dm.errors import BadDoor
 from l2dm.reporting.report import StepCost, render, summary_markdown
 from l2dm.reporting.timeline import PastCheck
 from tests.worlds import history
+from tests.worlds.hostile_text import texts
 
 VOID = {"meta", "img"}
 SVG = {"svg", "line", "circle", "polyline", "text"}
@@ -188,3 +191,41 @@ def test_the_summary_is_short_and_has_verdict_and_numbers(three):
     assert summary.startswith("## pets: version 3 promoted\n\nChampion: version 3\n\n- It is fine.")
     assert "| Forgetting | 0.150 |" in summary
     assert len(summary.splitlines()) < 20
+
+
+def test_after_a_rollback_the_page_says_what_the_champion_knows_and_what_not_any_more(tmp_path):
+    """Alias and page agree: a version whose gate was open is not the champion for that."""
+    entries = history.line(tmp_path, history.concepts(3))
+    now = [replace(one, aliases=()) for one in entries]
+    now[0] = replace(now[0], aliases=("champion",))
+    now[2] = replace(now[2], aliases=("previous",))
+    text = Outline(render("pets", now)).text.replace(" ,", ",").replace(" .", ".")
+    assert "The champion knows <c1> dog." in text
+    assert "not known any more: <c2> cat (version 2), <c3> car (version 3)." in text
+    assert text.count("↶ taken back") == 2 and text.count("✓ promoted") == 1
+    assert summary_markdown("pets", now).startswith("## pets: version 3 taken back by a rollback")
+    before = Outline(render("pets", entries)).text
+    assert "taken back" not in before
+    assert "The champion knows <c1> dog , <c2> cat , <c3> car ." in before
+
+
+def test_what_closed_the_gate_is_marked_and_text_is_data(tmp_path):
+    """Reasons of a version are marked one by one, and whatever they hold is shown."""
+    hostile = [escape.lines(text) for text in texts()]
+    findings = (Finding("identity", True), Finding("text", False))
+    entries = history.line(tmp_path, history.concepts(2), reasons=("learned", "noise"), held=(2,))
+    marked = [_with_verdict(one, Verdict(False, ("learned", "noise"), findings)) for one in entries]
+    page = render("pets", marked)
+    assert '<li>✓ learned</li><li class="bad">✕ noise</li>' in page
+    assert "- ✓ learned\n- ✕ noise" in summary_markdown("pets", marked)
+    loud = [_with_verdict(one, Verdict(False, tuple(texts()))) for one in entries]
+    outline = Outline(render("pets", loud))
+    assert "<script" not in render("pets", loud) and "<img src=x" not in render("pets", loud)
+    squeezed = "".join(outline.text.split())
+    for text in hostile:
+        assert "".join(text.split()) in squeezed
+
+
+def _with_verdict(entry, verdict):
+    record = replace(entry.release.record, verdict=verdict)
+    return replace(entry, release=replace(entry.release, record=record))
