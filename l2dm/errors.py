@@ -127,7 +127,12 @@ class StepFailed(L2dmError):
 
 
 class TrackingFailed(L2dmError):
-    """MLflow, tracking or registry, does not answer or refused what we asked."""
+    """MLflow, tracking or registry, does not answer or refused what we asked.
+
+    refused: it answered, and will answer the same to the same request.
+    """
+
+    refused = False
 
 
 class FilesGone(TrackingFailed):

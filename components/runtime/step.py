@@ -6,11 +6,12 @@ inside is left in the run folder for the runner and raised again.
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -25,11 +26,14 @@ from components.services.line.uploads import Commitment, Uploads, fetched
 from components.services.store.home import Home
 from components.services.store.open import SCHEME
 from components.services.tracking.runs import MlflowTracking, Point, Tracking
+from components.services.tracking.untold import PatientTracking, tell_again
 from l2dm import doors
+from l2dm.errors import L2dmError
 from l2dm.files import children, door_files, manifest
 from l2dm.spec import Spec, from_json
 
 D = TypeVar("D")
+log = logging.getLogger(__name__)
 FLUSH_SECONDS = 5.0  # between batches of metric points
 SAY_SECONDS = 1.0  # between progress lines
 
@@ -103,7 +107,7 @@ class Step:
         self._points: list[Point] = []
         self._flushed = self._said = time.monotonic()
         self._seconds = self._outside = 0.0  # of the step's own work; of telling MLflow meanwhile
-        self._tracking: Tracking | None = None
+        self._tracking: PatientTracking | None = None
         self._fence = 0  # no lease has that number
         self._exits = ExitStack()
         self.looked = Commitment()  # of the upload that was fetched
@@ -142,12 +146,15 @@ class Step:
         )
 
     @property
-    def tracking(self) -> Tracking:
-        """The run of this task; opened on first use, because it imports mlflow."""
+    def tracking(self) -> PatientTracking:
+        """The run of this task, told now or later; opened on first use: that imports mlflow."""
         if self._tracking is None:
             assert self.subject.run
-            self._tracking = MlflowTracking(self.home, self.subject.line, self.subject.run)
+            self._tracking = PatientTracking(partial(self._run_of, self.subject.run))
         return self._tracking
+
+    def _run_of(self, task: str) -> Tracking:
+        return MlflowTracking(self.home, self.subject.line, task)
 
     def __enter__(self) -> Self:
         children.follow_learner()
@@ -161,12 +168,12 @@ class Step:
         trace: TracebackType | None,
     ) -> None:
         self._exits.close()
+        self._keep_untold()
         if error is not None:
             run_journal.write_failure(self.home.store, self.run_key, self.name, error)
             return
         cost = self.costs()[self.name]
         run_journal.write_cost(self.home.store, self.run_key, self.name, cost)
-        self._flush()
         costs = {"seconds": cost.seconds, "peak_mb": cost.peak_mb}
         self._write_metrics(costs)
         say(StepProgress(self.name, f"{cost.seconds:.1f} s, peak {cost.peak_mb:.0f} MB", 1, 1))
@@ -264,6 +271,19 @@ class Step:
             self.measure({f"cost/{step}_{key}": value for key, value in values.items()}, 0)
         self._flush()
         self.tracking.finish("FINISHED")
+
+    def _keep_untold(self) -> None:
+        """Leave what MLflow was not told, or tell it what earlier steps left: it answers now."""
+        self._flush()
+        if self._tracking is None:
+            return
+        store, line = self.home.store, self.subject.line
+        try:
+            self._tracking.keep(store, line, self.subject.run, self.name)
+            if not self._tracking.why:
+                tell_again(store, line, self._run_of)
+        except (L2dmError, OSError) as failed:  # what the step made is worth more
+            log.warning("what MLflow was not told cannot be kept: %s", failed)
 
     def _import_libraries(self) -> None:
         from l2dm.bases.folder import import_classes

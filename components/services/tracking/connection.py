@@ -15,6 +15,7 @@ from components.services.store.home import Home
 from components.services.tracking import database, home_files
 from l2dm.errors import BadStore, TrackingFailed
 
+REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "ENDPOINT_NOT_FOUND")
 log = logging.getLogger(__name__)
 
 
@@ -76,10 +77,12 @@ def told(what: str) -> Iterator[None]:
         yield
     except (MlflowException, RequestException, SQLAlchemyError) as error:
         words = str(error).splitlines() or [repr(error)]
-        raise TrackingFailed(
+        failed = TrackingFailed(
             f"expected MLflow at {server() or 'the state folder'} to {what}, found "
             f"{words[0][:500]}; start it, or look into its log"
-        ) from error
+        )
+        failed.refused = getattr(error, "error_code", "") in REFUSALS
+        raise failed from error
 
 
 def experiment(mlflow: Any, home: Home, line: str) -> str:

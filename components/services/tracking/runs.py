@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from components.services.store.home import Home
-from components.services.tracking.connection import connect, experiment, server, told
+from components.services.tracking import names
+from components.services.tracking.connection import (
+    REFUSALS,
+    connect,
+    experiment,
+    server,
+    told,
+)
 
 log = logging.getLogger(__name__)
 Point = tuple[str, int, float]  # metric name, step, value
