@@ -2,9 +2,9 @@
 
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from pathlib import Path
 
 from components.runtime.line_report import tell_champion, write_report
@@ -103,7 +103,7 @@ class ChampionCheck:
         policy = self._step.spec.check.policy
         if policy != "roll_back" or check.health != "regressed" or check.cause not in OURS:
             return None
-        for candidate in (one.number for one in self._descent(version)[1:]):
+        for candidate in self._former(version):
             try:
                 if self._health(candidate) != "healthy":
                     continue
@@ -144,6 +144,17 @@ class ChampionCheck:
             door = self._check(version, Path(scratch) / "check")
             self._record(door, version, seed)
         return door.record.health
+
+    def _former(self, version: int) -> Iterator[int]:
+        """Those it was learned from, newest first; none of before a concept was taken out.
+
+        Whoever took it out must not find it back because the version without it fell ill.
+        """
+        older = self._descent(version)
+        for one, parent in pairwise(older):
+            if one.facts.knows is not None:
+                return
+            yield parent.number
 
     def _descent(self, version: int) -> tuple[Version, ...]:
         return status_cache.descent(self._registry.versions(self._line), version)

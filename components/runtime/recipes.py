@@ -41,7 +41,7 @@ def learned_with(
     fixed = bool(ledger.standing.champion)
     recipe = ledger.recipe
     if recipe is None and fixed:
-        recipe = _of_champion(line, records, ledger, opened())
+        recipe = of_champion(line, records, ledger, opened())
     spec = asked.spec(line, recipe, fixed=fixed)
     return base_of(home, line, recipe, asked.base, fixed=fixed), to_json(spec)
 
@@ -76,7 +76,7 @@ def recipe_of(home: Home, spec: "Spec", base: str, fingerprint: str) -> Recipe:
     return said_of(spec, portable(base, home.folder, shared=bool(home.bucket)), fingerprint)
 
 
-def _of_champion(line: str, records: Records, ledger: Ledger, registry: Registry) -> Recipe | None:
+def of_champion(line: str, records: Records, ledger: Ledger, registry: Registry) -> Recipe:
     """How the champion was learned, by its release; recorded, so that it is fetched once."""
     from l2dm.spec import kept_of
 

@@ -100,19 +100,14 @@ def write_parts(
         draft = Path(scratch)
         fill(draft)
         parts = Parts(adapter_of(draft), memory_of(draft), scores_of(draft))
-        digests = {
-            "adapter": parts.adapter.digest,
-            "memory": parts.memory.digest,
-            "scores": parts.scores.digest,
-        }
-        return manifest.write(
-            out,
-            replace(record, **digests),
-            lambda folder: shutil.copytree(draft, folder, dirs_exist_ok=True),
-            spec=spec,
-            seed=seed,
-            inputs={"parent": parent, **digests},
-        )
+        adapter, memory, scores = parts.adapter.digest, parts.memory.digest, parts.scores.digest
+        named = replace(record, adapter=adapter, memory=memory, scores=scores)
+        inputs = {"parent": parent, "adapter": adapter, "memory": memory, "scores": scores}
+
+        def move(folder: Path) -> None:
+            shutil.copytree(draft, folder, dirs_exist_ok=True)
+
+        return manifest.write(out, named, move, spec=spec, seed=seed, inputs=inputs)
 
 
 def write_empty(out: Path, line: str, base: str) -> Door[doors.Release]:

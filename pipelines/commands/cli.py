@@ -16,6 +16,7 @@ from pipelines.commands.compile import compile_
 from pipelines.commands.demo import demo
 from pipelines.commands.dispatch import dispatch
 from pipelines.commands.learn import MethodsTold, learn
+from pipelines.commands.lines.forget import forget
 from pipelines.commands.lines.history import history
 from pipelines.commands.lines.repair import repair
 from pipelines.commands.lines.status import status
@@ -70,6 +71,7 @@ PAGES: tuple[tuple[str, Callable[..., None]], ...] = (
     ("schedule", schedule),
     ("rollback", rollback),
     ("cancel", cancel),
+    ("forget", forget),
     ("repair", repair),
     ("export", export),
     ("dispatch", dispatch),

@@ -132,7 +132,7 @@ def known_concepts(ledger: Ledger) -> int:
     count, version = 0, ledger.standing.champion
     while version in parents:
         count, version = count + 1, parents[version]
-    return count
+    return count + ledger.left.get(version, 0)
 
 
 def _shards(concepts: int, above: int, count: int) -> tuple[str, ...]:

@@ -19,7 +19,9 @@ from components.services.line.records import Records
 from components.services.tracking.registry import Registry, Version
 from l2dm.errors import Conflict, L2dmError
 
-MOVES = ("promotion", "rollback", "started", "begun", "restored")  # what goes on after a repair
+MOVES = (  # what goes on after a repair
+    *("promotion", "rollback", "forgotten", "started", "begun", "restored"),
+)
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,7 @@ def _champions(events: Sequence[Event]) -> list[int]:
     found: list[int] = []
     dropped: list[int] = []
     for event in events:
-        if event.kind in ("promotion", "rollback"):
+        if event.kind in ("promotion", "rollback", "forgotten"):
             found.append(event.facts["target"])
         elif event.kind == "restored":
             gone = {one["version"] for one in event.facts["lost"]}

@@ -4,7 +4,7 @@ A concept's state is read off its events. `submitted` opens it, `started` names 
 it, `begun` fixes task id and parent, `retried` gives it back after a run that failed, `cancelled`
 asks for its end, `ended` closes it in exactly one of five states; a later `submitted` opens it
 again. An upload counts from its concept.json on, so its `submitted` may come last: then it changes
-nothing. `promotion`, `rollback` and `restored` move the champion.
+nothing. `promotion`, `rollback`, `forgotten` and `restored` move the champion.
 """
 
 import re
@@ -22,12 +22,18 @@ EventKind = Literal[
     "restored",  # registry and records were of different minutes: what was dropped
     "mended",  # aliases named other versions than the records say: set back
     "swept",  # files of an upload that never got its concept.json: removed
+    "forgetting", "forgotten",  # a concept is being taken out; the version without it is champion
+    "erasing", "erased",  # everything that holds a concept is being deleted; it is
+    "redacted",  # in the place of an event of an erased concept: what the line's order rests on
     "kept",  # how a line learns, read off the champion of a line that is older than this record
     "scheduled", "checking", "checked", "unchecked",  # see checks.py
 ]  # fmt: skip
 Ending = Literal["promoted", "held", "refused", "failed", "cancelled"]
-State = Literal["waiting", "learning", "promoted", "held", "refused", "failed", "cancelled"]
-ENDINGS: tuple[Ending, ...] = ("promoted", "held", "refused", "failed", "cancelled")
+State = Literal[
+    "waiting", "learning", "promoted", "held", "refused", "failed", "cancelled",
+    "forgotten",  # promoted once, and taken out since
+]  # fmt: skip
+ENDINGS: tuple[State, ...] = ("promoted", "held", "refused", "failed", "cancelled", "forgotten")
 TASK = re.compile(r"t(\d{4,})")
 
 
@@ -92,6 +98,15 @@ class Pause:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Forgetting:
+    """A concept that is to be taken out of version `parent`, as a task of its own."""
+
+    concept: str
+    parent: int
+    task: str
+
+
 @dataclass
 class Ledger:
     """The sum of a line's events up to number `last`; `add` takes the next one.
@@ -99,7 +114,8 @@ class Ledger:
     mark: of the last event as the store lists it. tasks: highest number of a task that began.
     versions: task of every version that was promoted or held. tried: per concept how often each
     upload was started since it was last submitted or ended. served: when a run was started last.
-    recipes: how each task was learned, in order.
+    recipes: how each task was learned, in order. forgetting: what was begun to be taken out. left:
+    how many concepts a version without one has. erased: versions that were deleted, and when.
     """
 
     last: int = 0
@@ -113,6 +129,9 @@ class Ledger:
     pauses: dict[str, Pause] = field(default_factory=dict)
     served: str = ""
     recipes: dict[str, Recipe] = field(default_factory=dict)
+    forgetting: Forgetting | None = None
+    left: dict[int, int] = field(default_factory=dict)
+    erased: dict[int, str] = field(default_factory=dict)
     checks: Checks = field(default_factory=Checks)
 
     def add(self, event: Event, mark: str = "") -> None:
@@ -128,6 +147,7 @@ class Ledger:
             self._count(event, name)
             before = self.concepts.get(name)
             self.concepts[name] = _known_by(before, _after(before, event), event)
+        self._forget(event)
         if event.kind == "begun":
             self.tasks = max(self.tasks, _task_number(facts["task"]))
         elif event.kind == "retried" and facts.get("pause"):
@@ -140,16 +160,41 @@ class Ledger:
     def _move(self, event: Event) -> None:
         """Champion and challenger: the version held last, until it is champion or one follows."""
         facts, now = event.facts, self.standing
-        if event.kind in ("promotion", "rollback"):
+        if event.kind in ("promotion", "rollback", "forgotten"):
             challenger = 0 if now.challenger == facts["target"] else now.challenger
             self.standing = Standing(facts["target"], facts["source"], challenger)
             if "task" in facts:
                 self.versions[facts["target"]] = facts["task"]
-        elif event.kind == "ended" and facts["state"] == "held":
+        elif event.kind in ("ended", "redacted") and facts.get("state") == "held":
             self.standing = replace(now, challenger=facts["version"])
             self.versions[facts["version"]] = facts["task"]
         elif event.kind == "restored":
             self._restore(facts)
+
+    def _forget(self, event: Event) -> None:
+        """What is taken out of the line, and what is deleted for good."""
+        facts = event.facts
+        if event.kind == "forgetting":
+            self.tasks = max(self.tasks, _task_number(facts["task"]))
+            parent = facts["parent_version"]
+            self.forgetting = Forgetting(facts["forgets"], parent, facts["task"])
+        elif event.kind == "forgotten":
+            self.forgetting = None
+            self.left[facts["target"]] = facts["left"]
+            known = self.concepts.get(facts["forgets"])
+            if known:
+                why = f": {facts['reason']}" if facts["reason"] else ""
+                reasons = (f"taken out in version {facts['target']} by {facts['by']}{why}",)
+                self.concepts[known.name] = replace(
+                    known, state="forgotten", reasons=reasons, findings=()
+                )
+        elif event.kind == "erasing":
+            self.erased |= dict.fromkeys(facts["versions"], str(facts["at"]))
+            self.versions = {n: of for n, of in self.versions.items() if n not in self.erased}
+            names = ("champion", "previous", "challenger")
+            self.standing = Standing(**{name: facts[name] for name in names})
+        elif event.kind == "redacted" and "task" in facts:
+            self.tasks = max(self.tasks, _task_number(facts["task"]))
 
     def _restore(self, facts: Mapping[str, Any]) -> None:
         names = ("champion", "previous", "challenger")
@@ -201,8 +246,11 @@ class Ledger:
 
     def to_data(self) -> dict[str, Any]:
         """As JSON can hold it; `from_data` is the inverse."""
-        versions = {str(number): task for number, task in self.versions.items()}
-        return asdict(self) | {"versions": versions, "checks": self.checks.to_data()}
+        numbered = {
+            name: {str(number): of for number, of in getattr(self, name).items()}
+            for name in ("versions", "left", "erased")
+        }
+        return asdict(self) | numbered | {"checks": self.checks.to_data()}
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Self:
@@ -220,6 +268,9 @@ class Ledger:
             {name: Pause(**pause) for name, pause in data["pauses"].items()},
             str(data["served"]),
             {str(task): Recipe.from_data(one) for task, one in data["recipes"].items()},
+            Forgetting(**data["forgetting"]) if data["forgetting"] else None,
+            {int(number): int(count) for number, count in data["left"].items()},
+            {int(number): str(at) for number, at in data["erased"].items()},
             Checks.from_data(data["checks"]),
         )
 

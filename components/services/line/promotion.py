@@ -1,4 +1,6 @@
-"""How the champion moves: by a verdict after a task, or back by hand. Nothing else moves it.
+"""How the champion moves: by a verdict after a task, back by hand, or to be without a concept.
+
+Nothing else moves it.
 
 The records decide. A promotion is the event that is created right after the last one that was
 read, so of two promoters, or of one that was paused and one that took over, the later creation
@@ -9,6 +11,7 @@ fails and looks again. Aliases are a copy of what the records say: whoever finds
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from components.services.line.ledger import ENDINGS, ConceptState
 from components.services.line.records import Records
@@ -118,6 +121,63 @@ def roll_back(
             continue
         repair(registry, records, line)
         return champion
+
+
+def reserve(records: Records, line: str, concept: str, champion: int) -> str:
+    """The task id under which a concept is taken out of the champion; a repeat gets the same one.
+
+    Raises StaleParent when another version is champion.
+    """
+    while True:
+        now = records.state()
+        if now.standing.champion != champion:
+            raise StaleParent(_moved(line, concept, champion, now.standing.champion))
+        begun = now.forgetting
+        if begun is not None and (begun.concept, begun.parent) == (concept, champion):
+            return begun.task
+        task = f"t{now.tasks + 1:04d}"
+        names = {"line": line, "task": task, "forgets": concept, "parent_version": champion}
+        try:
+            records.append_next(now.last, "forgetting", **names)
+        except Conflict:  # something was recorded since: perhaps a task of this id
+            continue
+        return task
+
+
+def settle_forgotten(
+    registry: Registry,
+    records: Records,
+    line: str,
+    version: int,
+    allowed: Callable[[], None],
+    **facts: Any,
+) -> None:
+    """Make a version without a concept the champion, as `settle` does with one that learned.
+
+    facts: for the record: forgets, reason, left, recipe. Raises StaleParent.
+    """
+    made = require_version(registry, line, version).facts
+    while True:
+        now = records.state()
+        champion = now.standing.champion
+        if champion == version:
+            break
+        if champion != made.parent_version:
+            raise StaleParent(_moved(line, facts["forgets"], made.parent_version, champion))
+        allowed()
+        names = {"line": line, "task": made.task, "source": champion, "target": version}
+        try:
+            records.append_next(now.last, "forgotten", **names, **facts)
+        except Conflict:
+            continue
+    repair(registry, records, line)
+
+
+def _moved(line: str, concept: str, expected: int, champion: int) -> str:
+    return (
+        f"expected the champion of line {line!r} to be version {expected}, out of which "
+        f"{concept!r} is to be taken, found version {champion}; run it again"
+    )
 
 
 def _require_open(states: Iterable[ConceptState], facts: VersionFacts) -> None:

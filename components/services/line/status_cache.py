@@ -37,7 +37,14 @@ class Index:
 
         A rollback takes away what was learned after the version that it goes back to.
         """
-        return {version.facts.concept: version.number for version in reversed(self.descent())}
+        found: dict[str, int] = {}
+        for version in reversed(self.descent()):
+            facts = version.facts
+            if facts.knows is None:
+                found[facts.concept] = version.number
+            else:  # a concept was taken out there
+                found = dict(facts.knows)
+        return found
 
 
 def descent(versions: Sequence[Version], number: int) -> tuple[Version, ...]:

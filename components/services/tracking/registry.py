@@ -31,6 +31,8 @@ class VersionFacts:
 
     `digest` is that of the Release door, `open` the gate's verdict, `scores` numbers of the new
     concept's row. findings: what the gate found, one for each reason; of older versions none.
+    knows: of a version that a concept was taken out of, everything that it knows, with the versions
+    that learned it; its parents knew more. None: it knows what its parent knows, and its concept.
     """
 
     task: str
@@ -42,6 +44,7 @@ class VersionFacts:
     reasons: tuple[str, ...] = ()
     scores: Mapping[str, float] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    knows: Mapping[str, int] | None = None
 
     @property
     def verdict(self) -> Literal["open", "closed"]:
