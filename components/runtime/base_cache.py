@@ -136,7 +136,7 @@ def _fetched(objects: Objects, listed: _Listed, entry: Path) -> bool:
     folder, size = draft / listed.name, sum(one.size for one in listed.entries) / 1e9
     log.info("fetching base model %s, %.2f GB, into %s", listed.base, size, entry)
     try:
-        _remove_abandoned(entry.parent)
+        remove_abandoned(entry.parent)
         with _told(listed.base):
             for one in listed.entries:
                 objects.download(one.key, folder / one.key, limit=one.size)
@@ -163,7 +163,7 @@ def _require_base(folder: Path, base: str) -> None:
     from l2dm.bases import folder as base_folder
 
     try:
-        base_folder.check(folder)
+        base_folder.require_outline(folder)
     except BadBase as error:
         told = [problem.replace(str(folder), base) for problem in error.problems]
         raise BadBase(told) from error
@@ -183,8 +183,8 @@ def _publish(draft: Path, entry: Path, listed: _Listed) -> None:
             shutil.rmtree(torn, ignore_errors=True)
 
 
-def _remove_abandoned(cache: Path) -> None:
-    """What processes that were killed left half fetched."""
+def remove_abandoned(cache: Path) -> None:
+    """Remove what processes that were killed left half fetched, or half made."""
     for draft in cache.glob(".*"):
         with suppress(FileNotFoundError):
             if time.time() - draft.stat().st_mtime > ABANDONED:

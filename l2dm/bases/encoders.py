@@ -17,9 +17,14 @@ from torch.nn import functional
 
 from l2dm.bases import devices
 from l2dm.bases import folder as base_folder
-from l2dm.errors import BadBase
+from l2dm.bases.checks.encoders import side_of
+from l2dm.bases.checks.files import Files
+from l2dm.bases.checks.tensors import without_pooler
+from l2dm.bases.checks.weights import header_of
+from l2dm.bases.token_rows import require_words
 
 _BATCH = 64
+_CLASSES = {"clip": ("transformers", "CLIPModel"), "identity": ("transformers", "AutoModel")}
 
 
 @dataclass(frozen=True)
@@ -81,10 +86,11 @@ class Encoders:
     @torch.no_grad()
     def identity(self, pictures: Tensor) -> Tensor:
         """Identity features (DINO's role). pictures: (B, 3, H, W) uint8. Returns (B, d')."""
-        parts = [
-            self.vision(self.vision_input(part).to(self.device)).pooler_output.flatten(1)
-            for part in pictures.split(_BATCH)
-        ]
+        parts = []
+        for part in pictures.split(_BATCH):
+            seen = self.vision(self.vision_input(part).to(self.device))
+            pooled = getattr(seen, "pooler_output", None)  # DINO's ViT has none: its first token
+            parts.append((seen.last_hidden_state[:, 0] if pooled is None else pooled).flatten(1))
         return _unit(parts)
 
     def distractors(self, count: int, pictures: Tensor | None = None) -> Tensor:
@@ -109,23 +115,19 @@ def load_encoders(base: str, *, device: torch.device | None = None) -> Encoders:
     from transformers import AutoModel, CLIPModel, CLIPTokenizer
 
     root = base_folder.locate(base)
-    for part in ("clip", "identity"):
-        if not (root / part / "config.json").is_file():
-            raise BadBase(
-                f"encoders in {root}: expected {part}/ with a "
-                f"{'CLIPModel' if part == 'clip' else 'vision model such as DINO'} in safetensors, "
-                "found none; put it there"
-            )
+    base_folder.require_encoders(root)
     place, exact = devices.prepared(device), {"dtype": torch.float32, "use_safetensors": True}
     own = root / "clip" / "tokenizer_config.json"
     words = root / "clip" if own.is_file() else root / "tokenizer"
     foreign = root / "identity" / "distractors.safetensors"
+    base_folder.require_tensors(base, _CLASSES, None)
     with base_folder.reading(root, "its clip/"):
         clip = CLIPModel.from_pretrained(root / "clip", **exact)
         tokenizer = CLIPTokenizer.from_pretrained(words)
+        require_words(tokenizer, clip.text_model.get_input_embeddings())
         clip_input = _preprocessing(root / "clip", clip.config.vision_config.image_size)
     with base_folder.reading(root, "its identity/"):
-        vision = AutoModel.from_pretrained(root / "identity", **exact)
+        vision = AutoModel.from_pretrained(root / "identity", **exact, **_bare(root))
         side = getattr(vision.config, "image_size", 224)
         vision_input = _preprocessing(root / "identity", side)
         distractors = load_file(foreign)["features"].float() if foreign.is_file() else None
@@ -139,12 +141,18 @@ def load_encoders(base: str, *, device: torch.device | None = None) -> Encoders:
     )
 
 
+def _bare(root: Path) -> dict[str, Any]:
+    """How a vision transformer is loaded that has no layer behind its first token, as DINO."""
+    files = Files(root)
+    kind = files.config("identity/config.json")["model_type"]
+    bare = without_pooler(kind, header_of(files, "identity", "transformers"))
+    return {"add_pooling_layer": False} if bare else {}
+
+
 def _preprocessing(folder: Path, side: int) -> Preprocessing:
     path = folder / "preprocessor_config.json"
     config = json.loads(path.read_text()) if path.is_file() else {}
-    size = config.get("crop_size") or config.get("size") or side
-    if isinstance(size, dict):
-        size = size.get("shortest_edge") or size.get("height") or side
+    size = side_of(config, side)
     mean, std = config.get("image_mean", [0.5] * 3), config.get("image_std", [0.5] * 3)
     return Preprocessing(int(size), torch.tensor(mean), torch.tensor(std))
 

@@ -100,8 +100,9 @@ class Family:
     singular values a spectral adapter moves. predictions: what the scheduler's config may call the
     denoiser's output. resolution: a picture's side in pixels, from the configs. tokenizers: one a
     text encoder. load: the networks in float32 on the CPU from a folder, its tokenizers and its
-    variant ("fp16" or None); may raise OSError, ValueError, RuntimeError. kohya: what the LoRA
-    files of ComfyUI and A1111 call the denoiser; empty where they know no such base.
+    variant ("fp16" or None); what it raises is told as a base that cannot be read. kohya: what the
+    LoRA files of ComfyUI and A1111 call the denoiser; empty where they know no such base. misfits:
+    sentences about parts that do not fit together, from the configs of all parts.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Family:
     tokenizers: Callable[[Path], tuple[Any, ...]]
     load: Callable[[Path, tuple[Any, ...], str | None], Networks]
     kohya: str = ""
+    misfits: Callable[[Configs], Sequence[str]] = lambda configs: ()
 
     @property
     def weights(self) -> tuple[str, ...]:

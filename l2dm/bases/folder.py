@@ -6,24 +6,28 @@ folder by the time that a step sees it (`components/runtime/base_cache.py`).
 """
 
 import hashlib
-import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from safetensors import SafetensorError
-
-from l2dm.bases.family import Family, families
-from l2dm.errors import BadBase
+from l2dm.bases.checks import encoders as encoder_checks
+from l2dm.bases.checks.files import Files, problems_of, unreadable
+from l2dm.bases.checks.scheduler import KNOWN, require_advice, require_scheduler
+from l2dm.bases.checks.weights import header_of
+from l2dm.bases.family import Family, Part, families
+from l2dm.errors import BadBase, L2dmError
 
 _PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 _FETCHED = ("*.json", "*.txt", "*/*.safetensors", "*/*.model")  # the last: sentencepiece words
 _HASHED = {".json", ".txt", ".safetensors", ".model"}
 _LIBRARIES = {"diffusers", "transformers"}  # a base may name any module; no other is imported
+_WORDS = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
+_INDEX = "model_index.json"
 _BLOCK = 1 << 20
+_SMALLEST, _LARGEST = 8, 2048  # side of a base's pictures in pixels
 Source = Literal["shipped", "folder", "hub"]
 
 
@@ -49,7 +53,7 @@ def locate(name: str) -> Path:
     elif source == "folder":
         folder = Path(name)
     elif source == "hub":
-        folder = _from_hub(name)
+        folder = from_hub(name)
     else:
         raise BadBase(
             f"base model {name!r}: expected 'pocket', a folder in diffusers layout, 'org/name' on "
@@ -60,14 +64,69 @@ def locate(name: str) -> Path:
 
 
 def check(folder: Path) -> None:
-    """Raise BadBase, listing everything that keeps this folder from being a base model."""
+    """Raise BadBase, listing everything that keeps this folder from being a base model.
+
+    Configs, headers and what lies beside them are read; nothing is loaded. What the headers name
+    is held against the networks that the configs describe by `require_tensors`.
+    """
+    require_outline(folder)
+    files, index = Files(folder), _index(folder)
+    family = family_of(folder)
+    problems = problems_of(_require_index, family, index)
+    for part in family.parts:
+        problems += problems_of(_require_part, files, part)
+    if not problems:
+        for part in family.parts:
+            problems += problems_of(_require_whole, files, part, index[part.name][0])
+        problems += problems_of(require_scheduler, files, family.predictions)
+        problems += problems_of(require_advice, files)
+    if not problems:
+        problems = problems_of(_require_fitting, folder, files, family)
+    if problems:
+        raise BadBase([f"base model {folder}: {problem}" for problem in problems])
+
+
+def require_outline(folder: Path) -> None:
+    """Raise BadBase for parts of another architecture, or without config or safetensors."""
+    files = Files(folder)
     family, misfits = _recognised(_index(folder))
-    files = [path.relative_to(folder).as_posix() for path in folder.glob("*/*")]
     fitting = [part for part in family.parts if part.name not in misfits]
     configs = [f"{part.name}/{'' if part.weights else 'tokenizer_'}config.json" for part in fitting]
-    problems = [*misfits.values(), *(f"{one} is missing" for one in configs if one not in files)]
-    if problems := problems + _unloadable(family, files):
+    problems = [*misfits.values(), *(f"{one} is missing" for one in configs if not files.has(one))]
+    if problems := problems + _unloadable(family, _listed(files, family)):
         raise BadBase([f"base model {folder}: {problem}" for problem in problems])
+
+
+def require_encoders(folder: Path) -> None:
+    """Raise BadBase when `clip/` or `identity/` is missing, or cannot be what it should.
+
+    Who learns and who checks needs both; who draws needs none.
+    """
+    if problems := problems_of(encoder_checks.require_encoders, Files(folder)):
+        raise BadBase([f"base model {folder}: {problem}" for problem in problems])
+
+
+def require_tensors(name: str, parts: Mapping[str, tuple[str, str]], half: str | None) -> None:
+    """Raise BadBase, naming tensors that are missing, unexpected or of another shape.
+
+    name: what `locate` takes; the shipped base was compared when it was made. parts: library and
+    class by the part's name. half: "fp16" or None. Loads torch and the classes.
+    """
+    if source_of(name) == "shipped":
+        return
+    from l2dm.bases.checks.tensors import require_tensors as require
+
+    folder = locate(name)
+    files = Files(folder)
+    for part, (library, kind) in parts.items():
+        with reading(folder, f"its {part}/"):
+            require(files, part, library, kind, half)
+
+
+def classes(folder: Path) -> dict[str, tuple[str, str]]:
+    """Library and class of every part with weights, of a base that `check` accepted."""
+    index = _index(folder)
+    return {name: (index[name][0], index[name][1]) for name in family_of(folder).weights}
 
 
 def family_of(folder: Path) -> Family:
@@ -117,10 +176,14 @@ def reading(folder: Path, what: str) -> Iterator[None]:
     """Tell what the libraries cannot read of a base. what: "its weights". Raises BadBase."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise BadBase(
-            f"base model {folder}: {what} could not be read: {error}; fetch or copy it again"
-        ) from error
+    except L2dmError as error:
+        if not isinstance(error, BadBase):
+            raise
+        told = [one.removeprefix(f"base model {folder}: ") for one in error.problems]
+        raise BadBase([f"base model {folder}: {one}" for one in told]) from error
+    except Exception as error:  # libraries raise whatever a strange config leads them to
+        first = (str(error).strip() or type(error).__name__).splitlines()[0][:400]
+        raise BadBase(f"base model {folder}: {unreadable(what, first)}") from error
 
 
 def weights_files(folder: Path, part: str) -> list[Path]:
@@ -152,21 +215,94 @@ def fingerprint(folder: Path) -> str:
 def resolution(folder: Path) -> int:
     """Side of the base's pictures in pixels, from the configs of its parts."""
     family = family_of(folder)
-    return family.resolution(
-        {name: _read_json(folder / name / "config.json") or {} for name in family.weights}
-    )
+    with reading(folder, "the size of its pictures"):
+        return family.resolution(_configs(Files(folder), family))
 
 
 def recommended(folder: Path) -> dict[str, Any]:
     """What the base says about sampling: {"steps": int, "guidance": float}."""
-    return {"steps": 30, "guidance": 7.5} | (_read_json(folder / "sampling.json") or {})
+    files = Files(folder)
+    advice = files.json("sampling.json") if files.has("sampling.json") else {}
+    return {"steps": 30, "guidance": 7.5} | advice
 
 
 def _index(folder: Path) -> dict[str, Any]:
-    index = _read_json(folder / "model_index.json")
-    if index is None:
+    files = Files(folder)
+    if not files.has(_INDEX):
         raise BadBase(f"base model {folder}: {no_index('none', 'pass the folder')}")
+    try:
+        index = files.json(_INDEX)
+        for name in index:
+            if not name.isidentifier():
+                raise BadBase(f"{_INDEX}: expected names of parts, found {name[:80]!r}")
+    except BadBase as error:
+        raise BadBase([f"base model {folder}: {problem}" for problem in error.problems]) from error
     return index
+
+
+def _require_index(family: Family, index: Mapping[str, Any]) -> None:
+    """A pipeline and a scheduler that we know, and no module of its own."""
+    if odd := [name for name in (part.name for part in family.parts) if _is_foreign(index[name])]:
+        raise BadBase(
+            f"{odd[0]} is of the module {str(index[odd[0]][0])[:80]!r}, expected diffusers or "
+            "transformers; code of its own is never run"
+        )
+    kind = index.get("_class_name", family.pipeline)
+    if kind != family.pipeline:
+        raise BadBase(
+            f"{_INDEX} names the pipeline {str(kind)[:80]!r}, expected {family.pipeline}; save the "
+            "model as that one"
+        )
+    scheduler = _class_of(index.get("scheduler"))
+    if scheduler is not None and scheduler not in KNOWN:
+        raise BadBase(f"{_INDEX} names the scheduler {str(scheduler)[:80]!r}, which is not known")
+
+
+def _is_foreign(entry: Sequence[Any]) -> bool:
+    return entry[0] not in tuple(_LIBRARIES)
+
+
+def _require_part(files: Files, part: Part) -> None:
+    """Configs that can be read and describe no code, and nothing but plain files beside them."""
+    files.require_plain(part.name)
+    files.config(f"{part.name}/{'' if part.weights else 'tokenizer_'}config.json")
+
+
+def _require_whole(files: Files, part: Part, library: str) -> None:
+    """Headers of the weights, or the words of a tokenizer."""
+    if part.weights:
+        half = variant(files.folder)
+        header = problems_of(header_of, files, part.name, library, half)
+        if header:
+            raise BadBase([unreadable("its weights", one) for one in header])
+    elif not any(files.has(f"{part.name}/{name}") for name in _WORDS):
+        raise BadBase(f"{part.name}/: expected one of {', '.join(_WORDS)}, found none")
+
+
+def _require_fitting(folder: Path, files: Files, family: Family) -> None:
+    """Parts that work together, for pictures of a size within reason."""
+    if problems := list(family.misfits(_configs(files, family))):
+        raise BadBase(problems)
+    side = resolution(folder)
+    if not _SMALLEST <= side <= _LARGEST:
+        found = f"{side:,}"[:40]
+        raise BadBase(f"expected pictures of {_SMALLEST} to {_LARGEST} pixels, found {found}")
+
+
+def _configs(files: Files, family: Family) -> dict[str, dict[str, Any]]:
+    return {
+        part.name: files.config(f"{part.name}/{'' if part.weights else 'tokenizer_'}config.json")
+        for part in family.parts
+    }
+
+
+def _listed(files: Files, family: Family) -> list[str]:
+    """What lies in the folders that hold weights; one that cannot be listed was told already."""
+    found: list[str] = []
+    for part in family.weights:
+        with suppress(BadBase):
+            found += [f"{part}/{name}" for name in files.names(part)]
+    return found
 
 
 def _recognised(index: dict[str, Any]) -> tuple[Family, dict[str, str]]:
@@ -195,7 +331,9 @@ def _misfits(family: Family, index: dict[str, Any]) -> dict[str, str]:
 
 def _class_of(entry: object) -> str | None:
     """The class that an index names for a part, if it has that part."""
-    return entry[1] if isinstance(entry, list) and len(entry) == 2 else None
+    if not isinstance(entry, list) or len(entry) != 2 or entry[1] is None:
+        return None
+    return str(entry[1])[:80]
 
 
 def _unloadable(family: Family, files: Iterable[str]) -> list[str]:
@@ -218,27 +356,22 @@ def _weights(part: str, files: Sequence[PurePosixPath]) -> list[str]:
     return [f"{part}/ holds no safetensors file"]
 
 
-def _from_hub(name: str) -> Path:
+def from_hub(name: str, *, root: bool = False) -> Path:
+    """The folder of a name on the hub, safetensors only. Raises BadBase.
+
+    root: also weights that lie in no folder of their own, as those of an encoder.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    patterns = [*_FETCHED, *(("*.safetensors", "*.model") if root else ())]
     try:
-        return Path(snapshot_download(name, allow_patterns=list(_FETCHED)))
+        return Path(snapshot_download(name, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise BadBase(
             f"base model {name!r}: no such folder here and the hub did not give it "
             f"({type(error).__name__}); check the name, or download it and pass the folder"
         ) from error
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadBase(f"base model: {path} is not JSON ({error})") from error
-    return content if isinstance(content, dict) else None
 
 
 def _hash_file(path: Path, digest: "hashlib._Hash") -> None:

@@ -6,6 +6,7 @@ the base's configs.
 
 import contextlib
 import copy
+import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from l2dm.bases.diffusion import NoiseSchedule
 from l2dm.bases.family import Family, Networks, TextLayer
 from l2dm.bases.prompts import placeholders_in, require_known
 from l2dm.bases.text import Text
-from l2dm.bases.token_rows import Placeholders
+from l2dm.bases.token_rows import Placeholders, require_words
 from l2dm.errors import BadBase, BadPrompt
 from l2dm.files.images import to_bytes, to_unit
 
@@ -176,13 +177,17 @@ def load_base(name: str, *, device: torch.device | None = None) -> Model:
     family = base_folder.family_of(folder)
     with base_folder.reading(folder, "its tokenizer"):
         tokenizers = family.tokenizers(folder)
+    half = base_folder.variant(folder)
+    base_folder.require_tensors(name, base_folder.classes(folder), half)
     with base_folder.reading(folder, "its weights"):
-        networks = family.load(folder, tokenizers, base_folder.variant(folder))
+        networks = family.load(folder, tokenizers, half)
+        for reader in networks.readers():
+            require_words(reader.tokenizer, reader.network.get_input_embeddings())
     place = devices.prepared(device)
     for network in networks.named().values():
         network.requires_grad_(False).eval().to(place)
-    noise, scheduler = _schedules(folder, family)
     advice = base_folder.recommended(folder)
+    noise, scheduler = _schedules(folder, family, int(advice["steps"]))
     return Model(
         name=name,
         folder=folder,
@@ -215,19 +220,30 @@ def resolution(name: str) -> int:
     return base_folder.resolution(base_folder.locate(name))
 
 
-def _schedules(folder: Path, family: Family) -> tuple[NoiseSchedule, Any]:
+def _schedules(folder: Path, family: Family, steps: int) -> tuple[NoiseSchedule, Any]:
     """The noise path of training and the sampler, both from the scheduler's config."""
     import diffusers
     from diffusers import DDPMScheduler
 
     with base_folder.reading(folder, "its scheduler"):
         config = DDPMScheduler.load_config(folder, subfolder="scheduler")
-    kind = getattr(diffusers, str(config["_class_name"]), None)
-    if kind is None:
-        raise BadBase(f"base model {folder}: unknown scheduler {config['_class_name']!r}")
-    training = DDPMScheduler.from_config(config)
-    prediction = training.config.prediction_type
-    if prediction not in family.predictions:
-        wanted = " or ".join(repr(one) for one in family.predictions)
-        raise BadBase(f"base model {folder}: predicts {prediction!r}, expected {wanted}")
-    return NoiseSchedule(training.alphas_cumprod, prediction), kind.from_config(config)
+        training = DDPMScheduler.from_config(config)
+        sampler = getattr(diffusers, config["_class_name"]).from_config(config)
+        kept, prediction = training.alphas_cumprod, training.config.prediction_type
+        if not kept.isfinite().all() or kept.min() < 0 or kept.max() > 1:
+            raise BadBase("its scheduler's betas make no noise schedule; expected 0 to 1")
+        _try_out(copy.deepcopy(sampler), steps)
+    return NoiseSchedule(kept, prediction), sampler
+
+
+def _try_out(sampler: Any, steps: int) -> None:
+    """Three steps on zeros: options that disagree raise now, and not while pictures are drawn."""
+    sampler.set_timesteps(steps)
+    latents, generator = torch.zeros(1, 4, 2, 2), torch.Generator().manual_seed(0)
+    draws = "generator" in inspect.signature(sampler.step).parameters
+    more = {"generator": generator} if draws else {}
+    for timestep in sampler.timesteps[:3]:
+        scaled = sampler.scale_model_input(latents, timestep)
+        latents = sampler.step(scaled, timestep, latents, return_dict=False, **more)[0]
+    if not latents.isfinite().all():
+        raise BadBase("its scheduler makes NaN or infinity of nothing; take that of its model")

@@ -12,6 +12,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_CONTEXT = "max_position_embeddings"
+_OTHER_INPUTS = (
+    "addition_embed_type", "class_embed_type", "num_class_embeds", "encoder_hid_dim",
+    "encoder_hid_dim_type", "time_cond_proj_dim",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class StableDiffusion:
     """The networks of one base; sizes are read from its configs. `Networks` says what each does."""
@@ -91,6 +98,43 @@ def _resolution(configs: Configs) -> int:
     return int(side * 2 ** (len(blocks) - 1))
 
 
+def _misfits(configs: Configs) -> list[str]:
+    """Parts that would fail, or draw nonsense, together; what a config omits is its class's own."""
+    unet, vae, text = configs["unet"], configs["vae"], configs["text_encoder"]
+    text = text.get("text_config") or text
+    problems = [
+        f"unet/config.json sets {name}, which this architecture does not have; only bases that "
+        "read a prompt and nothing else are supported"
+        for name in _OTHER_INPUTS
+        if unet.get(name) is not None
+    ]
+    side, channels = unet.get("sample_size"), vae.get("latent_channels", 4)
+    if type(side) is not int or side < 1:
+        problems.append(f"unet/config.json: expected a sample_size, found {str(side)[:40]}")
+    found = unet.get("in_channels", 4), unet.get("out_channels", 4)
+    if found != (channels, channels):
+        problems.append(
+            f"unet/ reads and writes {str(found)[:40]} channels, vae/ has {str(channels)[:40]}; a "
+            "UNet for inpainting or depth is no base"
+        )
+    width, wanted = text.get("hidden_size", 512), unet.get("cross_attention_dim", 1280)
+    if width != wanted:
+        problems.append(
+            f"unet/ reads texts of width {str(wanted)[:40]}, text_encoder/ writes "
+            f"{str(width)[:40]}; take both from one model"
+        )
+    length, room = configs["tokenizer"].get("model_max_length"), text.get(_CONTEXT, 77)
+    if type(length) is not int or type(room) is not int or not 2 < length <= room:
+        problems.append(
+            f"tokenizer_config.json: expected a model_max_length of 3 to {str(room)[:40]}, which "
+            f"text_encoder/ reads, found {str(length)[:40]}"
+        )
+    scaling = vae.get("scaling_factor", 0.18215)
+    if type(scaling) not in (int, float) or not scaling > 0:
+        problems.append(f"vae/config.json: expected a scaling_factor, found {str(scaling)[:40]}")
+    return problems
+
+
 def _tokenizers(folder: Path) -> tuple[Any, ...]:
     from transformers import CLIPTokenizer
 
@@ -131,4 +175,5 @@ FAMILY = Family(
     tokenizers=_tokenizers,
     load=_load,
     kohya="lora_unet",
+    misfits=_misfits,
 )
