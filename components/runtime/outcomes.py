@@ -3,8 +3,10 @@
 import json
 import logging
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from html import escape as html_escape
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -19,9 +21,15 @@ from components.services.line.records import Records
 from components.services.line.uploads import Commitment
 from components.services.store.home import Home
 from components.services.tracking.mlflow_registry import MlflowRegistry
-from components.services.tracking.registry import VersionFacts, require_version
+from components.services.tracking.registry import (
+    Registry,
+    VersionFacts,
+    copy_release,
+    require_version,
+)
 from l2dm import doors, escape
 from l2dm.doors import SIGNS, closed_by, marked
+from l2dm.errors import TrackingFailed
 from l2dm.files import door_files, manifest
 from l2dm.files.manifest import Door
 from l2dm.spec import resolved
@@ -33,7 +41,8 @@ MODEL_CODE = Path(__file__).with_name("pyfunc.py")  # mlflow copies it with ever
 def begin(step: Step, parent: str, empty_release: Callable[..., Any]) -> Any:
     """Fix task id and parent release; returns the `l2dm.steps.Context` of the task.
 
-    The upload is fetched. The parent is the champion, fetched to `parent`, or an empty release. A
+    The upload is fetched. The parent is the champion, fetched to `parent`, without the concept if
+    the upload teaches that anew, or an empty release. A
     task that was begun before a kill keeps its id and its parent, even when the champion moved
     meanwhile.
     """
@@ -47,6 +56,8 @@ def begin(step: Step, parent: str, empty_release: Callable[..., Any]) -> Any:
         task, version = records.next_task(), records.state().standing.champion
     if version:
         registry.fetch(line, version, Path(parent))
+        if step.looked.replaces:
+            _take_out(Path(parent), concept)
     else:
         empty_release(Path(parent), line, step.base)
     return step.context_for(task, version)
@@ -120,9 +131,13 @@ def publish(
     )
     require_parent(registry, records, line, facts)
     status_cache.forget(step.home, line)
-    version = registry.register(line, door.folder, facts)
-    facts = require_version(registry, line, version).facts  # perhaps of this task's other run
-    crowned = settle(registry, records, line, version, step.hold_lease)
+
+    def crown() -> tuple[VersionFacts, int, bool]:
+        version = registry.register(line, door.folder, facts)
+        found = require_version(registry, line, version).facts  # perhaps of this task's other run
+        return found, version, settle(registry, records, line, version, step.hold_lease)
+
+    facts, version, crowned = step.patiently(crown)
     Path(summary).write_text(verdict_text(facts, version, crowned), encoding="utf-8")
     step.tell({"version": version, "champion": float(crowned)})
     step.tracking.tags(
@@ -132,12 +147,24 @@ def publish(
             "l2dm.closed_by": ", ".join(closed_by(facts.findings)),
         }
     )
-    write_report(step, registry, Path(report), facts.task)
+    _report(step, registry, Path(report), facts.task)
     step.close()
     # Last: once the records say that the task has ended, nothing before this line runs again.
     _end(step, records, facts, version, "promoted" if crowned else "held")
     _clear(step.home, records, line)
-    tell_champion(registry, line, status_cache.refresh(step.home, registry, line))
+    try:
+        tell_champion(registry, line, status_cache.refresh(step.home, registry, line))
+    except TrackingFailed as error:  # whoever asks for the status next asks the registry
+        log.warning("line %s: the registry is read later: %s", line, error)
+
+
+def _report(step: Step, registry: Registry, html: Path, task: str) -> None:
+    """The report, or why there is none: the version stands, and nothing is learned again for it."""
+    try:
+        write_report(step, registry, html, task)
+    except TrackingFailed as error:
+        log.warning("line %s: its report is of before: %s", step.subject.line, error)
+        html.write_text(f"<p>The report could not be made: {html_escape(str(error))}</p>\n")
 
 
 def new_row(scores: doors.Scores, measurements: Sequence[doors.Measurement]) -> dict[str, float]:
@@ -171,6 +198,19 @@ def verdict_text(facts: VersionFacts, version: int, crowned: bool) -> str:
         for passed, reason in marked(facts.reasons, facts.findings)
     )
     return f"**Version {version}** ({facts.concept}, {facts.task}) {outcome}.\n\n{reasons}"
+
+
+def _take_out(parent: Path, concept: str) -> None:
+    """Let a concept that is taught anew be learned from a parent that does not know it.
+
+    The same parent gives the same bytes, so a run that died goes on with it.
+    """
+    from l2dm.releases.without import known, without
+
+    if concept in known(parent):
+        with tempfile.TemporaryDirectory(dir=parent.parent) as scratch:
+            left = without(parent, concept, Path(scratch) / "left").folder
+            copy_release(left, parent)
 
 
 def _require_recipe(step: Step, records: Records) -> None:

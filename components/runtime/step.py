@@ -28,14 +28,16 @@ from components.services.store.open import SCHEME
 from components.services.tracking.runs import MlflowTracking, Point, Tracking
 from components.services.tracking.untold import PatientTracking, tell_again
 from l2dm import doors
-from l2dm.errors import L2dmError
+from l2dm.errors import FilesGone, L2dmError, TrackingFailed
 from l2dm.files import children, door_files, manifest
 from l2dm.spec import Spec, from_json
 
 D = TypeVar("D")
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 FLUSH_SECONDS = 5.0  # between batches of metric points
 SAY_SECONDS = 1.0  # between progress lines
+SILENCE = 1800.0  # seconds that an MLflow which does not answer is waited for with a release
 
 
 WORDS_ONLY = {"intake"}  # steps that load a base's tokenizers and no weights
@@ -219,6 +221,22 @@ class Step:
     def hold_lease(self) -> None:
         """Whether this run still holds its line. Raises LostLease."""
         Leases(self.home.store).check(self.subject.line, self._fence)
+
+    def patiently(self, call: Callable[[], T]) -> T:
+        """Call it again while MLflow does not answer: what was learned is worth waiting for.
+
+        Raises TrackingFailed after half an hour, and at once for what MLflow refused.
+        """
+        until, pause = time.monotonic() + SILENCE, 1.0
+        while True:
+            try:
+                return call()
+            except TrackingFailed as error:
+                if error.refused or isinstance(error, FilesGone) or time.monotonic() > until:
+                    raise
+                say(StepProgress(self.name, f"waits for MLflow: {error}"))
+            time.sleep(pause)
+            pause = min(2 * pause, SILENCE / 60)
 
     def tell(self, values: Mapping[str, float]) -> None:
         """Numbers for the pipeline's own page (`dsl.Metrics`)."""
