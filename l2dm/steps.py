@@ -50,13 +50,17 @@ def empty_release(out: Path, line: str, base: str) -> Door[doors.Release]:
 
 
 def intake(upload: Path, parent: Path, out: Path, context: Context) -> Door[doors.Task]:
-    """Turn an upload into a task, or refuse it with every reason at once. Raises BadUpload."""
+    """Turn an upload into a task, or refuse it with every reason at once.
+
+    Raises BadUpload, and BadBase for a base that lacks encoders.
+    """
     release = manifest.read(parent, doors.Release)
     adapter = releases.adapter_of(parent).record
     _require_base(context, adapter)
     found = read_upload(upload)
     taken = {old.name: "the line has learned it already" for old in adapter.concepts}
     limits = context.spec.intake
+    base_folder.require_encoders(base_folder.locate(context.base))  # not after hours of drawing
     words = vocabulary(context.base)
     side = resolution(context.base)
     pictures = task_pictures(upload, found, side, limits, taken, words, line=context.line)

@@ -83,11 +83,15 @@ def fetch_to_serve(base: str) -> str:
 
 
 def require_listed(base: str) -> None:
-    """Refuse a base in a bucket by what a listing tells; nothing is fetched.
+    """Refuse a base in a bucket that nothing can be learned on, by a listing; nothing is fetched.
 
-    Raises BadBase, and BadStore when the store does not answer.
+    Raises BadBase, also where it lacks encoders, and BadStore when the store does not answer.
     """
-    _looked_at(base)
+    from l2dm.bases.folder import without_encoders
+
+    _, listed = _looked_at(base)
+    if problems := without_encoders(one.key for one in listed.entries):
+        raise BadBase([f"base model {base}: {problem}" for problem in problems])
 
 
 def _looked_at(base: str) -> tuple[Objects, _Listed]:

@@ -106,6 +106,11 @@ def require_encoders(folder: Path) -> None:
         raise BadBase([f"base model {folder}: {problem}" for problem in problems])
 
 
+def without_encoders(files: Iterable[str]) -> list[str]:
+    """What `require_encoders` says of a base whose files, paths in its folder, lie elsewhere."""
+    return list(encoder_checks.absent(files))
+
+
 def require_tensors(name: str, parts: Mapping[str, tuple[str, str]], half: str | None) -> None:
     """Raise BadBase, naming tensors that are missing, unexpected or of another shape.
 

@@ -10,6 +10,9 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from l2dm.errors import BadInput, L2dmError, system_words
+from pipelines.commands.bases.add import add
+from pipelines.commands.bases.list import list_
+from pipelines.commands.bases.show import show
 from pipelines.commands.checks.check import check
 from pipelines.commands.checks.schedule import schedule
 from pipelines.commands.compile import compile_
@@ -81,6 +84,15 @@ PAGES: tuple[tuple[str, Callable[..., None]], ...] = (
 )
 for name, page in PAGES:
     app.command(name, cls=MethodsTold if page is learn else TyperCommand)(page)
+
+bases = typer.Typer(
+    help="Base models: check and store one, list them, show one.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+for name, page in (("add", add), ("list", list_), ("show", show)):
+    bases.command(name)(page)
+app.add_typer(bases, name="base")
 
 
 def main() -> None:

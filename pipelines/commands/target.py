@@ -34,10 +34,13 @@ class Target:
     @cached_property
     def base_name(self) -> str:
         """Load name of the base that means the same in every process; unnamed, it is the line's."""
+        from components.runtime.stored_bases import stored_place
         from l2dm.bases.folder import source_of
 
         if not self.base:
             return self._own_base()
+        if stored := stored_place(self.home, self.base):
+            return stored
         return str(Path(self.base).resolve()) if source_of(self.base) == "folder" else self.base
 
     def local_base(self) -> str:
@@ -112,7 +115,7 @@ def chosen_lines(home: Home, line: str | None) -> tuple[str, ...]:
 
 
 def require_base(base: str) -> None:
-    """Refuse a wrong base before a step is started.
+    """Refuse a wrong base, or one without encoders, before a step is started.
 
     Hub names are looked up by the steps; buckets are listed here and fetched there.
     """
@@ -124,4 +127,4 @@ def require_base(base: str) -> None:
         require_listed(base)
         return
     if base_folder.source_of(base) != "hub":
-        base_folder.locate(base)
+        base_folder.require_encoders(base_folder.locate(base))

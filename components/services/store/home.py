@@ -9,6 +9,7 @@ snapshots/<line>.json         sum of the records, worth time and nothing else
 lines/<line>.json             what `l2dm status` shows, read off registry and records
 runs/<line>/<concept>/        costs and error of the last run of a concept
 reports/<line>.html           the latest report
+bases/                        base models that were added (runtime/stored_bases.py)
 
 On this machine, in the state folder, or beside a bucket in a scratch folder:
 

@@ -1,5 +1,6 @@
 """The two encoders of a base that look at pictures: `clip/` and `identity/`."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from l2dm.bases.checks.files import MAX_WORDS, Files, problems_of, unreadable
@@ -12,6 +13,7 @@ VISION = frozenset({
     "resnet", "swin", "vit",
 })  # fmt: skip
 """What `identity/` may be, by `model_type`: vision models that answer with one vector a picture."""
+CONFIGS = {"clip/config.json": "CLIPModel", "identity/config.json": "vision model such as DINO"}
 FIXED = frozenset({"clip", "deit", "vit"})  # read pictures of the size that they were trained on
 MAX_SIDE = 1024  # pixels that an encoder reads
 WORDS = ("tokenizer_config.json", "tokenizer.json", "vocab.json", "merges.txt")
@@ -20,18 +22,23 @@ _COLOURS = 3
 
 def require_encoders(files: Files) -> None:
     """Raise BadBase when a base lacks encoders, or one of them cannot be what it should."""
-    problems: list[str] = []
-    for part, what in (("clip", "CLIPModel"), ("identity", "vision model such as DINO")):
-        if not files.has(f"{part}/config.json"):
-            problems.append(
-                f"expected {part}/ with a {what} in safetensors, found none; put it there, or add "
-                "the base with `l2dm base add`, which does"
-            )
-        else:
-            found = problems_of(_require_encoder, files, part)
-            problems += [unreadable(f"its {part}/", one) for one in found]
+    problems = list(absent(name for name in CONFIGS if files.has(name)))
+    for part in (name.partition("/")[0] for name in CONFIGS if files.has(name)):
+        found = problems_of(_require_encoder, files, part)
+        problems += [unreadable(f"its {part}/", one) for one in found]
     if problems:
         raise BadBase(problems)
+
+
+def absent(names: Iterable[str]) -> Iterator[str]:
+    """The sentence about each encoder that a base lacks. names: what is in its folder."""
+    there = set(names)
+    for name, what in CONFIGS.items():
+        if name not in there:
+            yield (
+                f"expected {name.partition('/')[0]}/ with a {what} in safetensors, found none; "
+                "put it there, or add the base with `l2dm base add`, which does"
+            )
 
 
 def identity_width(config: dict[str, Any]) -> int:

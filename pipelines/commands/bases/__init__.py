@@ -1,0 +1,1 @@
+"""Commands about base models: `l2dm base add`, `list` and `show`."""
