@@ -9,7 +9,7 @@ import logging
 import sys
 from typing import Any, TextIO
 
-from l2dm import escape
+from l2dm import escape, redaction
 
 
 class PlainLog(logging.Formatter):
@@ -17,7 +17,7 @@ class PlainLog(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """See Formatter."""
-        return escape.lines(super().format(record))
+        return escape.lines(redaction.redacted(super().format(record)))
 
 
 def guard_streams() -> None:
@@ -55,5 +55,5 @@ def _json(value: Any, indent: int | None = None) -> str:
 
 
 def _write(stream: TextIO, text: str) -> None:
-    stream.write(text + "\n")
+    stream.write(redaction.redacted(text) + "\n")
     stream.flush()

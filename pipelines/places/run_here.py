@@ -24,6 +24,7 @@ from components.services.line.run_journal import Cost, Failure, StepProgress
 from components.services.store.home import Home
 from l2dm.errors import StepFailed
 from l2dm.files import children
+from l2dm import redaction
 from l2dm.spec import Spec, from_json, may_replay
 from pipelines.places.compilation import PIPELINES, compile_pipeline, quiet
 from pipelines.places.settings import Settings
@@ -247,7 +248,7 @@ class _Lines(io.TextIOBase):
         with self._lock:
             *lines, self._rest[thread] = (self._rest.get(thread, "") + text).split("\n")
             for line in lines:
-                self._log.write(line + "\n")
+                self._log.write(redaction.redacted(line) + "\n")
                 progress = run_journal.heard(line)
                 if progress:
                     self._listener(progress)

@@ -23,6 +23,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, core_schema
 
+from l2dm import redaction
 from l2dm.errors import BadInput, BadSettings
 from l2dm.sections import Section, refusal
 
@@ -32,12 +33,6 @@ Problem = tuple[tuple[str, ...], str]  # key below the own one, what is wrong wi
 
 SIZE = re.compile(r"(\d+)(M|G|T|Ki|Mi|Gi|Ti)?")  # what kfp takes, too
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-SECRET = re.compile(
-    r"SECRET|PASSWORD|PASSWD|(^|_)PWD(_|$)|(^|_)TOKEN(_|$)|PRIVATE_KEY|API_?KEY"
-    r"|(?<!^GOOGLE_APPLICATION_)CREDENTIAL(?!S_FILE)",  # these two name a file
-    re.IGNORECASE,
-)
-LOGIN = re.compile(r"://[^\s/?#@:]*:[^\s/?#@]+@")  # a password within an address
 UNITS = {"": 1, "M": 10**6, "G": 10**9, "T": 10**12}
 UNITS |= {f"{letter}i": 2 ** (10 * power) for power, letter in enumerate("KMGT", start=1)}
 
@@ -86,18 +81,18 @@ def _environment_problems(variables: Mapping[str, str]) -> Iterator[Problem]:
     for name, value in variables.items():
         if not VARIABLE.fullmatch(name):
             yield (name,), "expected letters, digits and _ as a variable's name"
-        elif SECRET.search(name):
+        elif redaction.is_secret(name):
             yield (
                 (name,),
                 "expected no secret here, because whoever sees the pipeline reads it; name a "
                 "Kubernetes Secret in [secrets], or the variable in docker.forward",
             )
-        elif LOGIN.search(value):
+        elif redaction.holds_login(value):
             yield (
                 (name,),
-                "expected no user:password@ in an address, because whoever sees the pipeline reads "
-                "it, found one; leave it out and give both as variables of [secrets], or the whole "
-                "address as one",
+                "expected no user:password@ and no ?token= in an address, because whoever sees the "
+                "pipeline reads it, found one; leave it out and give both as variables of "
+                "[secrets], or the whole address as one",
             )
 
 
@@ -259,7 +254,7 @@ class Cluster(_Table):
     @field_validator("host", mode="before")
     @classmethod
     def _holds_no_password(cls, value: Any) -> Any:
-        if isinstance(value, str) and LOGIN.search(value):
+        if isinstance(value, str) and redaction.holds_login(value):
             raise refusal(
                 "expected no user:password@, because logs and the settings' ConfigMap show it, "
                 "found one; name a token by cluster.token_path or cluster.token_variable"

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from components.services.store.objects import Objects
+from l2dm import redaction
 from l2dm.errors import NoSuchObject
 from l2dm.files import children
 
@@ -79,7 +80,8 @@ def read_costs(store: Objects, run: str) -> dict[str, Cost]:
 
 def write_failure(store: Objects, run: str, step: str, error: BaseException) -> None:
     """Leave why a step failed."""
-    _write(store, f"{run}error.json", {"step": step, **children.error_to_json(error)})
+    facts = redaction.in_data(children.error_to_json(error))
+    _write(store, f"{run}error.json", {"step": step, **facts})
 
 
 def read_failure(store: Objects, run: str) -> Failure | None:

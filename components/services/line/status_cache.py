@@ -17,6 +17,7 @@ from components.services.line.uploads import Uploads
 from components.services.store.home import Home
 from components.services.tracking.registry import Registry, Version
 from l2dm.doors import Finding
+from components.services.tracking.untold import untold
 from l2dm.errors import NoSuchObject
 from l2dm.files import manifest
 
@@ -104,6 +105,7 @@ def status(home: Home, line: str, index: Index) -> dict[str, Any]:
                 "concept": version.facts.concept,
                 "verdict": version.facts.verdict,
                 "reasons": list(version.facts.reasons),
+        "untold": [str(one) for one in untold(home.store, line)],
                 "findings": _findings(version.facts.reasons, version.facts.findings),
                 "scores": dict(version.facts.scores),
             }

@@ -13,6 +13,7 @@ from typing import Any
 
 from components.services.store.home import Home
 from components.services.tracking import database, home_files
+from l2dm import redaction
 from l2dm.errors import BadStore, TrackingFailed
 
 REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "ENDPOINT_NOT_FOUND")
@@ -78,8 +79,10 @@ def told(what: str) -> Iterator[None]:
     except (MlflowException, RequestException, SQLAlchemyError) as error:
         words = str(error).splitlines() or [repr(error)]
         failed = TrackingFailed(
-            f"expected MLflow at {server() or 'the state folder'} to {what}, found "
-            f"{words[0][:500]}; start it, or look into its log"
+            redaction.redacted(
+                f"expected MLflow at {server() or 'the state folder'} to {what}, found "
+                f"{words[0][:500]}; start it, or look into its log"
+            )
         )
         failed.refused = getattr(error, "error_code", "") in REFUSALS
         raise failed from error

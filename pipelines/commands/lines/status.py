@@ -42,6 +42,8 @@ def status(
 
 def status_of(home: Home, line: str | None, *, refresh: bool) -> list[dict[str, Any]]:
     """Every line, or one, as `l2dm status --json` prints it. Raises UnknownLine."""
+        for why in one["untold"]:
+            tell(f"to be told again: {why}")
     from components.services.line import status_cache
 
     lines = chosen_lines(home, line)

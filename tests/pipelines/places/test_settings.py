@@ -220,3 +220,16 @@ def test_a_step_without_words_takes_everything_from_the_defaults() -> None:
     assert StepSettings().over(defaults) == defaults
     without = StepSettings(gpu=Gpu(count=0))  # a step may do without
     assert without.over(defaults).gpu == Gpu(count=0)
+
+
+@pytest.mark.parametrize(
+    "name", ["DB_PASS", "GITHUB_PAT", "ACCESS_KEY", "AUTH", "SIGNING_KEY", "DSN", "SENTRY_DSN"]
+)
+def test_more_names_sound_like_secrets(name: str) -> None:
+    (problem,) = problems({"environment": {name: "hush"}})
+    assert f"environment.{name}: expected no secret here" in problem and "hush" not in problem
+
+
+def test_a_token_in_an_address_is_a_secret() -> None:
+    (problem,) = problems({"environment": {"HOOK": "https://example.org/x?token=hush"}})
+    assert "?token= in an address" in problem and "hush" not in problem

@@ -87,6 +87,7 @@ def test_the_status_of_a_line_has_the_documented_keys(tmp_path: Path) -> None:
         "challenger": None,
         "previous": None,
         "recipe": None,
+        "untold": [],
         "versions": [
             {
                 "version": 1,
@@ -113,6 +114,13 @@ def test_the_status_of_a_line_has_the_documented_keys(tmp_path: Path) -> None:
 
 
 def test_a_kill_between_change_and_copy_leaves_no_wrong_copy(tmp_path: Path) -> None:
+def test_status_tells_why_mlflow_was_not_told(tmp_path: Path) -> None:
+    home, why = Home.at(tmp_path), {"why": "MLflow does not answer", "calls": []}
+    home.store.write("untold/pets/t0001/train-1.json", json.dumps(why).encode())
+    (told,) = status_cache.status(home, "pets", status_cache.Index())["untold"]
+    assert told == "t0001 train: MLflow was not told everything: MLflow does not answer"
+
+
     home = Home.at(tmp_path)
     begun = {"concept": "rex", "class_noun": "dog", "task": "t0001"}
     Records(home.store, "pets").append("begun", **begun, parent_version=0, upload="u")

@@ -36,3 +36,17 @@ def test_an_error_after_the_cost_of_its_step_counts(tmp_path: Path) -> None:
     aged(store, "cost-train.json", 5)
     run_journal.write_failure(store, RUN, "train", RuntimeError("out of memory"))
     assert run_journal.read_failure(store, RUN) is not None
+
+
+def test_neither_error_json_nor_a_record_holds_a_secret(tmp_path: Path) -> None:
+    """Records are never rewritten: what gets into one stays there for good."""
+    from components.services.line.records import Records
+    from l2dm.errors import TrackingFailed
+
+    store, hush = FolderObjects(tmp_path), "http://me:hush@mlflow:5000 and ?token=hush"
+    run_journal.write_failure(store, "runs/pets/rex/", "train", TrackingFailed(hush))
+    records = Records(store, "pets")
+    records.append("cancelled", concept="rex", upload="sha", reason=hush, mark="hush of a mark")
+    told = [path.read_text() for path in tmp_path.rglob("*.json")]
+    assert len(told) == 2 and not any("hush@" in text or "=hush" in text for text in told)
+    assert records.events()[0].facts["mark"] == "hush of a mark", "only words are changed"
