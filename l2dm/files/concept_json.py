@@ -11,6 +11,8 @@ MAX_JSON = 1_000_000  # bytes of it; twenty pictures need about three thousand
 MAX_NOUN = 40  # characters of a class noun
 SLUG = re.compile(r"[a-z][a-z0-9_-]{0,39}")  # what names a line or a concept
 
+NAMED = "1 to 40 lowercase letters, digits, - and _, a letter first"  # the same for people
+
 
 def to_bytes(upload: Upload) -> bytes:
     """A concept.json as it is stored."""

@@ -25,7 +25,9 @@ from components.services.line.records import Records
 from components.services.line.uploads import Uploads
 from components.services.store.home import Home
 from components.services.tracking.registry import Registry
+from l2dm import escape
 from l2dm.errors import Conflict, L2dmError, LineBusy, LostLease, TrackingFailed
+from l2dm.files.concept_json import NAMED
 from pipelines.dispatcher import repair, retries
 from pipelines.dispatcher.alias_drift import AliasDrift
 from pipelines.dispatcher.due_checks import CheckRetries, DueChecks
@@ -111,6 +113,7 @@ class Dispatcher:
         self._retries = Retries(clock)
         self._inboxes = Inboxes(home, policy.whole, policy.half, clock, self._sweep_halves)
         self._aliases = AliasDrift(registry, policy.aliases)
+        self._set_aside: tuple[str, ...] = ()
         self._deaf = -float("inf")
         self._starter = Starter(runs)
         again = CheckRetries(policy.attempts, policy.backoff)
@@ -128,7 +131,8 @@ class Dispatcher:
         for line in self._keeper.held():  # a place that is free now is for whoever is first in line
             self._told(line, self._let_go)
             yield None
-        lines, left = self._home.lines(), []
+        names, left = self._home.names(), []
+        lines = names.lines
         with ThreadPoolExecutor(max(1, min(GLANCES, len(lines)))) as pool:
             for line, idle in zip(lines, pool.map(self._glance, lines), strict=True):
                 self._keeper.goes_on()
@@ -138,6 +142,7 @@ class Dispatcher:
                     left.append(line)
         for line in sorted(left, key=self._last_served):
             yield line, self.reconcile(line)
+        self._tell_set_aside(names.set_aside)
         known = {line: self._records(line).known for line in lines}
         for line in self._aliases.wrong(known) if time.monotonic() > self._deaf else ():
             self._told(line, self._set_back)
@@ -156,6 +161,10 @@ class Dispatcher:
         """Lines that have records or an upload. Raises BadStore."""
         return frozenset(self._home.lines())
 
+    def set_aside(self) -> tuple[str, ...]:
+        """Keys of inbox folders that no line or concept can be called, as they were last seen."""
+        return self._set_aside
+
     def kept(self, line: str) -> tuple[Records, Uploads]:
         """What was read of a line, for whoever looks over our shoulder."""
         return self._records(line), self._inboxes.of(line)
@@ -170,6 +179,13 @@ class Dispatcher:
         self._keeper.close()
         if self._runs.lasting:
             self._keeper.leave()
+
+    def _tell_set_aside(self, names: tuple[str, ...]) -> None:
+        """Keep them for whoever asks; a new one is told once."""
+        found = {*names, *self._inboxes.set_aside()}
+        for key in sorted(found.difference(self._set_aside)):
+            log.warning("%s is set aside: expected a folder named with %s", escape.line(key), NAMED)
+        self._set_aside = tuple(sorted(found))
 
     def _told(self, line: str, act: Callable[[str], Moved]) -> Moved:
         self._keeper.goes_on()

@@ -33,6 +33,10 @@ class Inboxes:
         """The uploads of a line."""
         return self._uploads.setdefault(line, Uploads(self._home.store, line))
 
+    def set_aside(self) -> tuple[str, ...]:
+        """Keys of folders that no concept can be called, as each line was last listed."""
+        return tuple(key for uploads in [*self._uploads.values()] for key in uploads.set_aside)
+
     def wake(self, line: str) -> None:
         """List this inbox whole the next time: something about it is known to have changed."""
         self._woken.add(line)

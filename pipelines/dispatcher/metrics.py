@@ -31,6 +31,10 @@ RUNS: tuple[Moved, ...] = ("started", "running", "checking")
 class Shares(Looks, Protocol):
     """A dispatcher that shows what it keeps of a line."""
 
+    def set_aside(self) -> tuple[str, ...]:
+        """See Dispatcher."""
+        ...
+
     def kept(self, line: str) -> tuple[Records, Uploads]:
         """See Dispatcher."""
         ...
@@ -129,6 +133,11 @@ class Measured:
         yield _gauge("look_seconds", "How long that look took", now.seconds)
         runs = sum(seen.moved in RUNS for seen in now.lines.values())
         yield _gauge("runs", "Runs that this dispatcher watches", runs)
+        yield _gauge(
+            "inbox_set_aside",
+            "Folders in inboxes whose names no line or concept can have",
+            len(self._dispatcher.set_aside()),
+        )
         yield _lines(now.lines)
         yield _concepts(now.lines)
         yield _closed(now.lines)

@@ -7,11 +7,13 @@ only that a step failed, so the step's own error file is read.
 
 import contextlib
 import io
+import os
 import re
 import shutil
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,9 +24,9 @@ from components.services.line.ledger import Ledger
 from components.services.line.records import Records
 from components.services.line.run_journal import Cost, Failure, StepProgress
 from components.services.store.home import Home
+from l2dm import redaction
 from l2dm.errors import StepFailed
 from l2dm.files import children
-from l2dm import redaction
 from l2dm.spec import Spec, from_json, may_replay
 from pipelines.places.compilation import PIPELINES, compile_pipeline, quiet
 from pipelines.places.settings import Settings
@@ -32,6 +34,7 @@ from pipelines.places.settings import Settings
 RUNNERS = re.compile(r"\d\d:\d\d:\d\d\.\d+ - [A-Z]+ - ")  # how kfp.local begins its lines
 Listener = Callable[[StepProgress], None]
 WHOLE = ("1/1",)
+TMPDIR = "TMPDIR"  # where programs put temporary files
 
 
 @dataclass(frozen=True)
@@ -215,7 +218,7 @@ def run_local(job: Job, listener: Listener, engine: Engine = Engine()) -> Outcom
     root.mkdir()
     local.init(engine.runner(job), pipeline_root=str(root))
     log = job.folder / "log.txt"
-    with quiet(), children.inherited(), open(log, "w") as file:
+    with quiet(), children.inherited(), _temporary(), open(log, "w") as file:
         pipeline = components.load_component_from_file(str(package))
         with contextlib.redirect_stdout(_Lines(file, listener)):
             release = _outputs(pipeline, job, log)
@@ -225,6 +228,21 @@ def run_local(job: Job, listener: Listener, engine: Engine = Engine()) -> Outcom
     if missing or not (release / "manifest.json").is_file():
         raise RunFailed(run_journal.read_failure(job.home.store, job.key), log)
     return outcome
+
+
+@contextlib.contextmanager
+def _temporary() -> Iterator[None]:
+    """A folder for temporary files of the steps: kfp makes one per step and removes none."""
+    before = os.environ.get(TMPDIR)
+    # Not below the state folder: a path may be too long for a socket in it.
+    with tempfile.TemporaryDirectory(prefix="l2dm-run-", ignore_cleanup_errors=True) as folder:
+        os.environ[TMPDIR] = folder
+        try:
+            yield
+        finally:
+            os.environ.pop(TMPDIR)
+            if before is not None:
+                os.environ[TMPDIR] = before
 
 
 def _outputs(pipeline: Callable[..., Any], job: Job, log: Path) -> Path:

@@ -123,11 +123,12 @@ class Leases:
         raise LostLease(_lost(line, fence, found))
 
     def holder(self, line: str) -> str | None:
-        """Who holds a line, in words; None when it is free."""
+        """Who holds a line, in words, and until when; None when it is free."""
         found = self._read(line)
         if found is None or not self._lives(found[0], found[2]):
             return None
-        return _words(found[0], found[2])
+        left = max(0.0, self.seconds - found[2])
+        return f"{_words(found[0], found[2])}; free in {left:.0f} s unless it is heard of again"
 
     @contextmanager
     def held(self, line: str) -> Iterator["Keeper"]:

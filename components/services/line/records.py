@@ -1,4 +1,6 @@
-"""What happened to a line, append-only: one JSON object per event, numbered, never rewritten.
+"""What happened to a line, append-only: one JSON object per event, numbered, never removed.
+
+None is rewritten either, but to take out the name of a concept that was erased.
 
 What the events mean is in `ledger.py`; here they are written on condition and read once.
 """
@@ -9,7 +11,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -72,10 +74,24 @@ class Records:
             ledger, self._saved = Ledger(), 0  # restored from a backup, or removed
             fresh = self._entries(0)
         self._ledger = None  # an event that cannot be read leaves no half sum
+        before = ledger.last
         for entry in fresh:
+            kind = self._add(ledger, entry)
+            if kind == "erased" and before:  # what was read before may name what is gone
+                return self._anew()
+        self._ledger = ledger
+        return ledger
+
+    def _anew(self) -> Ledger:
+        ledger, self._saved = Ledger(), 0
+        for entry in self._entries(0):
             self._add(ledger, entry)
         self._ledger = ledger
         return ledger
+
+    def rewrite(self, number: int, facts: Mapping[str, Any]) -> None:
+        """Put other facts in the place of an event. Nothing but an erasure may do this."""
+        self._store.write(self._key(number), json.dumps(dict(facts), indent=1).encode())
 
     @property
     def known(self) -> Ledger:
@@ -145,12 +161,18 @@ class Records:
             **facts,
         )
 
-    def _add(self, ledger: Ledger, entry: Entry) -> None:
+    def _add(self, ledger: Ledger, entry: Entry) -> EventKind:
         event = self._event(entry.key)
+        if event.number != ledger.last + 1:
+            raise Corrupt(
+                f"expected event {self._key(ledger.last + 1)!r}, found {entry.key!r} after the one "
+                "before it; restore what is missing from a backup: events are never removed"
+            )
         try:
             ledger.add(event, entry.mark)
         except (ValueError, KeyError, TypeError) as error:
             raise _damaged(entry.key, error) from error
+        return event.kind
 
     def _event(self, key: str) -> Event:
         try:
@@ -175,16 +197,16 @@ class Records:
         return f"{self._folder}{number:06d}.json"
 
 
-def user() -> str:
-    """Who writes a record."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container may run under a user id without a name
 def _open(name: str, value: Any) -> Any:
     """A fact as it may be read for good: words of errors and of people hold no secret."""
     return redaction.in_data(value) if name in WORDS else value
 
 
+def user() -> str:
+    """Who writes a record."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a user id without a name
         return f"uid {os.getuid()}"
 
 

@@ -6,6 +6,7 @@ copy, and the next reader asks the registry and writes it again.
 """
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,10 +17,12 @@ from components.services.line.records import Records
 from components.services.line.uploads import Uploads
 from components.services.store.home import Home
 from components.services.tracking.registry import Registry, Version
-from l2dm.doors import Finding
 from components.services.tracking.untold import untold
-from l2dm.errors import NoSuchObject
+from l2dm.doors import Finding
+from l2dm.errors import L2dmError, NoSuchObject
 from l2dm.files import manifest
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,10 @@ def forget(home: Home, line: str) -> None:
 def refresh(home: Home, registry: Registry, line: str) -> Index:
     """Write the copy anew from the registry."""
     index = Index({str(a): n for a, n in registry.aliases(line).items()}, registry.versions(line))
-    home.store.write(_key(line), json.dumps(manifest.to_data(index), indent=1).encode())
+    try:
+        home.store.write(_key(line), json.dumps(manifest.to_data(index), indent=1).encode())
+    except OSError as error:  # a full or a read-only disk: the copy saves time and nothing else
+        log.warning("line %s: its copy for `l2dm status` cannot be written: %s", line, error)
     return index
 
 
@@ -76,15 +82,17 @@ def read(home: Home, line: str, registry: Callable[[], Registry]) -> Index:
         return index
     except NoSuchObject:
         pass
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, L2dmError) as error:
+        log.warning("line %s: %s cannot be read (%s), it is made again", line, _key(line), error)
     if not Records(home.store, line).state().tasks:
         return Index()
     return refresh(home, registry(), line)
 
 
-def concepts(home: Home, line: str) -> tuple[ConceptState, ...]:
+def concepts(home: Home, line: str, uploads: Uploads | None = None) -> tuple[ConceptState, ...]:
     """Every concept of a line: those with records, then uploads that nobody looked at yet."""
     states = {state.name: state for state in Records(home.store, line).concepts()}
-    uploads = Uploads(home.store, line)
+    uploads = uploads or Uploads(home.store, line)
     for name in sorted(uploads.waiting(tuple(states.values()))):
         if name not in states or states[name].state in ENDINGS:
             states[name] = ConceptState(name, uploads.class_noun(name), "waiting")
@@ -94,10 +102,13 @@ def concepts(home: Home, line: str) -> tuple[ConceptState, ...]:
 def status(home: Home, line: str, index: Index) -> dict[str, Any]:
     """One line as `l2dm status --json` prints it."""
     known = index.known()
+    uploads = Uploads(home.store, line)
+    standing = concepts(home, line, uploads)
     return {
         "name": line,
         **{alias: index.aliases.get(alias) for alias in ("champion", "challenger", "previous")},
         "recipe": _recipe(Records(home.store, line).state().recipe),
+        "untold": [str(one) for one in untold(home.store, line)],
         "versions": [
             {
                 "version": version.number,
@@ -105,7 +116,6 @@ def status(home: Home, line: str, index: Index) -> dict[str, Any]:
                 "concept": version.facts.concept,
                 "verdict": version.facts.verdict,
                 "reasons": list(version.facts.reasons),
-        "untold": [str(one) for one in untold(home.store, line)],
                 "findings": _findings(version.facts.reasons, version.facts.findings),
                 "scores": dict(version.facts.scores),
             }
@@ -121,8 +131,9 @@ def status(home: Home, line: str, index: Index) -> dict[str, Any]:
                 "findings": _findings(state.reasons, state.findings),
                 "known": state.name in known,
             }
-            for state in concepts(home, line)
+            for state in standing
         ],
+        "set_aside": list(uploads.set_aside),
     }
 
 
@@ -148,7 +159,10 @@ def taken(home: Home, line: str, index: Index) -> dict[str, str]:
     A name is free again when its upload ended without reaching the champion, or when a rollback
     took the champion back to before it.
     """
-    known = {name: f"learned in version {number}" for name, number in index.known().items()}
+    known = {
+        name: f"learned in version {number}; l2dm submit --replace teaches it anew"
+        for name, number in index.known().items()
+    }
     open_states = ("waiting", "learning")
     busy = {
         s.name: f"its upload is {s.state}" for s in concepts(home, line) if s.state in open_states

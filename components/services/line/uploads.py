@@ -17,7 +17,7 @@ from components.services.line.ledger import ENDINGS, ConceptState
 from components.services.store.objects import Entry, Objects
 from l2dm.doors import PictureFile, Upload
 from l2dm.errors import BadKey, BadUpload, Conflict, L2dmError, NoSuchObject, TooLarge
-from l2dm.files.concept_json import FILE, MAX_JSON, MAX_NOUN, leads_out, to_bytes
+from l2dm.files.concept_json import FILE, MAX_JSON, MAX_NOUN, SLUG, leads_out, to_bytes
 from l2dm.files.manifest import from_data
 
 MAX_FILES = 100  # of one upload; more is none
@@ -67,6 +67,7 @@ class Uploads:
     def __init__(self, store: Objects, line: str) -> None:
         self._store, self._folder = store, f"inbox/{line}/"
         self._digests: dict[Entry, str] = {}
+        self.set_aside: tuple[str, ...] = ()  # keys of the last look that are no concept's name
 
     def waiting(self, concepts: Sequence[ConceptState]) -> tuple[str, ...]:
         """Names of the uploads without a terminal state, oldest first."""
@@ -83,7 +84,8 @@ class Uploads:
         ended, unless that was recorded (`l2dm submit` does it).
         """
         ended = {state.name for state in concepts if state.state in ENDINGS}
-        names = [name for name in self._store.folders(self._folder) if name not in ended]
+        there = self._slugs(self._store.folders(self._folder))
+        names = [name for name in there if name not in ended]
         if len(names) > FEW:
             return self.waiting(concepts)
         found = [(self._commitment(name), name) for name in names]
@@ -201,7 +203,7 @@ class Uploads:
         """
         found: dict[str, list[Entry]] = {}
         for entry in self._store.list(self._folder):
-            if entry.key.count("/") >= 3:
+            if entry.key.count("/") >= 3 and SLUG.fullmatch(self._name(entry)):
                 found.setdefault(self._name(entry), []).append(entry)
         halves = {}
         for name, entries in found.items():
@@ -252,7 +254,16 @@ class Uploads:
             for entry in self._store.list(self._folder)
             if entry.key.count("/") == 3 and entry.key.endswith(f"/{FILE}")
         ]
+        named = set(self._slugs({self._name(entry): None for entry in entries}))
+        entries = [entry for entry in entries if self._name(entry) in named]
         return sorted(entries, key=lambda entry: (entry.modified, entry.key))
+
+    def _slugs(self, names: Iterable[str]) -> list[str]:
+        """The names that a concept can have; the others are set aside, whatever is in them."""
+        names = list(names)
+        strange = (f"{self._folder}{name}" for name in names if not SLUG.fullmatch(name))
+        self.set_aside = tuple(sorted(strange))
+        return [name for name in names if SLUG.fullmatch(name)]
 
     def _listed(self, prefix: str, to: Path) -> set[str]:
         """Fetch concept.json; names of the files that it lists."""

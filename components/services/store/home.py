@@ -29,7 +29,9 @@ from pathlib import Path
 
 from components.services.store.objects import Objects
 from components.services.store.open import SCHEME, open_objects
+from l2dm.files.concept_json import SLUG
 
+INBOX = "inbox/"
 SCRATCH = "L2DM_SCRATCH"  # environment: the folder on this machine beside a bucket
 
 
@@ -108,4 +110,25 @@ class Home:
 
     def lines(self) -> tuple[str, ...]:
         """Every line that has records or an upload, by name."""
-        return tuple(sorted({*self.store.folders("records/"), *self.store.folders("inbox/")}))
+        return self.names().lines
+
+    def names(self) -> "Names":
+        """The lines, and the folders beside them whose names no line can have."""
+        inbox = self.store.folders(INBOX)
+        found = sorted({*self.store.folders("records/"), *inbox})
+        return Names(
+            tuple(name for name in found if SLUG.fullmatch(name)),
+            tuple(f"{INBOX}{name}" for name in inbox if not SLUG.fullmatch(name)),
+        )
+
+
+@dataclass(frozen=True)
+class Names:
+    """Lines by name. set_aside: keys of folders in the inbox whose names are no slug.
+
+    Whoever may write to an inbox may have put them there. They are named to people, and reach no
+    query and no path.
+    """
+
+    lines: tuple[str, ...]
+    set_aside: tuple[str, ...]

@@ -8,6 +8,8 @@ import typer
 from components.services.store.home import Home
 from l2dm import escape
 from l2dm.doors import SIGNS, Finding, marked
+from l2dm.errors import L2dmError
+from l2dm.files.concept_json import NAMED
 from pipelines.commands.options import HOME, HomeOption, JsonOption
 from pipelines.commands.output import tell, tell_json
 from pipelines.commands.target import chosen_lines, open_registry
@@ -22,38 +24,58 @@ def status(
     """Show lines, versions, aliases and concepts with state and reasons."""
     place = Home.at(home)
     lines = status_of(place, line, refresh=refresh)
+    strange = place.names().set_aside if line is None else ()
     if json:
-        tell_json({"lines": lines})
+        tell_json({"lines": lines, "set_aside": strange})
+        _require_readable(lines)
         return
+    for key in (*strange, *(key for one in lines for key in one["set_aside"])):
+        tell(escape.line(f"set aside: {key!r}: expected a folder named with {NAMED}; rename it"))
     if not lines:
         tell("no lines yet; begin with `l2dm submit`, or try `l2dm demo`")
         return
-    names = [one["name"] for one in lines]
+    names = [one["name"] for one in lines if "unreadable" not in one]
     busy, checked = _busy(place, names), last_checks(place, names)
     for one in lines:
+        if "unreadable" in one:
+            continue
         _tell(one)
         if one["recipe"]:
             tell(_recipe(one["recipe"]))
+        for why in one["untold"]:
+            tell(f"to be told again: {why}")
         if one["name"] in checked:
             tell(checked[one["name"]])
         if one["name"] in busy:
             tell(f"being learned by {busy[one['name']]}")
+    _require_readable(lines)
 
 
 def status_of(home: Home, line: str | None, *, refresh: bool) -> list[dict[str, Any]]:
-    """Every line, or one, as `l2dm status --json` prints it. Raises UnknownLine."""
-        for why in one["untold"]:
-            tell(f"to be told again: {why}")
+    """Every line, or one, as `l2dm status --json` prints it. Raises UnknownLine.
+
+    What is wrong with one line stands beside its name as `unreadable`, and hides no other.
+    """
+    return [_status(home, name, refresh=refresh) for name in chosen_lines(home, line)]
+
+
+def _status(home: Home, line: str, *, refresh: bool) -> dict[str, Any]:
     from components.services.line import status_cache
 
-    lines = chosen_lines(home, line)
-    if refresh:
-        for name in lines:
-            status_cache.forget(home, name)
-    return [
-        status_cache.status(home, name, status_cache.read(home, name, lambda: open_registry(home)))
-        for name in lines
-    ]
+    try:
+        if refresh:
+            status_cache.forget(home, line)
+        index = status_cache.read(home, line, lambda: open_registry(home))
+        return status_cache.status(home, line, index)
+    except (L2dmError, OSError) as error:
+        return {"name": line, "unreadable": str(error), "set_aside": []}
+
+
+def _require_readable(lines: Sequence[Mapping[str, Any]]) -> None:
+    """After everything else was shown. Raises L2dmError with every line that could not be."""
+    problems = [f"line {one['name']}: {one['unreadable']}" for one in lines if "unreadable" in one]
+    if problems:
+        raise L2dmError("\n".join(problems))
 
 
 def _recipe(recipe: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """`l2dm status`: one line of many costs what one line costs."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,43 @@ def test_only_the_chosen_line_is_read(home: Home, monkeypatch: pytest.MonkeyPatc
 def test_every_line_is_told_where_none_is_chosen(home: Home) -> None:
     done = CliRunner().invoke(app, ["status", "--home", str(home.folder)])
     assert done.stdout.count("version 1 was checked") == len(LINES)
+
+
+def test_a_line_that_cannot_be_read_hides_no_other(home: Home) -> None:
+    (home.folder / "records/cups/000002.json").unlink()
+    Records(home.store, "cups").append("promotion", line="cups", source=1, target=2)
+    (home.folder / "records/cups/000002.json").rename(home.folder / "records/cups/000003.json")
+    done = CliRunner().invoke(app, ["status", "--home", str(home.folder)])
+    assert done.exit_code == 1
+    assert done.stdout.count("version 1 was checked") == 2
+    told = "line cups: expected event 'records/cups/000002.json', found 'records/cups/000003.json'"
+    assert told in done.output
+    asked = CliRunner().invoke(app, ["status", "--home", str(home.folder), "--json"])
+    lines = {one["name"]: one for one in json.loads(asked.stdout)["lines"]}
+    assert "unreadable" in lines["cups"] and "unreadable" not in lines["pets"]
+
+
+def test_a_damaged_copy_of_what_status_shows_is_made_again(home: Home) -> None:
+    for damage in (b"", b"[]", b"\xff", b'{"aliases": 3}', b"[" * 100_000):
+        home.store.write("lines/pets.json", damage)
+        done = CliRunner().invoke(app, ["status", "--line", "pets", "--home", str(home.folder)])
+        assert done.exit_code == 0, (damage[:20], done.output)
+        assert "version 1 was checked" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["a'b", "x\x1b[2Jy", "Rex", "a b", "ü", "%2e%2e", "a" * 60])
+def test_what_no_line_or_concept_can_be_called_is_set_aside_and_named(
+    home: Home, name: str
+) -> None:
+    for key in (f"inbox/{name}/rex/concept.json", f"inbox/pets/{name}/concept.json"):
+        (home.folder / key).parent.mkdir(parents=True)
+        (home.folder / key).write_bytes(b"{}")
+    assert home.lines() == LINES
+    done = CliRunner().invoke(app, ["status", "--home", str(home.folder)])
+    assert done.exit_code == 0, done.output
+    assert done.output.count("set aside: ") == 2
+    assert "\x1b" not in done.output
+    asked = json.loads(CliRunner().invoke(app, ["status", "--home", home.place, "--json"]).stdout)
+    pets = {one["name"]: one for one in asked["lines"]}["pets"]
+    assert (asked["set_aside"], pets["set_aside"]) == ([f"inbox/{name}"], [f"inbox/pets/{name}"])
+    assert pets["concepts"] == []

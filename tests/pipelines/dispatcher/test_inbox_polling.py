@@ -16,6 +16,7 @@ from pipelines.commands.lines.status import status_of
 from pipelines.commands.uploads.submit import submit_pictures
 from pipelines.dispatcher.dispatcher import Dispatcher, DispatchPolicy, RunSettings
 from pipelines.dispatcher.end_upload import end_badly
+from pipelines.dispatcher.metrics import Measured
 from pipelines.places.runs import LocalRuns
 from tests.worlds.dispatch_world import World
 from tests.worlds.uploads import pictures
@@ -149,8 +150,8 @@ def test_brackets_without_end_for_a_concept_json_are_refused_and_others_go_on(
     assert line["concepts"][0]["class_noun"] == ""
 
 
-def test_a_name_of_any_length_ends(world: World) -> None:
-    """Longer than a file's name may be, with what the run's name adds to it."""
+def test_the_longest_name_ends(world: World) -> None:
+    """Longer than a run's name may be, with what is added to it; a longer one is set aside."""
     runs = LocalRuns(world.home, ("nothing",))
     dispatcher = Dispatcher(
         world.home,
@@ -161,8 +162,29 @@ def test_a_name_of_any_length_ends(world: World) -> None:
         clock=lambda: world.now,
     )
     world.upload("pets", "x" * 240)
+    assert dispatcher.reconcile("pets") == "idle"
+    world.upload("pets", "x" * 40)
     assert dispatcher.reconcile("pets") == "started"
     (folder,) = (world.home.folder / "dispatched").iterdir()
     assert len(folder.name) < 120
     runs._children[folder.name].wait()
     assert dispatcher.reconcile("pets") == "ended"
+
+
+def test_one_strange_name_stops_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Nineteen of twenty lines learn on, and so does the line with a strange upload in it."""
+    world = World(tmp_path, DispatchPolicy(parallel=20))
+    for number in range(19):
+        world.upload(f"line-{number}", "rex")
+    for strange in ("a'b", "x\x1b[2Jy", "Rex", "%2e"):
+        world.upload(strange, "rex")
+        world.upload("line-0", strange)
+    moves = world.dispatcher.look()
+    assert moves == {f"line-{number}": "started" for number in range(19)}
+    assert len(world.dispatcher.set_aside()) == 8
+    assert world.dispatcher.look().keys() == moves.keys()
+    told = [one for one in caplog.messages if "is set aside" in one]
+    assert len(told) == 8  # each once
+    assert not any("\x1b" in one for one in told)
+    text = Measured(world.dispatcher).text()
+    assert "l2dm_inbox_set_aside 8.0" in text

@@ -99,6 +99,7 @@ def test_the_status_of_a_line_has_the_documented_keys(tmp_path: Path) -> None:
                 "scores": {},
             }
         ],
+        "set_aside": [],
         "concepts": [
             {
                 "name": "mimi",
@@ -113,7 +114,6 @@ def test_the_status_of_a_line_has_the_documented_keys(tmp_path: Path) -> None:
     }
 
 
-def test_a_kill_between_change_and_copy_leaves_no_wrong_copy(tmp_path: Path) -> None:
 def test_status_tells_why_mlflow_was_not_told(tmp_path: Path) -> None:
     home, why = Home.at(tmp_path), {"why": "MLflow does not answer", "calls": []}
     home.store.write("untold/pets/t0001/train-1.json", json.dumps(why).encode())
@@ -121,6 +121,7 @@ def test_status_tells_why_mlflow_was_not_told(tmp_path: Path) -> None:
     assert told == "t0001 train: MLflow was not told everything: MLflow does not answer"
 
 
+def test_a_kill_between_change_and_copy_leaves_no_wrong_copy(tmp_path: Path) -> None:
     home = Home.at(tmp_path)
     begun = {"concept": "rex", "class_noun": "dog", "task": "t0001"}
     Records(home.store, "pets").append("begun", **begun, parent_version=0, upload="u")
@@ -169,7 +170,7 @@ def test_names_of_the_champions_descent_are_taken_and_rolled_back_ones_are_free(
     upload(home.inbox / "pets", "kim")
     index = status_cache.refresh(home, registry, "pets")
     assert status_cache.taken(home, "pets", index) == {
-        "rex": "learned in version 1",
-        "mimi": "learned in version 2",
+        "rex": "learned in version 1; l2dm submit --replace teaches it anew",
+        "mimi": "learned in version 2; l2dm submit --replace teaches it anew",
         "kim": "its upload is waiting",
     }
