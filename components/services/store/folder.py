@@ -1,10 +1,12 @@
 """Objects as files of one folder: the twin of a bucket without a server."""
 
+import errno
 import fcntl
 import hashlib
 import io
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +28,7 @@ from l2dm.errors import BadKey, Conflict, NoSuchObject
 
 MAX_NAME = 255  # bytes of one part of a key that a file system takes
 LOCKS = 64  # lock files of a store; keys share them by hash
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 DEAD = 3600.0  # seconds after which a draft that nobody finished is swept
 
 
@@ -176,11 +179,19 @@ class FolderObjects:
                     yield Entry(key, stat.st_size, stat.st_mtime, mark)
 
     def _now(self) -> float:
-        """The file system's clock, which a network mount does not share with this machine."""
-        self._hidden.mkdir(parents=True, exist_ok=True)
+        """The file system's clock, which a network mount does not share with this machine.
+
+        A folder that can only be read has none: nobody who reads ages there acts on them.
+        """
         clock = self._hidden / "clock"
-        clock.touch()
-        return clock.stat().st_mtime
+        try:
+            self._hidden.mkdir(parents=True, exist_ok=True)
+            clock.touch()
+            return clock.stat().st_mtime
+        except OSError as error:
+            if error.errno not in READ_ONLY:
+                raise
+            return time.time()
 
     def _path(self, key: str) -> Path:
         require_key(key)

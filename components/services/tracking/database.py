@@ -65,6 +65,8 @@ def prepare(home: Home) -> None:
 
 def make(home: Home) -> None:
     """Make the database unless it is there; one that was half made is set aside first."""
+    if _state(home.database) == "whole":  # perhaps in a folder that cannot be written
+        return
     with _locked(home):
         state = _state(home.database)
         if state == "whole":
