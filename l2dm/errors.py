@@ -32,6 +32,7 @@ L2dmError
 A message says what was expected, what was found, where, and what to do.
 """
 
+import builtins
 import errno
 import os
 import shutil
@@ -161,6 +162,22 @@ class Corrupt(ObjectError):
 
 class TooLarge(ObjectError):
     """More bytes than the reader takes."""
+
+
+_HOUSE = (
+    *(BadStore, UnknownLine, BadDoor, TrackingFailed, ObjectError, PlatformError),
+    *(OSError, MemoryError),
+)
+_FOREIGN = {"NotStarted", "MlflowException", "OperationalError", "DatabaseError"}
+
+
+def is_of_the_house(kind: str) -> bool:
+    """Whether an error of this class name is trouble of disks, servers or stored files.
+
+    No upload is to blame for it: what waits goes on waiting.
+    """
+    found = globals().get(kind) or getattr(builtins, kind, None)
+    return kind in _FOREIGN or (isinstance(found, type) and issubclass(found, _HOUSE))
 
 
 _MISSING = "it is not there: bring it back, mount the disk that holds it, or name another path"

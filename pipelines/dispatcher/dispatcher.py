@@ -44,7 +44,7 @@ from pipelines.dispatcher.inbox_polling import Inboxes
 from pipelines.dispatcher.retries import Retries
 from pipelines.dispatcher.watched_runs import WatchedRuns
 from pipelines.places.run_here import Job
-from pipelines.places.runs import NEVER, Look, Runs, Starter, run_name
+from pipelines.places.runs import Look, Runs, Starter, run_name
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +53,6 @@ Moved = Literal[
     "checking", "unchecked",
 ]  # fmt: skip
 ANEW = ("StaleParent",)  # the task is begun again from the champion of then
-OUTAGES = (NEVER, "TrackingFailed", "MlflowException", "BadStore", "ClosedStore", "ConnectionError")
-LONGER = 10  # times as many attempts when a server did not answer: the upload is not to blame
 GLANCES = 16  # lines that are looked at together; most of that time is waiting for the store
 DEAF = 15.0  # seconds before a registry that did not answer is asked again
 
@@ -364,8 +362,8 @@ class Dispatcher:
         """Refused for good, or tried again later, or failed for good."""
         kind = look.failure.kind if look.failure else ""
         task = self._records(line).known.concepts[run.concept].task
-        limit = self._policy.attempts * (LONGER if kind in OUTAGES else 1)
-        if kind == "BadUpload" or run.attempt >= limit:
+        ours = look.failure is not None and look.failure.of_the_house  # then it waits, however long
+        if kind == "BadUpload" or (run.attempt >= self._policy.attempts and not ours):
             end_badly(self._home, line, run.concept, look.failure, look.text, after=last)
             return self._over(line, run)
         event = self._records(line).append_next(

@@ -1,5 +1,6 @@
 """The loop behind `l2dm learn`: every waiting upload of a line, oldest first, under its lease."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from components.services.line import status_cache
 from components.services.line.leases import Leases
 from components.services.line.ledger import ConceptState
 from components.services.line.records import Records
-from components.services.line.run_journal import Cost
+from components.services.line.run_journal import Cost, Failure
 from components.services.line.uploads import Commitment, Uploads
 from components.services.store.home import Home
 from components.services.tracking.registry import Registry
@@ -16,6 +17,7 @@ from l2dm.errors import L2dmError
 from pipelines.dispatcher.end_upload import cancelled, end_badly, end_cancelled, sweep
 from pipelines.places.run_here import Job, Listener, Outcome, RunFailed, run_local
 
+log = logging.getLogger(__name__)
 RunOne = Callable[[Job, Listener], Outcome]
 Watch = Callable[[str], AbstractContextManager[Listener]]
 ATTEMPTS = 2  # a step whose process was ended from outside is tried once more
@@ -89,11 +91,30 @@ class Learner:
         raise AssertionError("unreachable")
 
     def _end_badly(self, concept: str, error: RunFailed, looked: Commitment) -> ConceptState:
-        """Record how it ended, unless the user has to mend something else."""
+        """Record how it ended, unless something else has to be mended: then it waits.
+
+        Raises L2dmError with what that is.
+        """
         if error.failure and error.failure.kind in USERS_OWN:
             raise L2dmError("\n".join(error.failure.problems)) from error
+        if error.failure and error.failure.of_the_house and concept in self.waiting():
+            self._give_back(concept, error.failure)
+            raise L2dmError(
+                f"step {error.failure.step}: {'; '.join(error.failure.problems)}; no upload is to "
+                f"blame, {concept!r} waits: mend that and run `l2dm learn` again"
+            ) from error
         end = (self.home, self.line, concept, error.failure, str(error))
         return end_badly(*end, looked=looked)
+
+    def _give_back(self, concept: str, failure: Failure) -> None:
+        """Record why it waits again, where anything can be recorded."""
+        facts = {"concept": concept, "run": "", "step": failure.step, "anew": False, "pause": 0.0}
+        try:
+            Records(self.home.store, self.line).append(
+                "retried", **facts, reasons=list(failure.problems)
+            )
+        except (L2dmError, OSError) as error:  # the same disk, the same store
+            log.warning("line %s: why %s waits is not recorded: %s", self.line, concept, error)
 
     def _require_end(self, concept: str) -> ConceptState:
         state = Records(self.home.store, self.line).concept(concept)

@@ -14,7 +14,7 @@ from typing import Any
 
 from components.services.store.objects import Objects
 from l2dm import redaction
-from l2dm.errors import NoSuchObject
+from l2dm.errors import NoSuchObject, is_of_the_house
 from l2dm.files import children
 
 
@@ -43,6 +43,11 @@ class Failure:
     step: str
     kind: str
     problems: tuple[str, ...]
+
+    @property
+    def of_the_house(self) -> bool:
+        """Whether disks, servers or stored files are to blame, and no upload."""
+        return is_of_the_house(self.kind)
 
 
 def say(progress: StepProgress) -> None:

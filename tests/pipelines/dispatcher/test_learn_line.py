@@ -119,6 +119,22 @@ def test_a_wrong_base_is_the_users_to_mend_and_the_upload_still_waits(place: Hom
     assert one.concept.state == "promoted"
 
 
+@pytest.mark.parametrize("kind", ["BadDoor", "Corrupt", "TrackingFailed", "OSError", "MemoryError"])
+def test_for_trouble_of_the_house_every_upload_waits_and_status_says_why(
+    place: Home, kind: str
+) -> None:
+    """A damaged champion, a lost file, a full disk, a server that is away."""
+    upload(place, "rex")
+    upload(place, "mimi")
+    damaged = Failure("generate_prior", kind, ("the champion's adapter is not as it was written",))
+    with pytest.raises(L2dmError, match="no upload is to blame, 'rex' waits"):
+        learn(place, failing(damaged))
+    state = Records(place.store, "pets").concept("rex")
+    assert state is not None
+    assert (state.state, state.reasons) == ("waiting", damaged.problems)
+    assert [one.concept.state for one in learn(place, promoted)] == ["promoted"] * 2
+
+
 def test_a_failure_after_the_promotion_does_not_unsay_it(place: Home) -> None:
     upload(place, "rex")
 

@@ -31,11 +31,12 @@ def test_a_failed_run_is_tried_again_later_and_at_last_failed(world: World) -> N
     assert look("pets") == "idle"
 
 
-def test_a_server_that_is_away_uses_up_no_attempts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["TrackingFailed", "BadDoor", "OSError", "ConnectionError"])
+def test_trouble_of_the_house_uses_up_no_attempts(tmp_path: Path, kind: str) -> None:
     world = World(tmp_path, DispatchPolicy(attempts=2, backoff=0.0))
     world.upload("pets", "rex")
-    away = Failure("promote", "TrackingFailed", ("MLflow does not answer",))
-    for _ in range(5):
+    away = Failure("promote", kind, ("it does not answer",))
+    for _ in range(30):
         assert world.dispatcher.reconcile("pets") == "started"
         world.runs.fail(world.runs.running()[0], away)
         assert world.dispatcher.reconcile("pets") == "retried"
