@@ -83,7 +83,7 @@ def check(folder: Path) -> None:
     if not problems:
         problems = problems_of(_require_fitting, folder, files, family)
     if problems:
-        raise BadBase([f"base model {folder}: {problem}" for problem in problems])
+        raise _named(folder, problems)
 
 
 def require_outline(folder: Path) -> None:
@@ -184,11 +184,16 @@ def reading(folder: Path, what: str) -> Iterator[None]:
     except L2dmError as error:
         if not isinstance(error, BadBase):
             raise
-        told = [one.removeprefix(f"base model {folder}: ") for one in error.problems]
-        raise BadBase([f"base model {folder}: {one}" for one in told]) from error
+        raise _named(folder, error.problems) from error
     except Exception as error:  # libraries raise whatever a strange config leads them to
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:400]
         raise BadBase(f"base model {folder}: {unreadable(what, first)}") from error
+
+
+def _named(folder: Path, problems: Sequence[str]) -> BadBase:
+    """Each problem with the folder in front of it, once."""
+    name = f"base model {folder}: "
+    return BadBase([name + problem.removeprefix(name) for problem in problems])
 
 
 def weights_files(folder: Path, part: str) -> list[Path]:
@@ -222,6 +227,12 @@ def resolution(folder: Path) -> int:
     family = family_of(folder)
     with reading(folder, "the size of its pictures"):
         return family.resolution(_configs(Files(folder), family))
+
+
+def lora_header(folder: Path, prediction: str) -> Mapping[str, str]:
+    """What a LoRA file's header says of this base. prediction: what its denoiser predicts."""
+    family = family_of(folder)
+    return family.lora_header(_configs(Files(folder), family), prediction)
 
 
 def recommended(folder: Path) -> dict[str, Any]:
@@ -286,9 +297,10 @@ def _require_whole(files: Files, part: Part, library: str) -> None:
 
 def _require_fitting(folder: Path, files: Files, family: Family) -> None:
     """Parts that work together, for pictures of a size within reason."""
-    if problems := list(family.misfits(_configs(files, family))):
-        raise BadBase(problems)
-    side = resolution(folder)
+    with reading(folder, "its configs"):
+        if problems := list(family.misfits(_configs(files, family))):
+            raise BadBase(problems)
+        side = family.resolution(_configs(files, family))
     if not _SMALLEST <= side <= _LARGEST:
         found = f"{side:,}"[:40]
         raise BadBase(f"expected pictures of {_SMALLEST} to {_LARGEST} pixels, found {found}")

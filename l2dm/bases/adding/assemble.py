@@ -11,7 +11,7 @@ from l2dm.bases.checks.files import Files
 from l2dm.bases.checks.weights import files_of
 from l2dm.errors import BadBase
 
-CLIP = "openai/clip-vit-base-patch32"  # where a base brings no clip/ of its own
+CLIP = "openai/clip-vit-large-patch14"  # where a base brings no clip/ of its own
 IDENTITY = "facebook/dinov2-small"  # the same for identity/
 DEFAULTS = {"clip": CLIP, "identity": IDENTITY}
 _BESIDE = {".json", ".txt", ".model"}
