@@ -85,7 +85,8 @@ def _text(
     recent = tuple(islice(Records(home.store, line).latest(), LOOKED_BACK))
     with tempfile.TemporaryDirectory() as scratch:
         history = list(_history(registry, line, Path(scratch)))
-        return render(line, history, _step_costs(recent, task, costs), _checks(recent))
+        spent, checks = _step_costs(recent, task, costs), _checks(recent)
+        return render(line, history, spent, checks, _warnings(recent))
 
 
 def _file(text: str, line: str, keep: Callable[[Path], None]) -> None:
@@ -136,6 +137,13 @@ def _step_costs(
         for facts in ended
         for name, cost in facts["costs"].items()
     ]
+
+
+def _warnings(recent: Sequence[Event]) -> dict[str, str]:
+    """What was said of the pictures of each concept when its last task began."""
+    begun = [event.facts for event in reversed(recent) if event.kind == "begun"]
+    said = {facts["concept"]: facts.get("warnings", []) for facts in begun}
+    return {concept: " ".join(sentences) for concept, sentences in said.items() if sentences}
 
 
 def _checks(recent: Sequence[Event]) -> list[Any]:

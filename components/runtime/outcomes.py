@@ -10,6 +10,7 @@ from html import escape as html_escape
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from components.runtime.domain_warning import warning
 from components.runtime.line_report import tell_champion, write_report
 from components.runtime.recipes import recipe_of
 from components.runtime.step import Step
@@ -77,6 +78,7 @@ def accept(step: Step, door: Door[doors.Task]) -> None:
             parent_version=task.parent_version,
             upload=digest,
             mark=step.looked.mark,
+            **_warnings(step, door),
             recipe=asdict(recipe_of(step.home, step.spec, step.settings.base, task.base)),
         )
     step.subject = replace(step.subject, task=task)
@@ -92,6 +94,14 @@ def accept(step: Step, door: Door[doors.Task]) -> None:
             + f", from version {task.parent_version}",
         }
     )
+
+
+def _warnings(step: Step, door: Door[doors.Task]) -> dict[str, list[str]]:
+    """What is to be said of these pictures on this base, for the record and the report."""
+    said = warning(step.base, [door.path(name) for name in door.record.pictures])
+    if said:
+        step.tracking.tags({"l2dm.warning": said})
+    return {"warnings": [said]} if said else {}
 
 
 def record_scores(step: Step, door: Door[doors.Scores], summary: str) -> None:

@@ -1,8 +1,9 @@
 """One self-contained HTML report per line: no network, no scripts, opens from disk or a srcdoc."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from types import MappingProxyType
 
 from markupsafe import Markup
 
@@ -32,16 +33,17 @@ def render(
     history: Sequence[ReportEntry],
     costs: Sequence[StepCost] = (),
     checks: Sequence[PastCheck] = (),
+    warnings: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """The whole report as HTML text. Equal doors give an equal page. Raises BadDoor.
 
-    checks: oldest first.
+    checks: oldest first. warnings: what is to be said of the pictures of a concept, by its name.
     """
     story = tell(line, history)
     parts = [templating.fill("empty.html", line=line)]
     if story.scores is not None:
         parts = [
-            _header(story, story.scores),
+            _header(story, story.scores, warnings),
             _tasks(story),
             timeline.checks(checks),
             numbers.matrices(story, story.scores.record),
@@ -87,13 +89,14 @@ def _outcome(story: Story, entry: ReportEntry) -> str:
     return "promoted" if entry.release.record.verdict.open else "held"
 
 
-def _header(story: Story, scores: Door[Scores]) -> Markup:
+def _header(story: Story, scores: Door[Scores], warnings: Mapping[str, str]) -> Markup:
     assert story.subject is not None  # it is whose scores these are
     return templating.fill(
         "header.html",
         line=story.line,
         champion=story.champion,
         knows=story.knows,
+        warnings=warnings,
         lost=story.lost,
         subject=story.subject,
         concepts=_counted(len(story.kept), "concept"),

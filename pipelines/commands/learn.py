@@ -1,6 +1,8 @@
 """`l2dm learn`: learn every waiting upload of a line on this machine and print how each ended."""
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -8,6 +10,7 @@ from typer.core import TyperCommand
 
 from components.services.store.home import Home
 from l2dm.doors import SIGNS, closed_by, marked
+from l2dm.errors import L2dmError
 from pipelines.commands.options import (
     BAD_INPUT,
     BASE,
@@ -19,7 +22,7 @@ from pipelines.commands.options import (
     LineOption,
     SetOption,
 )
-from pipelines.commands.output import tell, tell_json
+from pipelines.commands.output import note, tell, tell_json
 from pipelines.commands.target import Target, require_base, require_line
 
 if TYPE_CHECKING:
@@ -95,7 +98,33 @@ def learn_waiting(target: Target, watch: "Watch") -> Iterator["EndedUpload"]:
     base, spec = learned_with(home, line, records, target.asked, target.registry)
     require_base(base)
     learner = Learner(home, line, base, spec, target.registry)
+    for concept in learner.waiting():
+        _warn(home, line, concept, base)
     yield from learner.learn(watch)
+
+
+def _warn(home: Home, line: str, concept: str, base: str) -> None:
+    """Say beforehand that these pictures are none that the base can draw."""
+    from components.runtime.domain_warning import warning
+
+    with tempfile.TemporaryDirectory() as scratch:
+        said = warning(base, _pictures(home, line, concept, Path(scratch) / concept))
+    if said:
+        note(f"{line}/{concept}: {said}")
+
+
+def _pictures(home: Home, line: str, concept: str, folder: Path) -> Iterator[Path]:
+    """The pictures of an upload, fetched when they are looked at; none of one that is bad."""
+    from components.services.line.uploads import Uploads
+    from l2dm.spec import IntakeSpec
+    from l2dm.uploads.folder import read_upload
+
+    try:
+        Uploads(home.store, line).fetch(concept, folder, max_bytes=IntakeSpec().max_bytes)
+        names = [picture.name for picture in read_upload(folder).pictures]
+    except L2dmError:  # the step that reads it says why
+        return
+    yield from (folder / name for name in names)
 
 
 def report_of(home: Home, line: str) -> str | None:

@@ -25,6 +25,7 @@ from l2dm.pocket.world.scenes import distractors, photos, pixels
 STRANGERS, STRANGER_PHOTOS = 200, 5
 # What the base is measured with, and its users should sample with.
 STEPS, GUIDANCE = 15, 4.0
+DOMAIN = {"draws": "flat 64x64 scenes of its own small world", "photographs": False}
 MODEL_INDEX = {
     "_class_name": "StableDiffusionPipeline",
     "_diffusers_version": "0.42.1",
@@ -71,7 +72,8 @@ def export_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:
 def export_frame(weights: Path) -> None:
     """What is no weight.
 
-    model_index.json, the sampler, and sampling.json with the recommended steps and guidance.
+    model_index.json, the sampler, sampling.json with the recommended steps and guidance, and
+    domain.json: what this base draws at all.
     """
     sampler = DPMSolverMultistepScheduler(
         beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, steps_offset=1
@@ -79,6 +81,7 @@ def export_frame(weights: Path) -> None:
     sampler.save_pretrained(weights / "scheduler")
     _write(weights / "model_index.json", MODEL_INDEX)
     _write(weights / "sampling.json", {"steps": STEPS, "guidance": GUIDANCE})
+    _write(weights / "domain.json", DOMAIN)
 
 
 def export_clip(

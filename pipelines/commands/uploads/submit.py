@@ -1,5 +1,6 @@
 """`l2dm submit`: check pictures and commit them as an upload, which waits to be learned."""
 
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,10 +9,11 @@ import typer
 
 from components.services.store.home import Home
 from pipelines.commands.options import HOME, HomeOption, JsonOption, LineOption, SetOption
-from pipelines.commands.output import tell, tell_json
+from pipelines.commands.output import note, tell, tell_json
 from pipelines.commands.target import open_registry
 
 if TYPE_CHECKING:
+    from components.services.line.records import Records
     from l2dm.doors import Concept
     from l2dm.spec import IntakeSpec
 
@@ -35,6 +37,8 @@ def submit(
         tell_json(upload)
     else:
         tell(f"{line}/{concept}: {len(upload['pictures'])} pictures wait to be learned")
+        for sentence in upload.get("warnings", ()):
+            note(f"{line}/{concept}: {sentence}")
 
 
 def submit_pictures(
@@ -60,7 +64,22 @@ def submit_pictures(
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / concept.name
         upload = write_upload(folder, pictures, line, concept, spec, taken)
+        said = _warning(home, line, records, [folder / one.name for one in upload.pictures])
         uploads.commit(folder, over)
     submitted.record(records, concept, known, upload=uploads.digest(concept.name), since=since)
     data: dict[str, Any] = manifest.to_data(upload)
-    return data
+    return data | ({"warnings": [said]} if said else {})
+
+
+def _warning(home: Home, line: str, records: "Records", pictures: list[Path]) -> str:
+    """What to say of these pictures on the base that the line learns on; "" for nothing."""
+    from components.runtime.domain_warning import warning
+    from components.runtime.recipes import base_of
+    from l2dm.errors import BadBase
+
+    asked = os.environ.get("L2DM_BASE", "")
+    try:
+        base = base_of(home, line, records.state().recipe, asked, fixed=False)
+    except BadBase:  # said when the line is to learn: the upload is good
+        return ""
+    return warning(base, pictures)
