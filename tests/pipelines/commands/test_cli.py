@@ -313,3 +313,17 @@ def test_compile_places_the_steps_as_the_settings_say(tmp_path: Path) -> None:
     done = run(tmp_path, "compile", "--out", str(tmp_path), "--config", str(tmp_path / "no.toml"))
     assert done.exit_code == 2
     assert "could not read it" in done.stderr
+
+
+def test_a_system_without_file_locks_is_told_where_it_runs() -> None:
+    """Windows, as far as it can be pretended."""
+    program = (
+        "import sys; sys.modules['fcntl'] = sys.modules['resource'] = None;"
+        "import pipelines.commands.cli"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "runs on Linux and macOS" in done.stderr
+    assert "Traceback" not in done.stderr
