@@ -306,3 +306,37 @@ def test_a_line_that_keeps_another_method_is_left_alone_and_the_others_learn(
     (job,) = world.runs.jobs.values()
     assert (job.line, from_json(job.spec).train.steps) == ("pets", 5)
     assert Leases(world.home.store).holder("cars") is None
+
+
+def test_of_twenty_lines_one_of_each_trouble_stops_no_other(tmp_path: Path) -> None:
+    """A name, a missing event, a damaged event, a damaged champion, a copy and a lease of noise."""
+    world = World(tmp_path, DispatchPolicy(parallel=40))
+    for number in range(20):
+        world.upload(f"line-{number:02d}", "rex")
+        world.dispatcher.reconcile(f"line-{number:02d}")
+    for name in world.runs.running():
+        world.runs.finish(name)
+    assert set(world.dispatcher.look().values()) == {"idle"}
+    records = world.home.folder / "records"
+    world.upload("a'b", "rex")
+    (records / "line-01/000002.json").unlink()
+    (records / "line-02/000002.json").write_bytes(b"\xff{")
+    world.home.store.write("snapshots/line-03.json", b"[" * 10_000)
+    world.home.store.write("lines/line-04.json", b"noise")
+    world.home.store.write("leases/line-05.json", b"noise")
+    for number in range(20):
+        world.upload(f"line-{number:02d}", "tom")
+    moves = world.another().look()
+    broken = {line for line, moved in moves.items() if moved != "started"}
+    assert broken <= {"line-01", "line-02", "line-05"}
+    damaged = [name for name in world.runs.running() if "line-06" in name]
+    world.runs.fail(damaged[0], Failure("intake", "BadDoor", ("the champion is not as written",)))
+    moves = world.another().look()
+    assert {f"line-{number:02d}" for number in range(7, 20)} <= moves.keys()
+    for name in world.runs.running():
+        world.runs.finish(name)
+    world.now += 3600
+    world.another().look()
+    learned = [f"line-{number:02d}" for number in (0, 3, 4, *range(7, 20))]
+    assert all(world.states(line) == {"rex": "promoted", "tom": "promoted"} for line in learned)
+    assert world.states("line-06")["tom"] in ("waiting", "learning")
