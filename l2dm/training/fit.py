@@ -99,7 +99,10 @@ def fit(
             progress.curve.setdefault(name, []).append(value)
         if on_step:
             on_step(StepReport(progress.step, spec.steps, values, time.monotonic() - began))
-        due = spec.checkpoint_every and progress.step % spec.checkpoint_every == 0
+        # the last step, too: what fails after it must not cost it again
+        due = bool(spec.checkpoint_every) and (
+            progress.step % spec.checkpoint_every == 0 or progress.step == spec.steps
+        )
         if work and due and team.rank == 0:
             _checkpoint(work, key, trainable, optimizer, progress)
     return method.end(), progress.curve

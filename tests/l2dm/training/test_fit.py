@@ -104,6 +104,21 @@ def test_a_checkpoint_of_other_inputs_is_not_used(tiny_base: Path, tmp_path: Pat
     assert [report.step for report in seen] == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_training_that_has_ended_is_not_done_again(tiny_base: Path, tmp_path: Path) -> None:
+    """What fails after it, MLflow say, does not cost it: also where no checkpoint was due then."""
+    spec = spec_of("sequential")
+    spec = replaced(spec, train=replaced(spec.train, checkpoint_every=4))  # of six steps
+    lesson = first_lesson(load_base(str(tiny_base)), tmp_path)
+    seen: list[StepReport] = []
+    ended, again = (
+        fit(method_of(spec), load_base(str(tiny_base)), lesson, spec.train, work=tmp_path / "work",
+            key="k", on_step=seen.append)
+        for _ in range(2)
+    )  # fmt: skip
+    assert [report.step for report in seen] == [1, 2, 3, 4, 5, 6]
+    assert same(ended[0], again[0]) and ended[1] == again[1]
+
+
 def test_a_checkpoint_of_other_defaults_is_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """A spec's text leaves out options that equal their defaults, and those are a release's own."""
 
