@@ -6,7 +6,8 @@ import pytest
 
 from components.services.line.records import Records
 from components.services.line.uploads import Uploads
-from l2dm.errors import L2dmError, UnknownLine
+from components.services.tracking import runs
+from l2dm.errors import L2dmError, TrackingFailed, UnknownLine
 from pipelines.dispatcher import end_upload
 from pipelines.dispatcher.dispatcher import DispatchPolicy
 from tests.worlds.cluster_world import ClusterWorld
@@ -156,3 +157,47 @@ def test_a_run_whose_machine_makes_other_bytes_is_not_learned_twice(world: World
     expire(world)
     assert world.another().reconcile("pets") == "ended"
     assert (world.chain(), world.states()) == ([(0, 1)], {"rex": "promoted"})
+
+
+def test_a_cancel_of_before_it_was_a_state_is_read_as_one(world: World) -> None:
+    """It was recorded as a failure whose only reason is the wish."""
+    records = Records(world.home.store, "pets")
+    records.append("cancelled", concept="rex", upload="u", reason="no", by="ana")
+    facts = {"class_noun": "dog", "task": "", "version": None, "upload": "u"}
+    records.append(
+        "ended", concept="rex", state="failed", reasons=["cancelled by ana: no"], **facts
+    )
+    records.append("ended", concept="mimi", state="failed", reasons=["step train: x"], **facts)
+    assert world.states() == {"rex": "cancelled", "mimi": "failed"}
+
+
+def test_the_run_of_a_task_that_ends_badly_is_closed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, when the upload has ended: a run that is tried again is none that failed."""
+    closed = list[tuple[str, ...]]()
+    monkeypatch.setattr(runs, "close", lambda home, *given: closed.append(given))
+    records = Records(world.home.store, "pets")
+    begun = {"class_noun": "dog", "parent_version": 0, "upload": "u"}
+    for task, name in (("t0001", "rex"), ("t0002", "mimi")):
+        records.append("begun", concept=name, task=task, **begun)
+    end_upload.end_badly(world.home, "pets", "rex", None, "it died")
+    last = records.state().last
+    end_upload.end_as_cancelled(world.home, "pets", "mimi", "cancelled by ana", after=last)
+    assert closed == [("pets", "t0001", "FAILED"), ("pets", "t0002", "KILLED")]
+    end_upload.close_run(world.home, "pets", "", "FAILED")  # no task was begun
+    assert len(closed) == 2
+
+
+def test_an_mlflow_that_is_away_changes_no_end(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def away(*given: object) -> None:
+        raise TrackingFailed("nobody answers")
+
+    monkeypatch.setattr(runs, "close", away)
+    begun = {"class_noun": "dog", "parent_version": 0, "upload": "u", "task": "t0001"}
+    Records(world.home.store, "pets").append("begun", concept="rex", **begun)
+    end_upload.end_badly(world.home, "pets", "rex", None, "it died")
+    assert world.states() == {"rex": "failed"}
+    assert "stays open in MLflow: nobody answers" in caplog.text

@@ -15,6 +15,7 @@ from components.services.store.folder import FolderObjects
 from components.services.wakeups.events import Inbox
 from components.services.wakeups.sources import HttpWakeups
 from pipelines.dispatcher.dispatcher import DispatchPolicy
+from pipelines.dispatcher.end_upload import cancel
 from pipelines.dispatcher.metrics import PATH, RECOUNT, Measured
 from tests.worlds.dispatch_world import World
 
@@ -74,6 +75,34 @@ def test_a_regressed_champion_is_told_until_another_one_serves(
     world.finish()
     measured.look()
     assert read(measured)("champion_regressed", line="pets") == 0
+
+
+def test_what_closed_the_gate_is_counted_while_the_concept_is_held(
+    world: World, measured: Measured
+) -> None:
+    records = Records(world.home.store, "pets")
+    found = [{"question": "identity", "passed": True}, {"question": "text", "passed": False}]
+    held = {**ENDED, "state": "held", "version": 1, "reasons": ["learned", "noise"]}
+    records.append("ended", concept="rex", findings=found, **held)
+    records.append("ended", concept="milo", **held)  # of a release that did not say which
+    measured.look()
+    value = read(measured)
+    assert value("gate_closed", line="pets", question="text") == 1
+    assert value("gate_closed", line="pets", question="identity") == 0
+    assert value("concepts", line="pets", state="held") == 2
+    records.append("submitted", concept="rex", class_noun="dog")
+    measured.look()
+    assert read(measured)("gate_closed", line="pets", question="text") == 0
+
+
+def test_a_cancel_rings_no_alarm(world: World, measured: Measured) -> None:
+    """The rule of infra/cluster/base/prometheusrule.yaml reads the state `failed`."""
+    world.upload("pets", "rex")
+    cancel(world.home, "pets", "rex", "the wrong dog")
+    measured.look()
+    value = read(measured)
+    assert value("concepts", line="pets", state="cancelled") == 1
+    assert value("concepts", line="pets", state="failed") == 0
 
 
 class Requests:
