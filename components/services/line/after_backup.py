@@ -20,7 +20,7 @@ from components.services.tracking.registry import Registry, Version
 from l2dm.errors import Conflict, L2dmError
 
 MOVES = (  # what goes on after a repair
-    *("promotion", "rollback", "forgotten", "started", "begun", "restored"),
+    *("promotion", "rollback", "forgotten", "started", "begun", "restored", "expunged"),
 )
 
 
