@@ -102,7 +102,8 @@ class Family:
     text encoder. load: the networks in float32 on the CPU from a folder, its tokenizers and its
     variant ("fp16" or None); what it raises is told as a base that cannot be read. kohya: what the
     LoRA files of ComfyUI and A1111 call the denoiser; empty where they know no such base. misfits:
-    sentences about parts that do not fit together, from the configs of all parts.
+    sentences about parts that do not fit together, from the configs of all parts. lora_header: what
+    a LoRA file's header says of its base, from the configs and what the denoiser predicts.
     """
 
     name: str
@@ -117,6 +118,7 @@ class Family:
     load: Callable[[Path, tuple[Any, ...], str | None], Networks]
     kohya: str = ""
     misfits: Callable[[Configs], Sequence[str]] = lambda configs: ()
+    lora_header: Callable[[Configs, str], Mapping[str, str]] = lambda configs, prediction: {}
 
     @property
     def weights(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ folder by the time that a step sees it (`components/runtime/base_cache.py`).
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path, PurePosixPath
@@ -93,8 +93,9 @@ def require_outline(folder: Path) -> None:
     fitting = [part for part in family.parts if part.name not in misfits]
     configs = [f"{part.name}/{'' if part.weights else 'tokenizer_'}config.json" for part in fitting]
     problems = [*misfits.values(), *(f"{one} is missing" for one in configs if not files.has(one))]
-    if problems := problems + _unloadable(family, _listed(files, family)):
-        raise BadBase([f"base model {folder}: {problem}" for problem in problems])
+    unlisted = problems_of(_listed, files, family)
+    if problems := problems + (unlisted or _unloadable(family, _listed(files, family))):
+        raise _named(folder, problems)
 
 
 def require_encoders(folder: Path) -> None:
@@ -314,12 +315,8 @@ def _configs(files: Files, family: Family) -> dict[str, dict[str, Any]]:
 
 
 def _listed(files: Files, family: Family) -> list[str]:
-    """What lies in the folders that hold weights; one that cannot be listed was told already."""
-    found: list[str] = []
-    for part in family.weights:
-        with suppress(BadBase):
-            found += [f"{part}/{name}" for name in files.names(part)]
-    return found
+    """What lies in the folders that hold weights."""
+    return [f"{part}/{name}" for part in family.weights for name in files.names(part)]
 
 
 def _recognised(index: dict[str, Any]) -> tuple[Family, dict[str, str]]:

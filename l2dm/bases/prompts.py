@@ -127,8 +127,9 @@ def _unreadable(prompt: str) -> str:
     odd = {letter for letter in prompt if unicodedata.category(letter) in ("Cc", "Cs")}
     if odd := odd - set("\t\n\r"):
         return (
-            f"prompt {shortened(prompt)}: expected text, found a control character or half a letter "
-            f"({', '.join(sorted(map(ascii, odd))[:3])}); remove it, and write the prompt in UTF-8"
+            f"prompt {shortened(prompt)}: expected text, found a control character or half a "
+            f"letter ({', '.join(sorted(map(ascii, odd))[:3])}); remove it, and write the prompt "
+            "in UTF-8"
         )
     return ""
 

@@ -6,8 +6,7 @@
 """
 
 import json
-import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from l2dm.bases import folder as base_folder
+from l2dm.bases.checks.files import MAX_WORDS, TEXT, Files
 from l2dm.bases.model import Model
+from l2dm.doors import Concept
 from l2dm.errors import DoesNotFit
 from l2dm.files.manifest import write_text
 
@@ -29,18 +31,23 @@ GATED_FORMAT = "l2dm-gated-1"  # gated_pipeline.FORMAT; a test holds them togeth
 class FormWriter:
     """Writes what an adapter hands over (`adapters.contract.ExportWriter`) into a folder.
 
-    line: names the file that ComfyUI and A1111 read. form: the one that was written.
+    line: names the file that ComfyUI and A1111 read. concepts: of the release; their words stand
+    in the headers. base: how somebody else would find it. form: the one that was written.
     """
 
     form: Form
 
-    def __init__(self, folder: Path, line: str, model: Model) -> None:
+    def __init__(
+        self, folder: Path, line: str, model: Model, concepts: Sequence[Concept], base: str
+    ) -> None:
         self._folder, self._line, self._model = folder, line, model
+        self._concepts, self._base = concepts, base
 
     def lora(self, weights: Mapping[str, Tensor], rank: int) -> None:
         """Both spellings. Alpha is the rank, and both say so: not every reader assumes it."""
         self.form, network = "lora", self._model.family.denoiser
-        self._kohya(self._folder / f"{self._line}.kohya.safetensors", weights, rank)
+        path = self._folder / f"{self._line}.kohya.safetensors"
+        self._kohya(path, weights, rank, self._concepts)
         layers = sorted({name.rpartition(".lora_")[0] for name in weights})
         said = {"r": rank, "lora_alpha": rank, "target_modules": layers}
         config = {f"{network}.{key}": value for key, value in said.items()}
@@ -67,7 +74,8 @@ class FormWriter:
         """In kohya's spelling, for tools that know no other."""
         folder = self._folder / "lora"
         folder.mkdir(exist_ok=True)
-        self._kohya(folder / f"{concept}.kohya.safetensors", weights, rank)
+        own = [one for one in self._concepts if one.name == concept]
+        self._kohya(folder / f"{concept}.kohya.safetensors", weights, rank, own)
 
     def merged(self) -> None:
         """The base's folder with the changed weights in it. Uses the model up."""
@@ -81,25 +89,70 @@ class FormWriter:
             if prefix := prefixes[name]:
                 path = folder / name / "model.safetensors"
                 save_file(prefixed(load_file(path), prefix), path, metadata={"format": "pt"})
-        index = json.loads((model.folder / "model_index.json").read_text(encoding="utf-8"))
-        for part, entry in index.items():
-            if isinstance(entry, list) and entry[0] and part not in networks:
-                shutil.copytree(model.folder / part, folder / part)
-        write_json(folder / "model_index.json", index)
+        _copy_rest(model, folder)
 
-    def _kohya(self, path: Path, weights: Mapping[str, Tensor], rank: int) -> None:
+    def _kohya(
+        self, path: Path, weights: Mapping[str, Tensor], rank: int, concepts: Sequence[Concept]
+    ) -> None:
         family = self._model.family
         if not family.kohya:
             raise DoesNotFit(
                 f"expected a base whose LoRA files ComfyUI and A1111 read, found one of family "
                 f"{family.name}, which has no name in them; draw with `l2dm generate` instead"
             )
-        metadata = {"ss_network_dim": str(rank), "ss_network_alpha": str(float(rank))}
-        save_file(
-            kohya(weights, rank, family.kohya),
-            path,
-            metadata={"format": "pt", "ss_network_module": "networks.lora"} | metadata,
-        )
+        metadata = {
+            "format": "pt",
+            "ss_network_module": "networks.lora",
+            "ss_network_dim": str(rank),
+            "ss_network_alpha": str(float(rank)),
+            "ss_sd_model_name": self._base,
+            "ss_output_name": path.name.partition(".")[0],
+            **base_folder.lora_header(self._model.folder, self._model.noise.prediction),
+            **words(self._line, concepts),
+        }
+        save_file(kohya(weights, rank, family.kohya), path, metadata=metadata)
+
+
+def words(line: str, concepts: Sequence[Concept]) -> dict[str, str]:
+    """What a LoRA file's header says of the words that it was learned with.
+
+    Readers show `ss_tag_frequency` and the trigger phrase as what to type: the embedding's name,
+    which is the concept's, and its noun.
+    """
+    phrases = [f"{one.name} {one.class_noun}" for one in concepts]
+    known = ", ".join(f"{one.placeholder} is a {one.class_noun}" for one in concepts)
+    return {
+        "ss_tag_frequency": json.dumps({line: dict.fromkeys(phrases, 1)}, ensure_ascii=False),
+        "modelspec.title": f"{line}: {', '.join(one.name for one in concepts)}",
+        "modelspec.trigger_phrase": ", ".join(phrases),
+        "modelspec.description": f"Model line {line} of l2dm. {known}. Load the files of "
+        "embeddings/ as well: they hold the words.",
+    }
+
+
+def _copy_rest(model: Model, folder: Path) -> None:
+    """What the base holds besides networks, of the parts that we know, and the index of all.
+
+    Plain files of the base's own folder with known endings: a name in an index is no path, a link
+    is not followed out of the base, and neither pickles nor code go along.
+    """
+    base, family = Files(model.folder), model.family
+    rest = [part.name for part in family.parts if not part.weights]
+    for part in (*rest, "scheduler"):
+        (folder / part).mkdir()
+        for name in base.names(part):
+            if Path(name).suffix in TEXT and not name.startswith("."):
+                data = base.file(f"{part}/{name}", MAX_WORDS).read_bytes()
+                (folder / part / name).write_bytes(data)
+    index = base.json("model_index.json")
+    known = {*(part.name for part in family.parts), "scheduler"}
+    kept = {
+        name: entry if name in known else [None, None]
+        for name, entry in index.items()
+        if name in known or (isinstance(entry, list) and name.isidentifier())
+    }
+    about = {name: index[name] for name in ("_class_name", "_diffusers_version") if name in index}
+    write_json(folder / "model_index.json", about | kept | {"requires_safety_checker": False})
 
 
 def gated_name(pipeline: str) -> str:

@@ -10,10 +10,19 @@ This file stands alone: torch, safetensors, diffusers and what they need. Use it
 A cross-attention key or value layer W computes  C W + sum_i G_i C A_i B_i : row by row of the text
 features C, concept i's low-rank path A_i B_i is added where its gate G_i is one. Without a
 placeholder in the prompt the picture is the base's own, bit for bit.
+
+Other pipelines made of this one work, too, img2img, inpainting and ControlNet for instance:
+
+    StableDiffusionImg2ImgPipeline.from_pipe(pipe)("a photo of a <toy> cat", image=picture)
+
+The UNet knows the features that its text encoder made of a prompt, and refuses any others.
 """
 
 import functools
+import hashlib
 import json
+import re
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +38,7 @@ FORMAT = "l2dm-gated-1"
 WEIGHTS = "gated.safetensors"
 EMBEDDINGS = "embeddings"
 GATES = ("token", "span", "prompt")
+REMEMBERED = 1024  # prompts whose features are known; each takes a hundred bytes
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,36 @@ class _Gates:
     rows: dict[str, Tensor] = field(default_factory=dict)  # (B, L, 1) bool
     paths: dict[str, dict[str, tuple[Tensor, Tensor]]] = field(default_factory=dict)
     drawing: bool = False
+    read: tuple[tuple[int, ...], ...] = ()  # token ids that the text encoder reads now
+    known: OrderedDict[bytes, tuple[int, ...]] = field(default_factory=OrderedDict)
+
+    def remember(self, features: Tensor) -> None:
+        """The features (B, L, D) of the prompts that the text encoder reads now."""
+        width = len(self.read[0]) if self.read else 0
+        if features.shape[:-1] != (len(self.read), width):
+            return
+        for ids, row in zip(self.read, features, strict=True):
+            self.known[_digest(row)] = ids
+            self.known.move_to_end(_digest(row))
+        while len(self.known) > REMEMBERED:
+            self.known.popitem(last=False)
+
+    def open_for(self, features: Tensor) -> None:
+        """Open the gates of the prompts that these features (B, L, D) were made of."""
+        self.close()
+        found = [self._ids(row) for row in features]
+        self.open(torch.tensor(found), features)
+
+    def _ids(self, row: Tensor) -> tuple[int, ...]:
+        if ids := self.known.get(_digest(row)):
+            return ids
+        if not row.any():  # some pipelines lead away from nothing at all
+            return (-1,) * row.shape[0]
+        raise ValueError(
+            "expected text features that this pipeline's own text encoder made of a prompt, found "
+            "others: concepts are found by the words of a prompt; pass prompt and negative_prompt, "
+            "no embeddings that were made, mixed or weighted elsewhere"
+        )
 
     def open(self, ids: Tensor, like: Tensor) -> None:
         """Open the gates that token ids (B, L) name; weights move to the device of `like`."""
@@ -74,7 +114,7 @@ class GatedStableDiffusionPipeline(StableDiffusionPipeline):  # type: ignore[mis
     """`StableDiffusionPipeline` plus `load_gated`; every other call and argument is unchanged.
 
     Gates are read from `prompt` and `negative_prompt`, so embeddings made elsewhere are refused
-    once concepts are loaded. Does not work with fused projections (`fuse_qkv_projections`).
+    once concepts are loaded. So are fused projections (`fuse_qkv_projections`) and saving.
     """
 
     def load_gated(self, folder: str | Path) -> tuple[str, ...]:
@@ -97,11 +137,17 @@ class GatedStableDiffusionPipeline(StableDiffusionPipeline):  # type: ignore[mis
                     for layer in layers
                 },
             )
+        if not gates.hooked:
+            _watch(self.text_encoder, self.unet, gates)
         for layer in layers:
             if layer not in gates.hooked:
                 self.unet.get_submodule(layer).register_forward_hook(_hook(gates, layer))
                 gates.hooked.add(layer)
         return tuple(words)
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """Refused: what is saved as a plain folder would draw without the concepts."""
+        _refuse_to_save()
 
     @functools.wraps(StableDiffusionPipeline.__call__)
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -125,6 +171,7 @@ class GatedStableDiffusionPipeline(StableDiffusionPipeline):  # type: ignore[mis
     ) -> tuple[Tensor, Tensor | None]:
         """As the parent class; inside a call it also opens the gates of these prompts."""
         gates = self._own_gates()
+        self._require_words(gates, prompt, negative_prompt)
         given = [key for key in ("prompt_embeds", "negative_prompt_embeds") if _has(options, key)]
         if gates.drawing and gates.concepts and given:
             raise ValueError(
@@ -161,9 +208,21 @@ class GatedStableDiffusionPipeline(StableDiffusionPipeline):  # type: ignore[mis
         ids: Tensor = tokens.input_ids
         return ids
 
+    def _require_words(self, gates: _Gates, *prompts: Any) -> None:
+        """Raise ValueError for a word like `<toy>` that no loaded concept has."""
+        texts = [text for one in prompts for text in ([one] if isinstance(one, str) else one or ())]
+        named = dict.fromkeys(name for text in texts for name in re.findall(r"<[a-z0-9_-]+>", text))
+        unknown = [word for word in named if word[1:-1] not in gates.concepts]
+        if unknown:
+            known = ", ".join(f"<{name}>" for name in gates.concepts) or "none"
+            raise ValueError(
+                f"expected words of loaded concepts, which are {known}, found {', '.join(unknown)};"
+                " call load_gated with the export's folder first"
+            )
+
     def _own_gates(self) -> _Gates:
-        """This pipeline's gates; made on first use because diffusers reads `__init__`'s names."""
-        gates: _Gates = self.__dict__.setdefault("_gates", _Gates())
+        """The gates of this pipeline's UNet, made on first use; pipelines may share a UNet."""
+        gates: _Gates = self.unet.__dict__.setdefault("_l2dm_gates", _Gates())
         return gates
 
 
@@ -198,6 +257,57 @@ def _owned(
             if token == own and tuple(tokens[place + 1 : place + 1 + len(noun)]) == noun:
                 owned[place + 1 : place + 1 + len(noun)] = [True] * len(noun)
     return owned
+
+
+def _watch(reader: nn.Module, unet: nn.Module, gates: _Gates) -> None:
+    """Let the UNet know, in any pipeline, of which words the text features are that it is given.
+
+    Whatever pipeline draws: the text encoder makes features of token ids, and the UNet is given
+    them, row by row, as they are. So rows are found again by their bytes.
+    """
+
+    def reads(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        ids = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
+        gates.read = tuple(map(tuple, ids.tolist()))
+
+    def has_read(module: nn.Module, args: tuple[Any, ...], features: Tensor) -> None:
+        gates.remember(features)
+
+    def draws(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        processors = (type(getattr(one, "processor", None)) for one in unet.modules())
+        if any(kind.__name__.startswith("Fused") for kind in processors):
+            raise ValueError(
+                "expected separate projections, found fused ones, which pass the concepts by; call "
+                "unfuse_qkv_projections"
+            )
+        if not gates.drawing:
+            states = kwargs.get("encoder_hidden_states", args[2] if len(args) > 2 else None)
+            gates.open_for(states)
+
+    def has_drawn(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if not gates.drawing:
+            gates.close()
+
+    reader.register_forward_pre_hook(reads, with_kwargs=True)
+    for name, module in reader.named_modules():
+        if name.rpartition(".")[2] == "final_layer_norm":  # also called alone, for clip_skip
+            module.register_forward_hook(has_read)
+    unet.register_forward_pre_hook(draws, with_kwargs=True)
+    unet.register_forward_hook(has_drawn, always_call=True)
+    unet.__dict__["save_pretrained"] = _refuse_to_save  # other pipelines save part by part
+
+
+def _refuse_to_save(*args: Any, **kwargs: Any) -> None:
+    raise ValueError(
+        "expected to keep the base and the export's folder, found a call to save both as one: a "
+        "plain folder would draw without the concepts; load the base again and call load_gated"
+    )
+
+
+def _digest(row: Tensor) -> bytes:
+    """What tells the features of one prompt, (L, D), from all others."""
+    plain = row.detach().cpu().contiguous()
+    return hashlib.sha256(plain.view(torch.uint8).numpy().tobytes()).digest()
 
 
 def _hook(gates: _Gates, layer: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:

@@ -53,7 +53,8 @@ def export(release: Path, base: str, out: Path) -> tuple[Path, ...]:
     draft = _draft(out)
     try:
         _save_embeddings(draft / verify.EMBEDDINGS, door_files.read_rows(adapter))
-        writer = FormWriter(draft, door.record.line, model)
+        concepts = adapter.record.concepts
+        writer = FormWriter(draft, door.record.line, model, concepts, _header_name(model))
         model.adapter.export(writer)
         _write_texts(draft, door, adapter, model, writer.form)
         written = verify.Written(draft, writer.form, door.record.line, adapter.record.concepts)
@@ -128,6 +129,12 @@ def _write_texts(
 def _public_name(model: Model) -> str:
     """How somebody else would find the base: its name on a hub, or its folder's name, no path."""
     return model.folder.name if base_folder.source_of(model.name) == "folder" else model.name
+
+
+def _header_name(model: Model) -> str:
+    """The base in a file's header: a name that means it everywhere, else its fingerprint."""
+    ours = base_folder.source_of(model.name) == "folder"
+    return f"l2dm-base-{model.fingerprint}" if ours else model.name
 
 
 def _require_free(out: Path) -> None:

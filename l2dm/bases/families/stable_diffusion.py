@@ -135,6 +135,28 @@ def _misfits(configs: Configs) -> list[str]:
     return problems
 
 
+def _lora_header(configs: Configs, prediction: str) -> Mapping[str, str]:
+    """Keys of kohya's trainer and of the model specification; A1111 hides a LoRA by `ss_v2`."""
+    second = configs["unet"].get("cross_attention_dim") == _SECOND
+    turned = prediction == "v_prediction"
+    side = _resolution(configs)
+    kind = (
+        ("stable-diffusion-v2-768-v" if turned else "stable-diffusion-v2-512")
+        if second
+        else ("stable-diffusion-v1")
+    )
+    return {
+        "ss_v2": str(second),
+        "ss_base_model_version": f"sd_v{2 if second else 1}{'_v' if turned else ''}",
+        "ss_resolution": f"({side}, {side})",
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": f"{kind}/lora",
+        "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
+        "modelspec.prediction_type": "v" if turned else "epsilon",
+        "modelspec.resolution": f"{side}x{side}",
+    }
+
+
 def _tokenizers(folder: Path) -> tuple[Any, ...]:
     from transformers import CLIPTokenizer
 
@@ -158,6 +180,7 @@ def _load(folder: Path, tokenizers: tuple[Any, ...], variant: str | None) -> Sta
     )
 
 
+_SECOND = 1024  # width of the text that Stable Diffusion 2 reads; 768 is that of the first
 FAMILY = Family(
     name="Stable Diffusion 1/2",
     pipeline="StableDiffusionPipeline",
@@ -175,5 +198,6 @@ FAMILY = Family(
     tokenizers=_tokenizers,
     load=_load,
     kohya="lora_unet",
+    lora_header=_lora_header,
     misfits=_misfits,
 )

@@ -5,6 +5,8 @@ import itertools
 import sys
 from pathlib import Path
 
+import diffusers
+import PIL.Image
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -102,8 +104,9 @@ def test_the_pipeline_refuses_a_batch_that_a_callback_changed(pipe, token_export
 
 def test_gates_are_closed_after_a_call_and_after_a_failed_one(pipe, token_export: Path) -> None:
     pipe.load_gated(token_export)
-    features, noisy = torch.ones(1, 16, 24), torch.ones(1, 4, 8, 8)
+    noisy = torch.ones(1, 4, 8, 8)
     with torch.no_grad():
+        features = pipe.encode_prompt("a dog", "cpu", 1, False)[0]
         before = pipe.unet(noisy, 10, encoder_hidden_states=features).sample
         pipe("a <toy> dog", num_inference_steps=1)
         with pytest.raises(ZeroDivisionError):
@@ -123,3 +126,104 @@ def test_a_placeholder_in_the_negative_prompt_opens_its_own_row(pipe, token_expo
          callback_on_step_end=look)  # fmt: skip
     # Rows of the batch: negative 1, negative 2, prompt 1, prompt 2.
     assert seen == {"toy": [0, 0, 0, 1], "toy2": [1, 0, 0, 0]}
+
+
+# --- other pipelines of diffusers that share this one's networks ---
+
+CALL = {"num_inference_steps": 2, "guidance_scale": 2.0, "output_type": "np"}
+
+
+def picture_of(pipe, prompt: str, **options: object):
+    pipe.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(4)
+    return pipe(prompt, generator=generator, **(CALL | options)).images
+
+
+@pytest.fixture
+def loaded(pipe, token_export: Path):
+    pipe.load_gated(token_export)
+    return pipe
+
+
+@pytest.mark.parametrize("prompt", ["a <toy> dog", "a dog", "a <toy> dog and a <toy2> red cup"])
+def test_the_plain_pipeline_made_of_this_one_draws_the_same(loaded, prompt: str) -> None:
+    plain = diffusers.StableDiffusionPipeline.from_pipe(loaded)
+    more = {"negative_prompt": "a <toy2>", "num_images_per_prompt": 2}
+    wanted = picture_of(loaded, prompt, **more)
+    assert (picture_of(plain, prompt, **more) == wanted).all()
+
+
+def others(pipe, base: Path):
+    """Pipelines of other kinds, with what each is called with."""
+    torch.manual_seed(0)
+    picture = PIL.Image.effect_noise((16, 16), 80).convert("RGB")
+    from_pipe = {name: getattr(diffusers, name).from_pipe for name in OTHERS}
+    control = diffusers.ControlNetModel.from_unet(
+        diffusers.UNet2DConditionModel.from_pretrained(base, subfolder="unet"),
+        conditioning_embedding_out_channels=(16, 32),
+    )
+    return {
+        "StableDiffusionImg2ImgPipeline": (from_pipe["StableDiffusionImg2ImgPipeline"](pipe),
+                                           {"image": picture, "strength": 1.0}),
+        "StableDiffusionInpaintPipeline": (from_pipe["StableDiffusionInpaintPipeline"](pipe),
+                                           {"image": picture, "mask_image": picture,
+                                            "height": 16, "width": 16}),
+        "StableDiffusionControlNetPipeline": (
+            from_pipe["StableDiffusionControlNetPipeline"](pipe, controlnet=control),
+            {"image": picture}),
+    }  # fmt: skip
+
+
+OTHERS = (
+    "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionInpaintPipeline",
+    "StableDiffusionControlNetPipeline",
+)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_pipelines_draw_the_concept_and_the_base_without_it(
+    loaded, name: str, tiny_base: Path, token_export: Path
+) -> None:
+    made, options = others(loaded, tiny_base)[name]
+    bare, _ = others(diffusers.StableDiffusionPipeline.from_pretrained(tiny_base), tiny_base)[name]
+    assert (picture_of(made, "a dog", **options) == picture_of(bare, "a dog", **options)).all()
+    with_concept = picture_of(made, "a <toy> dog", **options)
+    bare.load_textual_inversion(str(token_export / "embeddings" / "toy.safetensors"))
+    assert (picture_of(bare, "a <toy> dog", **options) != with_concept).any()
+    assert not loaded._own_gates().rows
+
+
+def test_features_of_elsewhere_are_refused_in_any_pipeline(loaded) -> None:
+    plain = diffusers.StableDiffusionPipeline.from_pipe(loaded)
+    positive, negative = plain.encode_prompt("a <toy> dog", "cpu", 1, True)
+    own = picture_of(plain, None, prompt_embeds=positive, negative_prompt_embeds=negative)
+    assert (own == picture_of(loaded, "a <toy> dog")).all()
+    with pytest.raises(ValueError, match=r"text features that this pipeline's own text encoder"):
+        picture_of(plain, None, prompt_embeds=positive * 1.1, negative_prompt_embeds=negative)
+    nothing = torch.zeros_like(negative)
+    assert picture_of(plain, None, prompt_embeds=positive, negative_prompt_embeds=nothing).any()
+
+
+def test_fused_projections_are_refused(loaded) -> None:
+    loaded.fuse_qkv_projections(vae=False)
+    with pytest.raises(ValueError, match="call unfuse_qkv_projections"):
+        picture_of(loaded, "a <toy> dog")
+    loaded.unfuse_qkv_projections(vae=False)
+    assert picture_of(loaded, "a <toy> dog").any()
+
+
+def test_neither_this_nor_another_pipeline_is_saved_without_its_concepts(
+    loaded, tmp_path: Path
+) -> None:
+    for made in (loaded, diffusers.StableDiffusionImg2ImgPipeline.from_pipe(loaded)):
+        with pytest.raises(ValueError, match="would draw without the concepts"):
+            made.save_pretrained(tmp_path / "saved")
+
+
+def test_a_word_of_no_loaded_concept_is_refused(pipe, token_export: Path) -> None:
+    with pytest.raises(ValueError, match=r"which are none, found <toy>; call load_gated"):
+        picture_of(pipe, "a <toy> dog")
+    pipe.load_gated(token_export)
+    with pytest.raises(ValueError, match=r"which are <toy>, <toy2>, found <rex>"):
+        picture_of(pipe, "a dog", negative_prompt="<rex>")

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy
 import pytest
@@ -18,9 +19,10 @@ from safetensors.torch import load_file, save_file
 
 from l2dm import doors
 from l2dm.adapters.gated import as_lora
+from l2dm.bases.families.stable_diffusion import FAMILY
 from l2dm.bases.model import Model, load_base
 from l2dm.bases.sampling import Shot, draw
-from l2dm.errors import BadInput, DoesNotFit
+from l2dm.errors import BadBase, BadInput, DoesNotFit
 from l2dm.export import forms
 from l2dm.export import write as export
 from l2dm.files import manifest
@@ -372,3 +374,79 @@ def test_a_base_in_half_precision_files_is_named_as_such(
     export.export(release, str(base), tmp_path / "out")
     assert 'variant="fp16"' in (tmp_path / "out" / "README.md").read_text()
     assert capsys.readouterr() == ("", "")  # no bars and notices of diffusers
+
+
+# --- what other tools read of a file's header ---
+
+
+def header(path: Path) -> dict[str, str]:
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata())
+
+
+def test_a_lora_file_says_its_words_and_its_base(
+    exported: dict[str, Exported], models: dict[str, Model]
+) -> None:
+    found = header(exported["lowrank"].folder / "b.kohya.safetensors")
+    assert json.loads(found["ss_tag_frequency"]) == {"b": {"toy dog": 1, "toy2 red cup": 1}}
+    assert found["modelspec.trigger_phrase"] == "toy dog, toy2 red cup"
+    assert "<toy2> is a red cup" in found["modelspec.description"]
+    assert (found["ss_v2"], found["ss_base_model_version"]) == ("False", "sd_v1")
+    assert found["modelspec.architecture"] == "stable-diffusion-v1/lora"
+    assert models["lowrank"].fingerprint in found["ss_sd_model_name"]
+    alone = header(exported["prompt"].folder / "lora" / "toy.kohya.safetensors")
+    assert json.loads(alone["ss_tag_frequency"]) == {"b": {"toy dog": 1}}
+    assert alone["ss_output_name"] == "toy"
+
+
+@pytest.mark.parametrize(
+    ("width", "prediction", "version", "architecture"),
+    [
+        (768, "epsilon", "sd_v1", "stable-diffusion-v1/lora"),
+        (1024, "epsilon", "sd_v2", "stable-diffusion-v2-512/lora"),
+        (1024, "v_prediction", "sd_v2_v", "stable-diffusion-v2-768-v/lora"),
+    ],
+)
+def test_a_lora_of_stable_diffusion_2_says_so(
+    width: int, prediction: str, version: str, architecture: str
+) -> None:
+    unet = {"cross_attention_dim": width, "sample_size": 96}
+    said = FAMILY.lora_header({"unet": unet, "vae": {"block_out_channels": [1] * 4}}, prediction)
+    assert said["ss_v2"] == str(width == 1024)
+    assert (said["ss_base_model_version"], said["modelspec.architecture"]) == (
+        version,
+        architecture,
+    )
+    assert said["modelspec.resolution"] == "768x768"
+
+
+def test_only_plain_files_that_are_known_leave_a_base(tiny_base: Path, tmp_path: Path) -> None:
+    base, out = tmp_path / "base", tmp_path / "out"
+    shutil.copytree(tiny_base, base)
+    out.mkdir()
+    for name in ("code.py", "pickled.bin", "lib.so", ".hidden.json"):
+        (base / "scheduler" / name).write_text("x")
+    (tmp_path / "leak").mkdir()
+    (tmp_path / "leak" / "secret.json").write_text("{}")
+    index = json.loads((base / "model_index.json").read_text())
+    index |= {"../leak": ["diffusers", "UNet2DConditionModel"], "more": ["x", "y"]}
+    (base / "model_index.json").write_text(json.dumps(index))
+    forms._copy_rest(SimpleNamespace(folder=base, family=FAMILY), out)
+    files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    plain = {f"tokenizer/{path.name}" for path in (tiny_base / "tokenizer").iterdir()}
+    assert files == {"model_index.json", "scheduler/scheduler_config.json"} | plain
+    written = json.loads((out / "model_index.json").read_text())
+    assert "../leak" not in written
+    assert written["more"] == written["safety_checker"] == [None, None]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "leak", "out"]
+
+
+@pytest.mark.parametrize("part", ["scheduler", "tokenizer"])
+def test_a_link_out_of_a_base_is_not_followed(part: str, tiny_base: Path, tmp_path: Path) -> None:
+    base, out = tmp_path / "base", tmp_path / "out"
+    shutil.copytree(tiny_base, base)
+    out.mkdir()
+    (tmp_path / "secret.json").write_text("{}")
+    (base / part / "linked.json").symlink_to(tmp_path / "secret.json")
+    with pytest.raises(BadBase, match=r"linked\.json"):
+        forms._copy_rest(SimpleNamespace(folder=base, family=FAMILY), out)
