@@ -74,17 +74,31 @@ class Target:
         """The registry of this state folder; imports mlflow."""
         return open_registry(self.home, self.base_name)
 
+    def resolve(self, registry: "Registry", version: str) -> int:
+        """The number of a version, by alias or number. Raises UnknownLine."""
+        from components.services.line.records import Records
+        from components.services.tracking.registry import resolve
+
+        try:
+            return resolve(registry, self.line, version)
+        except UnknownLine:
+            erased = Records(self.home.store, self.line).state().erased
+            if not version.isdecimal() or int(version) not in erased:
+                raise
+            raise UnknownLine(
+                f"version {version} of line {self.line!r} was erased at {erased[int(version)]}, "
+                "with the concept that it held: nothing brings it back"
+            ) from None
+
     @contextmanager
     def fetched(self, version: str) -> Iterator[tuple[int, Path]]:
         """A version's number and its Release folder, there for as long as the `with` lasts.
 
         version: alias or number. Raises UnknownLine.
         """
-        from components.services.tracking.registry import resolve
-
         with tempfile.TemporaryDirectory() as scratch:
             registry = self.registry()
-            number = resolve(registry, self.line, version)
+            number = self.resolve(registry, version)
             yield number, registry.fetch(self.line, number, Path(scratch) / "release")
 
 

@@ -23,8 +23,8 @@ from l2dm.files.door_files import Features
 from l2dm.releases import folder as releases
 from tests.worlds import history
 
-REX = doors.Concept("rex", "dog")
-KNOWN = (doors.Concept("ada", "cat"), REX, doors.Concept("bolt", "car"))
+QUIXBY = doors.Concept("quixby", "dog")  # a shorter name is found in base64 by chance
+KNOWN = (doors.Concept("ada", "cat"), QUIXBY, doors.Concept("bolt", "car"))
 RECIPE = Recipe(
     {"train.method": "gated", "train.rank": 2, "gated.gate": "token"}, (), "pocket", "f"
 )
@@ -67,7 +67,7 @@ class _Cutting:
 
 
 class TaughtLine:
-    """Versions 1 to 3 of line "pets": ada, then rex, then bolt."""
+    """Versions 1 to 3 of line "pets": ada, then quixby, then bolt."""
 
     def __init__(self, folder: Path, registry: Registry | None = None, place: str = "") -> None:
         self.folder, self.home = folder, Home.at(place or folder / "home")

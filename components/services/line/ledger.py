@@ -24,7 +24,7 @@ EventKind = Literal[
     "swept",  # files of an upload that never got its concept.json: removed
     "forgetting", "forgotten",  # a concept is being taken out; the version without it is champion
     "erasing", "erased",  # everything that holds a concept is being deleted; it is
-    "redacted",  # in the place of an event of an erased concept: what the line's order rests on
+    "expunged",  # in the place of an event of an erased concept: what the line's order rests on
     "kept",  # how a line learns, read off the champion of a line that is older than this record
     "scheduled", "checking", "checked", "unchecked",  # see checks.py
 ]  # fmt: skip
@@ -165,7 +165,7 @@ class Ledger:
             self.standing = Standing(facts["target"], facts["source"], challenger)
             if "task" in facts:
                 self.versions[facts["target"]] = facts["task"]
-        elif event.kind in ("ended", "redacted") and facts.get("state") == "held":
+        elif event.kind in ("ended", "expunged") and facts.get("state") == "held":
             self.standing = replace(now, challenger=facts["version"])
             self.versions[facts["version"]] = facts["task"]
         elif event.kind == "restored":
@@ -193,7 +193,7 @@ class Ledger:
             self.versions = {n: of for n, of in self.versions.items() if n not in self.erased}
             names = ("champion", "previous", "challenger")
             self.standing = Standing(**{name: facts[name] for name in names})
-        elif event.kind == "redacted" and "task" in facts:
+        elif event.kind == "expunged" and facts.get("task"):
             self.tasks = max(self.tasks, _task_number(facts["task"]))
 
     def _restore(self, facts: Mapping[str, Any]) -> None:

@@ -38,5 +38,10 @@ def write(store: Objects, line: str, ledger: Ledger) -> None:
     store.write(_key(line), json.dumps(data).encode())
 
 
+def delete(store: Objects, line: str) -> None:
+    """Remove it: the events that it sums are about to become others."""
+    store.delete(_key(line))
+
+
 def _key(line: str) -> str:
     return f"snapshots/{line}.json"

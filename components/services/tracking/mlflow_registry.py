@@ -5,13 +5,14 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from components.services.store.home import Home
 from components.services.tracking import home_files, served
 from components.services.tracking.connection import connect, experiment, server, told
+from components.services.tracking.erasing import Eraser
 from components.services.tracking.left_files import RELEASE, versions_in, write_facts
 from components.services.tracking.registry import (
     ALIASES,
@@ -153,6 +154,11 @@ class MlflowRegistry:
         if alias in self.aliases(line):
             with told(f"drop alias {alias} of line {line!r}"):
                 self._client.delete_registered_model_alias(PREFIX + line, alias)
+
+    def erase(self, line: str, versions: Sequence[int], names: Callable[[str], bool]) -> None:
+        """See Registry."""
+        with told(f"erase versions {list(versions)} of line {line!r}"):
+            Eraser(self.home, self._mlflow, line, names).erase(versions)
 
     def fetch(self, line: str, version: int, to: Path) -> Path:
         """See Registry."""

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -95,6 +95,14 @@ class Registry(Protocol):
         """Unset an alias; no error when it is not set."""
         ...
 
+    def erase(self, line: str, versions: Sequence[int], names: Callable[[str], bool]) -> None:
+        """Delete versions for good, with their files and with what was tracked of their tasks.
+
+        names: whether a text names what is erased; whatever else is tracked of the line and does
+        is deleted, too. Their numbers are never used again. No error where they are gone already.
+        """
+        ...
+
     def fetch(self, line: str, version: int, to: Path) -> Path:
         """Copy the Release folder of a version to `to`.
 
@@ -146,6 +154,8 @@ class FolderRegistry:
         (draft / "facts.json").write_text(json.dumps(manifest.to_data(facts)))
         while True:
             number = max((one.number for one in self.versions(line)), default=0) + 1
+            while (self.folder / line / str(number)).exists():  # of one that was erased
+                number += 1
             try:
                 os.rename(draft, self.folder / line / str(number))
             except OSError:  # another writer took the number
@@ -188,6 +198,14 @@ class FolderRegistry:
         """See Registry."""
         kept = {name: number for name, number in self.aliases(line).items() if name != alias}
         self._write(line, kept)
+
+    def erase(self, line: str, versions: Sequence[int], names: Callable[[str], bool]) -> None:
+        """See Registry. An empty folder keeps the number."""
+        for number in versions:
+            folder = self.folder / line / str(number)
+            (folder / "facts.json").unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True, exist_ok=True)
 
     def fetch(self, line: str, version: int, to: Path) -> Path:
         """See Registry."""

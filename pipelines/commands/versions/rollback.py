@@ -36,12 +36,11 @@ def make_champion(target: Target, to: str) -> tuple[int, int]:
     from components.services.line.leases import Leases
     from components.services.line.promotion import roll_back
     from components.services.line.records import Records
-    from components.services.tracking.registry import resolve
     from l2dm.releases.load import load_release
 
     require_line(target.home, target.line)
     home, line, registry = target.home, target.line, target.registry()
-    version, base = resolve(registry, line, to), target.local_base()
+    version, base = target.resolve(registry, to), target.local_base()
 
     def check(number: int, release: Path) -> None:
         load_release(release, base)

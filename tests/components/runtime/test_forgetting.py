@@ -28,7 +28,7 @@ def line(tmp_path: Path) -> TaughtLine:
     return TaughtLine(tmp_path)
 
 
-def take_out(line: TaughtLine, cut: Cut, name: str = "rex") -> None:
+def take_out(line: TaughtLine, cut: Cut, name: str = "quixby") -> None:
     home, registry = line.cut(cut)
     leases = Leases(home.store)
     with leases.held("pets") as keeper:
@@ -49,17 +49,17 @@ def test_the_champion_is_a_version_without_it_and_the_former_one_stays(
     assert line.registry.aliases("pets") == {"champion": 4, "previous": 3}
     ledger = line.records.state()
     assert (ledger.versions[4], ledger.tasks, known_concepts(ledger)) == ("t0004", 4, 2)
-    state = ledger.concepts["rex"]
+    state = ledger.concepts["quixby"]
     assert (state.state, ledger.forgetting, ledger.active) == ("forgotten", None, None)
     assert "it was sold" in state.reasons[0] and "version 4" in state.reasons[0]
     assert ledger.recipe is not None and ledger.recipe.method == "gated"
     event = line.records.events()[-1]
     assert (event.kind, event.facts["forgets"], event.facts["reason"]) == (
-        "forgotten", "rex", "it was sold",
+        "forgotten", "quixby", "it was sold",
     )  # fmt: skip
     index = status_cache.read(line.home, "pets", lambda: line.registry)
     assert index.known() == {"ada": 1, "bolt": 3}
-    assert "rex" not in status_cache.taken(line.home, "pets", index)
+    assert "quixby" not in status_cache.taken(line.home, "pets", index)
     assert mend(line.home, lambda: line.registry, line.records, "pets") is False
 
 
@@ -68,7 +68,7 @@ def test_a_rollback_brings_it_back_and_it_can_be_taken_out_again(
 ) -> None:
     take_out(line, Cut())
     roll_back(line.registry, line.records, "pets", 3, lambda *_: None, tmp_path / "scratch")
-    assert "rex" in champion_knows(line, tmp_path)
+    assert "quixby" in champion_knows(line, tmp_path)
     take_out(line, Cut())
     assert line.records.state().standing.champion == 5
     take_out(line, Cut(), "ada")
@@ -98,7 +98,9 @@ def test_killed_at_any_action_it_leaves_the_old_or_the_new_and_a_repeat_ends_it(
             take_out(line, Cut(at, after=after))
         now = line.records.state()
         knows = champion_knows(line, folder)
-        assert knows == (("ada", "bolt") if now.standing.champion == 4 else ("ada", "rex", "bolt"))
+        assert knows == (
+            ("ada", "bolt") if now.standing.champion == 4 else ("ada", "quixby", "bolt")
+        )
         _expire(line.home)
         take_out(line, Cut())
         ledger = line.records.state()
@@ -120,7 +122,7 @@ def test_a_task_that_begins_after_a_kill_gets_an_id_of_its_own(line: TaughtLine)
     with pytest.raises(Killed):
         take_out(line, Cut(3, after=True))
     ledger = line.records.state()
-    assert ledger.forgetting == Forgetting("rex", 3, "t0004")
+    assert ledger.forgetting == Forgetting("quixby", 3, "t0004")
     assert line.records.next_task() == "t0005"
     snapshots.write(line.home.store, "pets", ledger)
     assert snapshots.read(line.home.store, "pets") == ledger
@@ -131,7 +133,7 @@ def test_who_lost_the_line_takes_nothing_out(line: TaughtLine) -> None:
         raise LostLease("taken for dead")
 
     with pytest.raises(LostLease):
-        forget(line.home, line.registry, "pets", "rex", "", lost)
+        forget(line.home, line.registry, "pets", "quixby", "", lost)
     assert line.records.state().standing.champion == 3
 
 
@@ -167,10 +169,10 @@ def shop(line: TaughtLine, monkeypatch: pytest.MonkeyPatch) -> Shop:
 
 
 def test_the_command_says_what_is_champion_now(shop: Shop) -> None:
-    code, said = shop.run("--concept", "rex", "--reason", "it was [red]sold[/x]", "--json")
+    code, said = shop.run("--concept", "quixby", "--reason", "it was [red]sold[/x]", "--json")
     assert (code, json.loads(said)["champion"]) == (0, 4)
-    code, said = shop.run("--concept", "rex")  # again: it is done
-    assert (code, "version 4 is the champion, it does not know rex" in said) == (0, True)
+    code, said = shop.run("--concept", "quixby")  # again: it is done
+    assert (code, "version 4 is the champion, it does not know quixby" in said) == (0, True)
     code, said = shop.run("--concept", "tom")
     assert (code, "found 'tom'" in said) == (2, True)
     shared = CliRunner().invoke(app, ["status", "--home", str(shop.line.home.folder)])
@@ -179,6 +181,6 @@ def test_the_command_says_what_is_champion_now(shop: Shop) -> None:
 
 def test_a_line_that_is_being_learned_is_left_alone(shop: Shop) -> None:
     with Leases(shop.line.home.store).held("pets"):
-        code, said = shop.run("--concept", "rex")
+        code, said = shop.run("--concept", "quixby")
     assert (code, LineBusy.__name__ not in said, "held by" in said) == (1, True, True)
     assert Records(shop.line.home.store, "pets").state().standing.champion == 3
