@@ -20,7 +20,7 @@ _OPTIONAL = ("sampling.json",)
 
 
 @dataclass(frozen=True)
-class Origin:
+class BaseOrigin:
     """Where the parts of a base came from, without paths of this machine."""
 
     base: str
@@ -28,7 +28,7 @@ class Origin:
     identity: str
 
 
-def put_together(source: str, encoders: Sequence[str], like: str, out: Path) -> Origin:
+def put_together(source: str, encoders: Sequence[str], like: str, out: Path) -> BaseOrigin:
     """Copy or convert a base into the folder `out`, with encoders, and check it all.
 
     source: a diffusers folder, a name on a hub, or a .safetensors file. encoders: folders or hub
@@ -48,7 +48,7 @@ def put_together(source: str, encoders: Sequence[str], like: str, out: Path) -> 
     origins = {part: _copy_encoder(part, *chosen[part], out) for part in DEFAULTS}
     base_folder.check(out)
     base_folder.require_encoders(out)
-    return Origin(_name_of(source), origins["clip"], origins["identity"])
+    return BaseOrigin(_name_of(source), origins["clip"], origins["identity"])
 
 
 def is_single_file(source: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from l2dm.errors import BadBase
 
 MAX_CONFIG = 1 << 20  # bytes of a config; those of real bases have 1 to 5 kB
-MAX_WORDS = 32 << 20  # bytes of a tokenizer's file; CLIP's has 2 MB, T5's 2.4 MB
+MAX_WORDS = 8 << 20  # bytes of a tokenizer's file; CLIP's has 2 MB, T5's 2.4 MB
 MAX_ENTRIES = 2000  # files of one folder
 MAX_DEPTH = 16  # brackets within brackets of a config
 MAX_NUMBER = 1 << 20  # of any size in a config; a vocabulary of words is the largest of them

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from l2dm.errors import BadBase
 
 MAX_HEADER = 8 << 20  # bytes; that of Stable Diffusion's UNet has 90 kB
-MAX_TENSORS = 20_000  # of one file; that UNet has 686
+MAX_TENSORS = 10_000  # of one file; that UNet has 686
 MAX_AXES = 8
 FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 COUNTS = {"I64": 8, "I32": 4, "U8": 1, "BOOL": 1}  # buffers of old files: positions, masks
@@ -17,7 +17,7 @@ POSITIONS = (".position_ids", ".attention_mask", ".num_batches_tracked")
 _PREFIX = 8  # bytes that say how long the header is
 
 
-class Stored(NamedTuple):
+class DeclaredTensor(NamedTuple):
     """A tensor as a file declares it."""
 
     dtype: str
@@ -29,7 +29,7 @@ class Stored(NamedTuple):
         return math.prod(self.shape)
 
 
-def read_header(path: Path, name: str) -> dict[str, Stored]:
+def read_header(path: Path, name: str) -> dict[str, DeclaredTensor]:
     """Every tensor of a file. name: for messages. Raises BadBase for a cut file or a false header.
 
     Nothing of the tensors is read.
@@ -63,10 +63,10 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _tensors(content: Mapping[str, Any], name: str, room: int) -> dict[str, Stored]:
+def _tensors(content: Mapping[str, Any], name: str, room: int) -> dict[str, DeclaredTensor]:
     if not content or len(content) > MAX_TENSORS:
         raise BadBase(f"{name}: expected 1 to {MAX_TENSORS:,} tensors, found {len(content):,}")
-    found, spans = dict[str, Stored](), list[tuple[int, int]]()
+    found, spans = dict[str, DeclaredTensor](), list[tuple[int, int]]()
     for key, entry in content.items():
         found[key], span = _tensor(entry, f"{name}: tensor {key[:80]!r}", key)
         spans.append(span)
@@ -84,7 +84,7 @@ def _tensors(content: Mapping[str, Any], name: str, room: int) -> dict[str, Stor
     return found
 
 
-def _tensor(entry: Any, what: str, key: str) -> tuple[Stored, tuple[int, int]]:
+def _tensor(entry: Any, what: str, key: str) -> tuple[DeclaredTensor, tuple[int, int]]:
     try:
         dtype, shape, (begin, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     except (TypeError, KeyError, ValueError) as error:
@@ -100,7 +100,7 @@ def _tensor(entry: Any, what: str, key: str) -> tuple[Stored, tuple[int, int]]:
             f"{what}: expected floating point ({', '.join(FLOATS)}), found {str(dtype)[:20]!r}; "
             "quantised weights are not read, use the model that they were made from"
         )
-    stored = Stored(dtype, shape)
+    stored = DeclaredTensor(dtype, shape)
     if stored.numbers * wide != stop - begin:
         raise BadBase(
             f"{what}: its header lies: {list(shape)} of {dtype} needs {stored.numbers * wide:,} "

@@ -18,7 +18,7 @@ import torch
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from l2dm.bases.checks.files import Files
-from l2dm.bases.checks.headers import Stored
+from l2dm.bases.checks.headers import DeclaredTensor
 from l2dm.bases.checks.weights import header_of
 from l2dm.errors import BadBase
 
@@ -62,7 +62,7 @@ def without_pooler(kind: str, stored: Collection[str]) -> bool:
 
 
 def _of_diffusers(
-    kind: str, described: dict[str, Any], stored: Mapping[str, Stored]
+    kind: str, described: dict[str, Any], stored: Mapping[str, DeclaredTensor]
 ) -> Differences:
     network = _class_of("diffusers", kind)
     _require_kinds(network, described)
@@ -92,7 +92,7 @@ def _require_kinds(network: Any, described: Mapping[str, Any]) -> None:
             )
 
 
-def _of_transformers(kind: str, folder: Path, stored: Mapping[str, Stored]) -> Differences:
+def _of_transformers(kind: str, folder: Path, stored: Mapping[str, DeclaredTensor]) -> Differences:
     from transformers import AutoConfig, AutoModel
 
     options: dict[str, Any] = {}

@@ -3,7 +3,7 @@
 from pathlib import PurePosixPath
 
 from l2dm.bases.checks.files import Files
-from l2dm.bases.checks.headers import Stored, read_header
+from l2dm.bases.checks.headers import DeclaredTensor, read_header
 from l2dm.errors import BadBase
 
 STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
@@ -30,9 +30,9 @@ def files_of(files: Files, part: str, library: str, variant: str | None) -> list
 
 def header_of(
     files: Files, part: str, library: str, variant: str | None = None
-) -> dict[str, Stored]:
+) -> dict[str, DeclaredTensor]:
     """Every tensor of a part. Raises BadBase."""
-    found: dict[str, Stored] = {}
+    found: dict[str, DeclaredTensor] = {}
     for name in files_of(files, part, library, variant):
         for key, stored in read_header(files.file(name), name).items():
             if key in found:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from l2dm.bases import folder as base_folder
-from l2dm.bases.adding.assemble import Origin, put_together
+from l2dm.bases.adding.assemble import BaseOrigin, put_together
 from l2dm.bases.adding.trial import try_out
 from l2dm.bases.model import load_base
 from l2dm.errors import BadBase
@@ -34,7 +34,9 @@ def names(folder: Path) -> set[str]:
 
 def test_a_folder_is_copied_with_what_we_read(tiny_base: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert put_together(str(tiny_base), [], "", out) == Origin(tiny_base.name, "its own", "its own")
+    assert put_together(str(tiny_base), [], "", out) == BaseOrigin(
+        tiny_base.name, "its own", "its own"
+    )
     assert names(out) == names(tiny_base)
     assert base_folder.fingerprint(out) == base_folder.fingerprint(tiny_base)
 
