@@ -150,13 +150,7 @@ def publish(
     facts, version, crowned = step.patiently(crown)
     Path(summary).write_text(verdict_text(facts, version, crowned), encoding="utf-8")
     step.tell({"version": version, "champion": float(crowned)})
-    step.tracking.tags(
-        {
-            "l2dm.version": str(version),
-            "l2dm.state": "promoted" if crowned else "held",
-            "l2dm.closed_by": ", ".join(closed_by(facts.findings)),
-        }
-    )
+    _mark(step, facts, version, crowned)
     _report(step, registry, Path(report), facts.task)
     step.close()
     # Last: once the records say that the task has ended, nothing before this line runs again.
@@ -166,6 +160,17 @@ def publish(
         tell_champion(registry, line, status_cache.refresh(step.home, registry, line))
     except TrackingFailed as error:  # whoever asks for the status next asks the registry
         log.warning("line %s: the registry is read later: %s", line, error)
+
+
+def _mark(step: Step, facts: VersionFacts, version: int, crowned: bool) -> None:
+    """Let the run say what became of its task, and what closed the gate."""
+    step.tracking.tags(
+        {
+            "l2dm.version": str(version),
+            "l2dm.state": "promoted" if crowned else "held",
+            "l2dm.closed_by": ", ".join(closed_by(facts.findings)),
+        }
+    )
 
 
 def _report(step: Step, registry: Registry, html: Path, task: str) -> None:

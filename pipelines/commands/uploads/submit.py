@@ -1,6 +1,5 @@
 """`l2dm submit`: check pictures and commit them as an upload, which waits to be learned."""
 
-import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from components.services.store.home import Home
-from pipelines.commands.options import HOME, HomeOption, JsonOption, LineOption, SetOption
+from pipelines.commands.options import (
+    BASE,
+    HOME,
+    BaseOption,
+    HomeOption,
+    JsonOption,
+    LineOption,
+    SetOption,
+)
 from pipelines.commands.output import note, tell, tell_json
 from pipelines.commands.target import open_registry
 
@@ -24,6 +31,7 @@ def submit(
     concept: Annotated[str, typer.Option("--concept", help="Name of the concept, a slug.")],
     class_noun: Annotated[str, typer.Option("--class-noun", help='What it is, e.g. "dog".')],
     home: HomeOption = HOME,
+    base: BaseOption = BASE,
     settings: SetOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -32,7 +40,7 @@ def submit(
     from l2dm.spec import Spec, override
 
     spec = override(Spec(), settings or []).intake
-    upload = submit_pictures(Home.at(home), folder, line, Concept(concept, class_noun), spec)
+    upload = submit_pictures(Home.at(home), folder, line, Concept(concept, class_noun), spec, base)
     if json:
         tell_json(upload)
     else:
@@ -42,11 +50,13 @@ def submit(
 
 
 def submit_pictures(
-    home: Home, pictures: Path, line: str, concept: "Concept", spec: "IntakeSpec"
+    home: Home, pictures: Path, line: str, concept: "Concept", spec: "IntakeSpec", base: str = BASE
 ) -> dict[str, Any]:
     """Check and commit an upload; an upload of this name that has ended is replaced.
 
-    Returns the upload as data. Raises BadUpload with every problem; nothing was written then.
+    base: that the line is to learn on, "" for its own; it is only asked whether such pictures mean
+    anything to it. Returns the upload as data. Raises BadUpload with every problem; nothing was
+    written then.
     """
     from components.services.line import status_cache, submitted
     from components.services.line.records import Records
@@ -64,20 +74,20 @@ def submit_pictures(
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / concept.name
         upload = write_upload(folder, pictures, line, concept, spec, taken)
-        said = _warning(home, line, records, [folder / one.name for one in upload.pictures])
+        seen = [folder / one.name for one in upload.pictures]
+        said = _warning(home, line, records, base, seen)
         uploads.commit(folder, over)
     submitted.record(records, concept, known, upload=uploads.digest(concept.name), since=since)
     data: dict[str, Any] = manifest.to_data(upload)
     return data | ({"warnings": [said]} if said else {})
 
 
-def _warning(home: Home, line: str, records: "Records", pictures: list[Path]) -> str:
+def _warning(home: Home, line: str, records: "Records", asked: str, pictures: list[Path]) -> str:
     """What to say of these pictures on the base that the line learns on; "" for nothing."""
     from components.runtime.domain_warning import warning
     from components.runtime.recipes import base_of
     from l2dm.errors import BadBase
 
-    asked = os.environ.get("L2DM_BASE", "")
     try:
         base = base_of(home, line, records.state().recipe, asked, fixed=False)
     except BadBase:  # said when the line is to learn: the upload is good

@@ -57,9 +57,7 @@ def test_flat_pictures_need_no_word(tmp_path: Path, flat: Path) -> None:
     assert "warnings" not in json.loads(told) and not noted
 
 
-def test_other_bases_are_not_warned_of(
-    tmp_path: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_bases_are_not_warned_of(tmp_path: Path, photographs: Path) -> None:
     def asked() -> object:
         raise AssertionError("no picture is looked at where the base draws anything")
         yield
@@ -68,8 +66,7 @@ def test_other_bases_are_not_warned_of(
     other.mkdir()
     for base in (str(other), "org/name", "s3://bucket/base", str(tmp_path / "nowhere")):
         assert warning(base, asked()) == ""  # type: ignore[arg-type]
-    monkeypatch.setenv("L2DM_BASE", "org/name")
-    _, noted = submit(tmp_path / "home", photographs)
+    _, noted = submit(tmp_path / "home", photographs, "--base", "org/name")
     assert not noted
 
 
