@@ -152,11 +152,11 @@ class Step:
         """The run of this task, told now or later; opened on first use: that imports mlflow."""
         if self._tracking is None:
             assert self.subject.run
-            self._tracking = PatientTracking(partial(self._run_of, self.subject.run))
+            self._tracking = PatientTracking(partial(self._run_of, self.subject.run, None))
         return self._tracking
 
-    def _run_of(self, task: str) -> Tracking:
-        return MlflowTracking(self.home, self.subject.line, task)
+    def _run_of(self, task: str, run: str | None) -> Tracking:
+        return MlflowTracking(self.home, self.subject.line, task, run)
 
     def __enter__(self) -> Self:
         children.follow_learner()

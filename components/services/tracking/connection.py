@@ -17,6 +17,8 @@ from l2dm import redaction
 from l2dm.errors import BadStore, TrackingFailed
 
 REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "ENDPOINT_NOT_FOUND")
+STARTED = "start it, or look into its log"
+ROOM = "see that its disk has room, that this user may write there, and who else has it open"
 log = logging.getLogger(__name__)
 
 
@@ -81,7 +83,7 @@ def told(what: str) -> Iterator[None]:
         failed = TrackingFailed(
             redaction.redacted(
                 f"expected MLflow at {server() or 'the state folder'} to {what}, found "
-                f"{words[0][:500]}; start it, or look into its log"
+                f"{words[0][:500]}; {STARTED if server() else ROOM}"
             )
         )
         failed.refused = getattr(error, "error_code", "") in REFUSALS

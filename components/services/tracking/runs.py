@@ -28,6 +28,7 @@ from components.services.tracking.connection import (
 
 log = logging.getLogger(__name__)
 Point = tuple[str, int, float]  # metric name, step, value
+OLDEST = ["attributes.start_time ASC", "attributes.run_id ASC"]
 BATCH, PARAMS = 1000, 100  # points and parameters per request, MLflow's limits
 
 
@@ -95,10 +96,11 @@ class MlflowTracking:
     on; the deleted one holds the rest.
     """
 
-    def __init__(self, home: Home, line: str, task: str) -> None:
+    def __init__(self, home: Home, line: str, task: str, run: str | None = None) -> None:
+        """run: see `run_of`."""
         mlflow = connect(home)
         self._client, self._what = mlflow.MlflowClient(), f"task {task} of line {line!r}"
-        self._find = partial(run_of, mlflow, home, line, task)
+        self._find = partial(run_of, mlflow, home, line, task, run)
         with told(f"open the run of {self._what}"):
             self.run_id = self._find()
         self._known: dict[str, set[int]] = {}
@@ -217,18 +219,29 @@ class MlflowTracking:
         return self._known[name]
 
 
-def run_of(mlflow: Any, home: Home, line: str, task: str) -> str:
-    """The run of a task: KFP's own (MLFLOW_RUN_ID) if set, the one with its key, or a new one."""
-    given = os.environ.get("MLFLOW_RUN_ID")
-    if given:
-        return given
+def given_run() -> str:
+    """KFP's own run, in which this process tells of its task; "" where there is none."""
+    return os.environ.get("MLFLOW_RUN_ID", "")
+
+
+def run_of(mlflow: Any, home: Home, line: str, task: str, given: str | None = None) -> str:
+    """The run of a task: the given one, by default KFP's own, the one with its key, or a new one.
+
+    Of two that make one at once the older one stays.
+    """
+    if run := given_run() if given is None else given:
+        return run
     client = mlflow.MlflowClient()
     where, key = experiment(mlflow, home, line), f"{line}/{task}"
-    found = client.search_runs([where], f"tags.`l2dm.task_key` = '{key}'", max_results=1)
-    if found:
+    ours = f"tags.`l2dm.task_key` = '{key}'"
+    if found := client.search_runs([where], ours, max_results=1, order_by=OLDEST):
         return str(found[0].info.run_id)
     tags = {"l2dm.task_key": key, "l2dm.line": line, "mlflow.runName": task}
-    return str(client.create_run(where, tags=tags, run_name=task).info.run_id)
+    made = str(client.create_run(where, tags=tags, run_name=task).info.run_id)
+    (first,) = client.search_runs([where], ours, max_results=1, order_by=OLDEST)
+    if first.info.run_id != made:
+        client.delete_run(made)
+    return str(first.info.run_id)
 
 
 def close(home: Home, line: str, task: str, state: str) -> None:

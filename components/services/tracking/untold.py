@@ -20,7 +20,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from components.services.store.objects import Objects
-from components.services.tracking.runs import Point, Tracking
+from components.services.tracking.runs import Point, Tracking, given_run
 from l2dm.errors import L2dmError, NoSuchObject, TrackingFailed
 
 FOLDER = "untold/"
@@ -85,7 +85,7 @@ class PatientTracking:
         self._try()
         if left := self._refused + self._waiting:
             key = f"{FOLDER}{line}/{task}/{step}-{uuid.uuid4().hex[:8]}.json"
-            _write(store, key, self.why, left)
+            _write(store, key, {"why": self.why, "run": given_run(), "calls": left})
             log.warning("%s %s: MLflow is told later: %s", line, task, self.why)
             self._refused, self._waiting = [], []
 
@@ -144,8 +144,10 @@ def untold(store: Objects, line: str) -> tuple[Untold, ...]:
     return tuple(found)
 
 
-def tell_again(store: Objects, line: str, opened: Callable[[str], Tracking]) -> None:
-    """Tell what is left of earlier steps of a line; opened: the run of a task.
+def tell_again(store: Objects, line: str, opened: Callable[[str, str], Tracking]) -> None:
+    """Tell what is left of earlier steps of a line.
+
+    opened: the run of a task; with the id of KFP's own run if the step told of it there, or "".
 
     What fails again stays. Of two that do this at once both tell the same: a run takes it once.
     """
@@ -153,7 +155,7 @@ def tell_again(store: Objects, line: str, opened: Callable[[str], Tracking]) -> 
         task = entry.key.removeprefix(f"{FOLDER}{line}/").partition("/")[0]
         try:
             data = json.loads(store.read(entry.key).data)
-            left = _left(opened(task), data["calls"])
+            left = _left(opened(task, str(data.get("run", ""))), data["calls"])
         except NoSuchObject:  # another process told it
             continue
         except TRIED as error:
@@ -165,7 +167,7 @@ def tell_again(store: Objects, line: str, opened: Callable[[str], Tracking]) -> 
         if not left:
             store.delete(entry.key)
         elif len(left) < len(data["calls"]):
-            _write(store, entry.key, data["why"], left)
+            _write(store, entry.key, {**data, "calls": left})
 
 
 def _left(tracking: Tracking, calls: list[Call]) -> list[Call]:
@@ -181,5 +183,5 @@ def _left(tracking: Tracking, calls: list[Call]) -> list[Call]:
     return refused
 
 
-def _write(store: Objects, key: str, why: str, calls: list[Call]) -> None:
-    store.write(key, json.dumps({"why": why, "calls": calls}).encode())
+def _write(store: Objects, key: str, data: Mapping[str, Any]) -> None:
+    store.write(key, json.dumps(dict(data)).encode())

@@ -62,10 +62,10 @@ def test_what_is_told_late_is_the_same_as_what_is_told_at_once(
     assert late.asked == 2, "it was not left in peace after its first failure"
     (left,) = untold(store, "pets")
     assert (left.task, left.step, left.why) == ("t0001", "train", "MLflow does not answer")
-    tell_again(store, "pets", lambda task: late)
+    tell_again(store, "pets", lambda task, run: late)
     assert len(untold(store, "pets")) == 1 and not late.seen_points
     late.down = False
-    tell_again(store, "pets", lambda task: late)
+    tell_again(store, "pets", lambda task, run: late)
     assert untold(store, "pets") == ()
     told = {name: value for name, value in vars(late).items() if name not in ("down", "asked")}
     assert repr(told) == repr(vars(at_once))
@@ -94,7 +94,7 @@ def test_a_call_that_is_refused_holds_up_no_other(store: FolderObjects) -> None:
     patient.keep(store, "pets", "t0001", "evaluate")
     (left,) = untold(store, "pets")
     assert "refuses the metric 'bad'" in str(left) and "evaluate" in str(left)
-    tell_again(store, "pets", lambda task: late)
+    tell_again(store, "pets", lambda task, run: late)
     assert len(untold(store, "pets")) == 1  # until another release takes it
 
 
@@ -110,7 +110,7 @@ def test_a_run_that_cannot_be_opened_is_no_error(store: FolderObjects, tmp_path:
 
 def test_what_holds_no_calls_is_left_alone(store: FolderObjects) -> None:
     store.write("untold/pets/t0001/train-1.json", b"{")
-    tell_again(store, "pets", lambda task: MemoryTracking())
+    tell_again(store, "pets", lambda task, run: MemoryTracking())
     assert untold(store, "pets") == () and len([*store.list("untold/")]) == 1
 
 
@@ -167,3 +167,40 @@ def test_points_that_did_not_arrive_are_sent_again(
     down.clear()
     tracking.metrics([("loss", 1, 0.5)])
     assert tracking._client.get_run(tracking.run_id).data.metrics == {"loss": 0.5}
+
+
+def test_what_was_to_be_told_in_a_run_of_kubeflow_is_told_there(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not in the run of whoever tells it later."""
+    theirs, later = (MlflowTracking(home, "pets", f"kfp-{n}").run_id for n in (1, 2))
+
+    def down() -> Tracking:
+        raise TrackingFailed("MLflow does not answer")
+
+    patient = PatientTracking(down)
+    patient.params({"rank": 4})
+    monkeypatch.setenv("MLFLOW_RUN_ID", theirs)
+    patient.keep(home.store, "pets", "t0001", "train")
+    monkeypatch.setenv("MLFLOW_RUN_ID", later)
+    tell_again(home.store, "pets", lambda task, run: MlflowTracking(home, "pets", task, run))
+    client = MlflowTracking(home, "pets", "t0001")._client
+    assert client.get_run(theirs).data.params == {"rank": "4"}
+    assert client.get_run(later).data.params == {}
+
+
+def test_of_two_that_make_the_run_of_a_task_at_once_the_older_one_stays(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one looked before the first one was there."""
+    first = MlflowTracking(home, "pets", "t0001")
+    client = type(first._client)
+    search, blind = client.search_runs, [True]
+
+    def search_runs(self: Any, *args: Any, **options: Any) -> Any:
+        return [] if blind and blind.pop() else search(self, *args, **options)
+
+    monkeypatch.setattr(client, "search_runs", search_runs)
+    assert MlflowTracking(home, "pets", "t0001").run_id == first.run_id
+    experiment = first._client.get_run(first.run_id).info.experiment_id
+    assert len(first._client.search_runs([experiment])) == 1
