@@ -44,6 +44,11 @@ def tell_json_line(value: Any) -> None:
     _write(sys.stdout, _json(value))
 
 
+def tell_script(text: str) -> None:
+    """A program as the result: its bytes are kept, unless a terminal shows it."""
+    _write(sys.stdout, escape.lines(text) if sys.stdout.isatty() else text)
+
+
 def note(text: str) -> None:
     """A line that is not part of the result."""
     _write(sys.stderr, escape.lines(text))

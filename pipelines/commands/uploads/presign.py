@@ -23,7 +23,7 @@ from pipelines.commands.options import (
     LineOption,
     SetOption,
 )
-from pipelines.commands.output import tell, tell_json
+from pipelines.commands.output import tell_json, tell_script
 from pipelines.commands.target import Target
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def presign(
         told = [request.data for request in requests]
         tell_json({"line": line, "concept": concept, "seconds": seconds, "requests": told})
     else:
-        tell(script(requests, seconds))
+        tell_script(script(requests, seconds))
 
 
 def signed_requests(

@@ -17,7 +17,7 @@ from l2dm.doors import Concept
 from l2dm.errors import BadUpload
 from pipelines.commands import cli
 from pipelines.commands.cli import app
-from pipelines.commands.output import PlainLog, guard_streams
+from pipelines.commands.output import PlainLog, guard_streams, tell_script
 from tests.worlds.hostile_text import printable, texts
 
 STEERS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -66,7 +66,7 @@ def test_history_keeps_to_a_line_an_event(home: Home) -> None:
 def test_an_error_names_what_it_found_and_steers_nothing(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **more: object) -> None:
         raise BadUpload([f"picture {text}: cannot be read" for text in texts()])
 
     monkeypatch.setattr("pipelines.commands.uploads.submit.submit_pictures", refuse)
@@ -102,6 +102,17 @@ def test_log_lines_and_bare_terminals(
     assert called == [{"errors": "backslashreplace"}]
     assert logging.lastResort is not None
     assert isinstance(logging.lastResort.formatter, PlainLog)
+
+
+def test_a_script_keeps_its_bytes_and_a_terminal_is_shown_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture may be called by a control character, and the script must find it."""
+    tell_script("curl './a\x01.jpg'")
+    assert capsys.readouterr().out == "curl './a\x01.jpg'\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    tell_script("curl './a\x01.jpg'")
+    assert capsys.readouterr().out == "curl './a\\x01.jpg'\n"
 
 
 def test_a_concept_prints_as_it_was_typed() -> None:
