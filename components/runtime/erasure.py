@@ -6,9 +6,11 @@ is gone. So a kill at any moment leaves something that a repeat of the same comm
 
 import json
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from components.runtime.expunging import expunge, names, tells_of
 from components.runtime.line_report import renew_report, tell_champion
@@ -19,7 +21,7 @@ from components.services.line.records import Records
 from components.services.store.home import Home
 from components.services.tracking.connection import server
 from components.services.tracking.registry import Registry, Version
-from l2dm.errors import Conflict, L2dmError, UnknownLine
+from l2dm.errors import BadDoor, Conflict, FilesGone, L2dmError, UnknownLine
 from l2dm.files import children
 from l2dm.redaction import redacted
 
@@ -91,7 +93,7 @@ def _begin(home: Home, registry: Registry, records: Records, line: str, concept:
         ledger, events = records.state(), records.events()
         _require_closed(home, ledger, events, line, concept)
         versions = registry.versions(line)
-        holders = {one.number for one in versions if _holds(versions, one, concept)}
+        holders = {one.number for one in versions if _holds(registry, line, versions, one, concept)}
         standing = ledger.standing
         if standing.champion in holders:
             raise L2dmError(
@@ -106,7 +108,7 @@ def _begin(home: Home, registry: Registry, records: Records, line: str, concept:
                 forgets=concept,
                 versions=sorted(holders),
                 champion=standing.champion,
-                previous=_previous(events, ledger, holders),
+                previous=_previous(events, ledger, {one.number for one in versions} - holders),
                 challenger=0 if standing.challenger in holders else standing.challenger,
             )
         except Conflict:
@@ -131,17 +133,28 @@ def _require_closed(
         )
 
 
-def _holds(versions: Sequence[Version], version: Version, concept: str) -> bool:
-    """Whether a version knows a concept, or was learned from one that did and says no more."""
+def _holds(
+    registry: Registry, line: str, versions: Sequence[Version], version: Version, concept: str
+) -> bool:
+    """Whether a version knows a concept; one that nobody can say it of is taken to."""
     index = status_cache.Index({"champion": version.number}, tuple(versions))
-    return concept in index.known()
+    oldest = index.descent()[-1].facts
+    if concept in index.known() or oldest.knows is not None or not oldest.parent_version:
+        return concept in index.known()
+    from l2dm.releases.without import known  # what it was learned from is lost: its files say it
+
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            return concept in known(registry.fetch(line, version.number, Path(scratch) / "one"))
+        except (BadDoor, FilesGone):
+            return True
 
 
-def _previous(events: Sequence[Event], ledger: Ledger, holders: set[int]) -> int:
+def _previous(events: Sequence[Event], ledger: Ledger, stay: set[int]) -> int:
     """The champion before, of those that stay; 0 if none does."""
     now = ledger.standing
     past = [event.facts["target"] for event in events if event.kind in MOVES]
-    left = [one for one in past if one in ledger.versions and one not in holders]
+    left = [one for one in past if one in ledger.versions and one in stay]
     return next((one for one in reversed(left) if one != now.champion), 0)
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from components.runtime import recipes
 from components.runtime.line_report import renew_report, tell_champion
 from components.services.line import status_cache
+from components.services.line.ledger import ENDINGS
 from components.services.line.promotion import repair, reserve, settle_forgotten
 from components.services.line.records import Records
 from components.services.store.home import Home
 from components.services.tracking.registry import Registry, VersionFacts, require_version
-from l2dm.errors import UnknownLine
+from l2dm.errors import L2dmError, UnknownLine
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,12 @@ def _take_out(
         raise UnknownLine(
             f"expected a champion of line {line!r} that knows {concept!r}, found no champion; "
             "`l2dm cancel` ends an upload that waits"
+        )
+    state = ledger.concepts.get(concept)
+    if state is not None and state.state not in ENDINGS:  # it would come back
+        raise L2dmError(
+            f"expected every upload of {concept!r} to have ended, found one that waits or is being "
+            f"learned; end it first: l2dm cancel --line {line} --concept {concept}"
         )
     recipe = ledger.recipe or recipes.of_champion(line, records, ledger, registry)
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,5 +1,6 @@
 """What holds a concept is deleted for good: a search of everything that is left finds nothing."""
 
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from components.runtime.expunging import without
 from components.runtime.forgetting import forget
 from components.services.line import snapshots, status_cache
 from components.services.line.ledger import ConceptState, Event
+from components.services.line.promotion import roll_back
 from components.services.line.records import Records
 from components.services.store.home import Home
 from components.services.tracking.mlflow_registry import MlflowRegistry
@@ -149,6 +151,15 @@ def test_what_was_taken_out_before_can_be_erased_later(line: TaughtLine) -> None
     take_out(line, Cut())
     assert left_of(line) == []
     assert line.registry.aliases("pets") == {"champion": 4, "previous": 1}
+
+
+def test_a_version_whose_parent_is_lost_is_judged_by_its_files(line: TaughtLine) -> None:
+    shutil.rmtree(line.folder / "registry" / "pets" / "2")  # version 3 knows it by version 2
+    (line.folder / "registry" / "pets" / "2").mkdir()
+    forget(line.home, line.registry, "pets", "ada", "")
+    roll_back(line.registry, line.records, "pets", 1, lambda *_: None, line.folder / "scratch")
+    erase(line.home, line.registry, "pets", "quixby")
+    assert [one.number for one in line.registry.versions("pets")] == [1]
 
 
 def test_an_upload_that_was_refused_is_erased_too(line: TaughtLine) -> None:

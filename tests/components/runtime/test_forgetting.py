@@ -14,7 +14,7 @@ from components.services.line.promotion import roll_back
 from components.services.line.records import Records
 from components.services.store.home import Home
 from components.services.tracking.registry import FolderRegistry, Registry
-from l2dm.errors import LineBusy, LostLease, UnknownLine
+from l2dm.errors import L2dmError, LineBusy, LostLease, UnknownLine
 from l2dm.releases.without import known
 from pipelines.commands.cli import app
 from pipelines.commands.target import Target
@@ -126,6 +126,13 @@ def test_a_task_that_begins_after_a_kill_gets_an_id_of_its_own(line: TaughtLine)
     assert line.records.next_task() == "t0005"
     snapshots.write(line.home.store, "pets", ledger)
     assert snapshots.read(line.home.store, "pets") == ledger
+
+
+def test_a_concept_that_is_to_be_taught_anew_is_not_taken_out_before(line: TaughtLine) -> None:
+    line.records.append("submitted", concept="quixby", class_noun="dog", upload="v", since=99)
+    with pytest.raises(L2dmError, match="l2dm cancel --line pets --concept quixby"):
+        take_out(line, Cut())
+    assert line.records.state().standing.champion == 3
 
 
 def test_who_lost_the_line_takes_nothing_out(line: TaughtLine) -> None:
