@@ -25,6 +25,7 @@ from l2dm.files.manifest import write_text
 Form = Literal["lora", "gated", "merged"]
 LORA = "pytorch_lora_weights.safetensors"
 PIPELINE = "pipeline.py"
+NODES = "comfyui_l2dm_gated.py"
 GATED_FORMAT = "l2dm-gated-1"  # gated_pipeline.FORMAT; a test holds them together
 
 
@@ -58,7 +59,7 @@ class FormWriter:
         )
 
     def gated(self, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-        """Weights, and the pipeline file that reads them."""
+        """Weights, and what reads them: a pipeline of diffusers, nodes of ComfyUI."""
         self.form, pipeline = "gated", self._model.family.pipeline
         header = {"format": GATED_FORMAT} | dict(metadata)
         save_file(dict(weights), self._folder / "gated.safetensors", metadata=header)
@@ -69,6 +70,8 @@ class FormWriter:
                 f"draws with {pipeline}; the export knows no pipeline file for it"
             )
         write_text(self._folder / PIPELINE, source)
+        nodes = files("l2dm.export").joinpath("comfyui_nodes.py").read_text(encoding="utf-8")
+        write_text(self._folder / NODES, nodes)
 
     def concept_lora(self, concept: str, weights: Mapping[str, Tensor], rank: int) -> None:
         """In kohya's spelling, for tools that know no other."""

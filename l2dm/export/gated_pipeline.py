@@ -281,8 +281,7 @@ def _watch(reader: nn.Module, unet: nn.Module, gates: _Gates) -> None:
                 "unfuse_qkv_projections"
             )
         if not gates.drawing:
-            states = kwargs.get("encoder_hidden_states", args[2] if len(args) > 2 else None)
-            gates.open_for(states)
+            gates.open_for(args[2] if len(args) > 2 else kwargs["encoder_hidden_states"])
 
     def has_drawn(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if not gates.drawing:

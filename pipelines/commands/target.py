@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.services.store.home import Home
-from l2dm.errors import UnknownLine
+from l2dm.errors import BadUpload, UnknownLine
 
 if TYPE_CHECKING:
     from components.services.line.recipe import Asked
@@ -108,6 +108,21 @@ def open_registry(home: Home, base: str = "") -> "Registry":
     from components.services.tracking.mlflow_registry import MlflowRegistry
 
     return MlflowRegistry(home, base, MODEL_CODE)
+
+
+def are_names(*texts: str) -> bool:
+    """Whether all of these can name a line or a concept."""
+    from l2dm.files.concept_json import SLUG
+
+    return all(SLUG.fullmatch(text) for text in texts)
+
+
+def require_name(what: str, name: str) -> None:
+    """Raise BadUpload, with the name that it could be, for one that names no line or concept."""
+    if not are_names(name):
+        from l2dm.uploads.check import slug_problem
+
+        raise BadUpload(slug_problem(what, name) or f"{what} {name!r}")
 
 
 def require_line(home: Home, line: str) -> None:

@@ -7,7 +7,7 @@ import typer
 from components.services.store.home import Home
 from pipelines.commands.options import HOME, HomeOption, JsonOption, LineOption
 from pipelines.commands.output import tell, tell_json
-from pipelines.commands.target import require_line
+from pipelines.commands.target import require_line, require_name
 
 
 def cancel(
@@ -22,6 +22,7 @@ def cancel(
 
     place = Home.at(home)
     require_line(place, line)
+    require_name("concept name", concept)
     ended = end_upload.cancel(place, line, concept, reason)
     if json:
         tell_json({"line": line, "concept": concept, "ended": ended})

@@ -1,12 +1,14 @@
 """`l2dm submit`: check pictures and commit them as an upload, which waits to be learned."""
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from components.services.store.home import Home
+from l2dm.errors import BadBase, BadUpload
 from pipelines.commands.options import (
     BASE,
     HOME,
@@ -17,19 +19,23 @@ from pipelines.commands.options import (
     SetOption,
 )
 from pipelines.commands.output import note, tell, tell_json
-from pipelines.commands.target import open_registry
+from pipelines.commands.target import are_names, open_registry
 
 if TYPE_CHECKING:
+    from components.services.line.ledger import ConceptState
     from components.services.line.records import Records
     from l2dm.doors import Concept
     from l2dm.spec import IntakeSpec
 
 
-def submit(
+def submit(  # noqa: PLR0913 - one parameter per option
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of pictures.")],
     line: LineOption,
     concept: Annotated[str, typer.Option("--concept", help="Name of the concept, a slug.")],
     class_noun: Annotated[str, typer.Option("--class-noun", help='What it is, e.g. "dog".')],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Teach a concept anew that the line knows.")
+    ] = False,
     home: HomeOption = HOME,
     base: BaseOption = BASE,
     settings: SetOption = None,
@@ -40,7 +46,8 @@ def submit(
     from l2dm.spec import Spec, override
 
     spec = override(Spec(), settings or []).intake
-    upload = submit_pictures(Home.at(home), folder, line, Concept(concept, class_noun), spec, base)
+    named = Concept(concept, class_noun)
+    upload = submit_pictures(Home.at(home), folder, line, named, spec, replace=replace, base=base)
     if json:
         tell_json(upload)
     else:
@@ -50,46 +57,100 @@ def submit(
 
 
 def submit_pictures(
-    home: Home, pictures: Path, line: str, concept: "Concept", spec: "IntakeSpec", base: str = BASE
+    home: Home,
+    pictures: Path,
+    line: str,
+    concept: "Concept",
+    spec: "IntakeSpec",
+    *,
+    replace: bool = False,
+    base: str = BASE,
 ) -> dict[str, Any]:
     """Check and commit an upload; an upload of this name that has ended is replaced.
 
-    base: that the line is to learn on, "" for its own; it is only asked whether such pictures mean
-    anything to it. Returns the upload as data. Raises BadUpload with every problem; nothing was
-    written then.
+    replace: it teaches a concept anew that the champion knows. base: that the line is to learn on,
+    "" for its own; it is only asked whether such pictures mean anything to it, and how large it
+    draws. Returns the upload as data. Raises BadUpload with every problem; nothing was written.
     """
+    from components.runtime.domain_warning import warning
     from components.services.line import status_cache, submitted
     from components.services.line.records import Records
     from components.services.line.uploads import Uploads
     from l2dm.files import manifest
     from l2dm.uploads.folder import write_upload
 
+    if not are_names(line, concept.name):  # never part of a path; the refusal lists all problems
+        with tempfile.TemporaryDirectory() as scratch:
+            write_upload(Path(scratch) / "upload", pictures, line, concept, spec, {})
     index = status_cache.read(home, line, lambda: open_registry(home))
     records, uploads = Records(home.store, line), Uploads(home.store, line)
     since, known = records.state().last, records.concept(concept.name)
     taken = status_cache.taken(home, line, index)
+    if replace:
+        _free(line, concept.name, taken, index.known(), known)
     over = "" if concept.name in taken else uploads.digest(concept.name)
     if over and (known is None or known.upload != over):
         taken[concept.name] = "somebody submits it at this moment"
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / concept.name
-        upload = write_upload(folder, pictures, line, concept, spec, taken)
+        folder, warnings = Path(scratch) / concept.name, list[str]()
+        learner = _base(home, line, records, base)
+        upload = write_upload(
+            folder,
+            pictures,
+            line,
+            concept,
+            spec,
+            taken,
+            replaces=replace,
+            resolution=_resolution(learner),
+            remark=warnings.append,
+        )
         seen = [folder / one.name for one in upload.pictures]
-        said = _warning(home, line, records, base, seen)
+        said = warning(learner, seen) if learner else ""
         uploads.commit(folder, over)
     submitted.record(records, concept, known, upload=uploads.digest(concept.name), since=since)
     data: dict[str, Any] = manifest.to_data(upload)
-    return data | ({"warnings": [said]} if said else {})
+    warnings += [said] if said else []
+    return data | ({"warnings": warnings} if warnings else {})
 
 
-def _warning(home: Home, line: str, records: "Records", asked: str, pictures: list[Path]) -> str:
-    """What to say of these pictures on the base that the line learns on; "" for nothing."""
-    from components.runtime.domain_warning import warning
+def _base(home: Home, line: str, records: "Records", asked: str) -> str:
+    """The base that the line learns on; "" where it is not to be found.
+
+    That is said when the line is to learn: the upload is good.
+    """
     from components.runtime.recipes import base_of
-    from l2dm.errors import BadBase
 
     try:
-        base = base_of(home, line, records.state().recipe, asked, fixed=False)
-    except BadBase:  # said when the line is to learn: the upload is good
+        return base_of(home, line, records.state().recipe, asked, fixed=False)
+    except BadBase:
         return ""
-    return warning(base, pictures)
+
+
+def _resolution(base: str) -> int:
+    """Side of a base's pictures in pixels; 0 where it does not lie on this machine."""
+    from l2dm.bases.folder import locate, resolution, source_of
+
+    try:
+        return resolution(locate(base)) if source_of(base) in ("shipped", "folder") else 0
+    except (BadBase, OSError):
+        return 0
+
+
+def _free(
+    line: str,
+    name: str,
+    taken: dict[str, str],
+    learned: Mapping[str, int],
+    state: "ConceptState | None",
+) -> None:
+    """Take from the names that are taken the one that is taught anew. Raises BadUpload."""
+    from components.services.line.ledger import ENDINGS
+
+    if name not in learned:
+        raise BadUpload(
+            f"concept {name!r}: expected one that line {line!r} knows, because --replace teaches "
+            f"it anew, found {sorted(learned) or 'none'}; leave out --replace"
+        )
+    if state is None or state.state in ENDINGS:  # else its last upload is still to be learned
+        del taken[name]

@@ -195,7 +195,7 @@ def test_the_record_says_where_the_files_come_from(
 
 EMBEDDINGS = {"embeddings/toy.safetensors", "embeddings/toy2.safetensors"}
 TEXTS = {"README.md", "export.json"}
-GATED = {"gated.safetensors", "pipeline.py"}
+GATED = {"gated.safetensors", "pipeline.py", forms.NODES}
 LORAS = {"lora/toy.kohya.safetensors", "lora/toy2.kohya.safetensors"}
 
 
