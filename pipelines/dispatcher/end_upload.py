@@ -1,8 +1,8 @@
 """How an upload ends without a step: badly, cancelled, or after a death; what is swept then."""
 
-import logging
 import shutil
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from components.services.line import status_cache
 from components.services.line.leases import Leases
@@ -15,7 +15,9 @@ from components.services.store.home import Home
 from components.services.tracking.registry import Registry, require_version
 from l2dm.errors import Conflict, L2dmError, LineBusy, UnknownLine
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from components.services.tracking.runs import Tracking
+
 RUN_ENDS: Mapping[str, str] = {"failed": "FAILED", "refused": "FAILED", "cancelled": "KILLED"}
 
 
@@ -86,16 +88,27 @@ def _end(
 def close_run(home: Home, line: str, task: str, state: str) -> None:
     """Close the run of a task that became no version: it would say for ever that it is running.
 
-    task: "" when none was begun. What the tracking server answers changes nothing of the end.
+    task: "" when none was begun. What the tracking server answers changes nothing of the end: what
+    could not be told is kept, and told again with the line's next task.
     """
     from components.services.tracking import runs
+    from components.services.tracking.untold import TRIED, PatientTracking
 
     if not task:
         return
     try:
         runs.close(home, line, task, state)
-    except L2dmError as error:
-        log.warning("line %s: the run of task %s stays open in MLflow: %s", line, task, error)
+    except TRIED as error:
+        failed = error
+    else:
+        return
+
+    def opened() -> "Tracking":
+        raise failed
+
+    later = PatientTracking(opened)
+    later.finish(state)
+    later.keep(home.store, line, task, "end")
 
 
 def _badly(failure: Failure | None, text: str) -> tuple[Ending, tuple[str, ...]]:

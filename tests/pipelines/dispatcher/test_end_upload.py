@@ -7,6 +7,7 @@ import pytest
 from components.services.line.records import Records
 from components.services.line.uploads import Uploads
 from components.services.tracking import runs
+from components.services.tracking.untold import untold
 from l2dm.errors import L2dmError, TrackingFailed, UnknownLine
 from pipelines.dispatcher import end_upload
 from pipelines.dispatcher.dispatcher import DispatchPolicy
@@ -190,7 +191,7 @@ def test_the_run_of_a_task_that_ends_badly_is_closed(
 
 
 def test_an_mlflow_that_is_away_changes_no_end(
-    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*given: object) -> None:
         raise TrackingFailed("nobody answers")
@@ -200,4 +201,5 @@ def test_an_mlflow_that_is_away_changes_no_end(
     Records(world.home.store, "pets").append("begun", concept="rex", **begun)
     end_upload.end_badly(world.home, "pets", "rex", None, "it died")
     assert world.states() == {"rex": "failed"}
-    assert "stays open in MLflow: nobody answers" in caplog.text
+    (kept,) = untold(world.home.store, "pets")  # told again with the line's next task
+    assert (kept.task, kept.step[:3]) == ("t0001", "end") and "nobody answers" in kept.why
