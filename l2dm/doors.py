@@ -37,19 +37,29 @@ class Concept:
 
 @dataclass(frozen=True)
 class PictureFile:
-    """One picture of an upload: file name inside the upload folder and sha256 of its bytes."""
+    """One picture of an upload: file name inside the upload folder and sha256 of its bytes.
+
+    caption: what whoever submitted it says that it shows; "" for nothing.
+    """
 
     name: str
     sha256: str
+    caption: str = ""
 
 
 @dataclass(frozen=True)
 class Upload:
-    """`concept.json`. It is written last: while it is missing there is no upload."""
+    """`concept.json`. It is written last: while it is missing there is no upload.
+
+    replaces: whether it teaches a concept anew that the line knows. Nothing is written where not.
+    limits: of `spec.IntakeSpec`, under which it was accepted; whoever learns it asks for no others.
+    """
 
     line: str
     concept: Concept
     pictures: tuple[PictureFile, ...]
+    replaces: bool = False
+    limits: Mapping[str, int | float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,8 +67,9 @@ class Task:
     """The k-th accepted upload of a line.
 
     Payload: `pictures/00.png` ... cropped to the base's resolution, RGB.
-    `prompts[i]` describes `pictures[i]`. `parent` is the digest of the parent release,
-    `parent_version` its registry version (0 for the empty release).
+    `prompts[i]` describes `pictures[i]`. `crops[i]` is the square of the uploaded picture that it
+    is: left, top, right, bottom, in pixels of that picture upright. `parent` is the digest of the
+    parent release, `parent_version` its registry version (0 for the empty release).
     """
 
     id: str
@@ -70,6 +81,7 @@ class Task:
     parent_version: int
     base: str
     seed: int
+    crops: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,9 @@ class IntakeSpec(Section):
         20, ge=1, le=1000, description="most pictures of an upload", validate_default=True
     )
     min_side: int = Field(48, ge=1, le=16384, description="pixels; smaller pictures are refused")
+    min_share: float = Field(
+        0.5, ge=0, description="of the base's resolution that the smaller side has at least"
+    )
     max_pixels: int = Field(
         50_000_000, ge=1, le=1_000_000_000, description="of a picture, at most; against image bombs"
     )

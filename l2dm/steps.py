@@ -28,6 +28,7 @@ from l2dm.evaluation import matrix, shards
 from l2dm.evaluation.measure import Drawer, Subject, counted, planned
 from l2dm.evaluation.shards import Shard
 from l2dm.files import door_files, manifest
+from l2dm.files.concept_json import accepted_under
 from l2dm.files.door_files import Features
 from l2dm.files.manifest import Door
 from l2dm.metrics import gate
@@ -40,6 +41,7 @@ from l2dm.training import launch
 from l2dm.training.fit import OnStep
 from l2dm.training.learn import Sources, learn, method_of
 from l2dm.training.ranks import Alone
+from l2dm.uploads import captions
 from l2dm.uploads.check import task_pictures
 from l2dm.uploads.folder import read_upload
 
@@ -59,24 +61,26 @@ def intake(upload: Path, parent: Path, out: Path, context: Context) -> Door[door
     _require_base(context, adapter)
     found = read_upload(upload)
     taken = {old.name: "the line has learned it already" for old in adapter.concepts}
-    limits = context.spec.intake
+    limits = accepted_under(found.limits, context.spec.intake)
     base_folder.require_encoders(base_folder.locate(context.base))  # not after hours of drawing
     words = vocabulary(context.base)
     side = resolution(context.base)
     pictures = task_pictures(upload, found, side, limits, taken, words, line=context.line)
-    names = door_files.picture_names(len(pictures))
+    names = door_files.picture_names(len(pictures.boxes))
+    said = [listed.caption for listed in found.pictures]
     record = doors.Task(
         id=context.task_id,
         line=context.line,
         concept=found.concept,
         pictures=names,
-        prompts=_wordings(found.concept.phrase, len(names)),
+        prompts=captions.prompts(said, TEMPLATES, found.concept),
         parent=release.digest,
         parent_version=context.parent_version,
         base=adapter.base,
         seed=context.seed,
+        crops=pictures.boxes,
     )
-    fill = partial(door_files.write_pictures, pictures=pictures)
+    fill = partial(door_files.write_pictures, pictures=pictures.pixels)
     return write_door(out, record, fill, context, {"parent": release.digest})
 
 
@@ -342,10 +346,6 @@ def _replayed(bank: doors.Memory, spec: specs.Spec) -> tuple[doors.Remembered, .
 def _features_of(task: Door[doors.Task], encoders: Encoders) -> Features:
     pictures = door_files.read_pictures(task)
     return Features(encoders.image(pictures), encoders.identity(pictures))
-
-
-def _wordings(phrase: str, count: int) -> tuple[str, ...]:
-    return tuple(TEMPLATES[i % len(TEMPLATES)].format(phrase) for i in range(count))
 
 
 __all__ = [

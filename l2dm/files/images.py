@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from l2dm.errors import BadDoor, DoesNotFit, WrongShape
 
 __all__ = [
-    "centre_square",
+    "from_bytes",
     "load_png",
     "png_bytes",
     "save_png",
@@ -117,9 +117,10 @@ def sheet(pictures: Tensor, columns: int) -> Tensor:
     return result
 
 
-def centre_square(picture: Image.Image, side: int) -> Tensor:
-    """The largest centred square of an RGB picture, resized to (3, side, side) uint8."""
-    return _tensor(ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS))
+def from_bytes(pictures: Sequence[bytes], side: int) -> Tensor:
+    """RGB bytes, (side, side, 3) of each picture, as (B, 3, side, side) uint8."""
+    flat = torch.frombuffer(bytearray(b"".join(pictures)), dtype=torch.uint8)
+    return flat.view(len(pictures), side, side, 3).permute(0, 3, 1, 2).contiguous()
 
 
 def _tensor(picture: Image.Image) -> Tensor:

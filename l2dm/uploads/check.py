@@ -4,24 +4,30 @@ Every problem of an upload is found before the first one is reported. What a pic
 `pictures.py`, how an upload lies in a folder in `folder.py`.
 """
 
+import math
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Container, Mapping
-from functools import partial
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from l2dm.doors import Concept, Upload
 from l2dm.errors import BadUpload
-from l2dm.files.concept_json import FILE, MAX_NOUN, SLUG
+from l2dm.files.concept_json import FILE, MAX_NOUN, NAMED, SLUG
 from l2dm.files.door_files import CLASS_SHEETS
 from l2dm.spec import IntakeSpec
-from l2dm.uploads.pictures import Appearance, look, repeats
+from l2dm.uploads import captions
+from l2dm.uploads.crop import MUCH, Box
+from l2dm.uploads.likeness import repeats
+from l2dm.uploads.pictures import SeenPicture
+from l2dm.uploads.reader import PictureReader
 
 if TYPE_CHECKING:
-    from PIL import Image
     from torch import Tensor
+
+PLAIN = 8  # levels between any two pixels of a picture of one colour, as an encoder leaves it
+SHOWN = 8  # names in one remark
 
 SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}  # lower case; names with a dot are hidden
 
@@ -60,38 +66,55 @@ def check_names(
     return [problem for problem in problems if problem]
 
 
-def check_pictures(
-    folder: Path, spec: IntakeSpec, see: Callable[[str, "Image.Image"], None] | None = None
-) -> tuple[list[str], dict[str, Appearance]]:
-    """Every problem of the pictures in a folder, and how those look that can be used, by name.
+class CheckedPictures(NamedTuple):
+    """What was found in a folder of pictures.
 
-    see: is given the name and the upright RGB of each of them, so that nobody decodes it again.
+    problems: why it is no upload. seen: pictures that can be used, by name. remarks: what whoever
+    submits them may want to know. captions: the files with them, by the picture's name.
+    """
+
+    problems: list[str]
+    seen: dict[str, SeenPicture]
+    remarks: list[str]
+    captions: dict[str, Path]
+
+
+class TaskPictures(NamedTuple):
+    """Pictures of a task, (n, 3, side, side) uint8 RGB, and the box of each in its upload."""
+
+    pixels: "Tensor"
+    boxes: tuple[Box, ...]
+
+
+def check_pictures(
+    folder: Path, spec: IntakeSpec, side: int = 0, resolution: int = 0
+) -> CheckedPictures:
+    """Every problem of the pictures in a folder, and what is seen of those that can be used.
+
+    side: of the squares that are wanted; 0: none. resolution: of the base's pictures, in pixels;
+    0: not known.
     """
     if not folder.is_dir():
-        return [
+        problem = (
             f"expected a folder of pictures, found {'a file' if folder.exists() else 'nothing'} "
             f"at {str(folder)!r}; pass the folder that holds them"
-        ], {}
-    paths, problems = _picture_files(folder)
-    if not spec.min_pictures <= len(paths) <= spec.max_pictures:
-        problems.append(
-            f"expected {spec.min_pictures} to {spec.max_pictures} pictures, found {len(paths)} in "
-            f"{str(folder)!r}; {'add' if len(paths) < spec.min_pictures else 'keep the best'} some"
         )
-    looks: dict[str, Appearance] = {}
-    if len(paths) > 5 * spec.max_pictures:  # not an upload: nobody wants a thousand sentences
-        return problems, looks
-    for path in paths:
-        try:
-            looks[path.name] = look(path, spec, see and partial(see, path.name))
-        except BadUpload as error:
-            problems += error.problems
-    problems += [
-        f"pictures {one!r} and {other!r}: expected different pictures, found the same one twice; "
-        "take one out or replace it"
-        for one, other in repeats(looks, spec.near_duplicate_bits)
-    ]
-    return problems, looks
+        return CheckedPictures([problem], {}, [], {})
+    paths, problems = _picture_files(folder)
+    beside = captions.sort(paths)
+    count, problems = len(beside.pictures), [*problems, *beside.problems]
+    if not spec.min_pictures <= count <= spec.max_pictures:
+        problems.append(
+            f"expected {spec.min_pictures} to {spec.max_pictures} pictures, found {count} in "
+            f"{str(folder)!r}; {'add' if count < spec.min_pictures else 'keep the best'} some"
+        )
+    if count > 5 * spec.max_pictures:  # not an upload: nobody wants a thousand sentences
+        return CheckedPictures(problems, {}, [], {})
+    seen, found = _read(beside.pictures, spec, side)
+    problems += [*found, *_small(seen, spec, resolution), *_plain(seen), *_twice(seen, spec)]
+    return CheckedPictures(
+        problems, seen, _remarks(seen, beside.ignored, resolution), beside.captions
+    )
 
 
 def task_pictures(
@@ -103,20 +126,13 @@ def task_pictures(
     vocabulary: Container[str] | None = None,
     *,
     line: str,
-) -> "Tensor":
-    """The pictures of an upload cropped to their centre, (n, 3, side, side) uint8 RGB.
+) -> TaskPictures:
+    """The pictures of an upload, of each the square with most of its content.
 
-    line: the one that looks at it. Line, names and pictures are checked in the same decoding.
-    Raises BadUpload with every problem.
+    line: the one that looks at it. side: of the base's pictures. Line, names and pictures are
+    checked in the same decoding. Raises BadUpload with every problem.
     """
-    import torch
-
-    from l2dm.files.images import centre_square
-
-    squares: dict[str, Tensor] = {}
-
-    def see(name: str, picture: "Image.Image") -> None:
-        squares[name] = centre_square(picture, side)
+    from l2dm.files.images import from_bytes
 
     problems = check_names(upload.line, upload.concept, taken, vocabulary)
     if upload.line != line:
@@ -124,20 +140,97 @@ def task_pictures(
             f"upload {folder.name!r}: expected one for line {line!r}, its concept.json "
             f"says {upload.line!r}; submit it again with --line {line}"
         )
-    problems += check_pictures(folder, spec, see)[0]
+    checked = check_pictures(folder, spec, side, side)
+    problems += checked.problems
     if problems:
         raise BadUpload(problems)
-    return torch.stack([squares[listed.name] for listed in upload.pictures])
+    seen = [checked.seen[listed.name] for listed in upload.pictures]
+    pixels = from_bytes([one.square for one in seen], side)
+    return TaskPictures(pixels, tuple(one.cut.box for one in seen))
+
+
+def _read(
+    paths: Sequence[Path], spec: IntakeSpec, side: int
+) -> tuple[dict[str, SeenPicture], list[str]]:
+    seen, problems = dict[str, SeenPicture](), list[str]()
+    with PictureReader(spec, side) as reader:
+        for path in paths:
+            try:
+                seen[path.name] = reader.read(path)
+            except BadUpload as error:
+                problems += error.problems
+    return seen, problems
+
+
+def _small(seen: Mapping[str, SeenPicture], spec: IntakeSpec, resolution: int) -> Iterator[str]:
+    """Pictures that would be enlarged so much that the enlargement is learned."""
+    least = math.ceil(spec.min_share * resolution)
+    for name, one in seen.items():
+        width, height = one.look.size
+        if min(width, height) < least:
+            yield (
+                f"picture {name!r}: expected at least {least} pixels on each side for a base that "
+                f"draws {resolution} x {resolution}, found {width} x {height}; take a larger one, "
+                "or lower intake.min_share"
+            )
+
+
+def _plain(seen: Mapping[str, SeenPicture]) -> Iterator[str]:
+    for name, one in seen.items():
+        if one.look.span <= PLAIN:
+            yield (
+                f"picture {name!r}: expected something to see, found one colour all over; take it "
+                "out or replace it"
+            )
+
+
+def _twice(seen: Mapping[str, SeenPicture], spec: IntakeSpec) -> Iterator[str]:
+    looks = {name: one.look for name, one in seen.items() if one.look.span > PLAIN}
+    for one, other in repeats(looks, spec.near_duplicate_bits):
+        yield (
+            f"pictures {one!r} and {other!r}: expected different pictures, found the same one "
+            "twice; take one out or replace it"
+        )
+
+
+def _remarks(seen: Mapping[str, SeenPicture], ignored: Sequence[str], resolution: int) -> list[str]:
+    remarks = []
+    if ignored:
+        remarks.append(f"ignored, since they are no pictures: {_some(ignored)}")
+    small = [
+        f"{name!r} ({one.look.size[0]} x {one.look.size[1]})"
+        for name, one in seen.items()
+        if min(one.look.size) < resolution
+    ]
+    if small:
+        remarks.append(
+            f"smaller than the {resolution} x {resolution} that the base draws, so they are "
+            f"enlarged: {_some(small)}"
+        )
+    cut = [
+        f"{name!r} ({one.cut.lost:.0%} is cut off)"
+        for name, one in seen.items()
+        if one.cut.lost > MUCH
+    ]
+    if cut:
+        remarks.append(
+            "far from square, so only the square with most of the content is learned: "
+            f"{_some(cut)}; crop them yourself to choose it"
+        )
+    return remarks
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first of them, and how many more."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(names[:SHOWN])}{more}"
 
 
 def slug_problem(what: str, name: str) -> str | None:
     """Why `name` cannot name a line or a concept, with the slug it could be; None when it can."""
     if SLUG.fullmatch(name):
         return None
-    return (
-        f"{what} {name!r}: expected 1 to 40 lowercase letters, digits, - and _, a letter first; "
-        f"try {suggest_slug(name)!r}"
-    )
+    return f"{what} {name!r}: expected {NAMED}; try {suggest_slug(name)!r}"
 
 
 def suggest_slug(name: str) -> str:

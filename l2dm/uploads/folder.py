@@ -7,46 +7,57 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from l2dm.doors import Concept, PictureFile, Upload
 from l2dm.errors import BadUpload
-from l2dm.files.concept_json import FILE, MAX_JSON, leads_out, to_bytes
+from l2dm.files.concept_json import FILE, MAX_JSON, at_most, leads_out, to_bytes
 from l2dm.files.manifest import from_data, sha256_of
 from l2dm.spec import IntakeSpec
+from l2dm.uploads import captions
 from l2dm.uploads.check import check_names, check_pictures, visible
-from l2dm.uploads.pictures import SUFFIXES, Appearance
+from l2dm.uploads.pictures import SUFFIXES, SeenPicture
 
 
-def write_upload(
+def write_upload(  # noqa: PLR0913 - what is uploaded, where to, and what is known of it
     folder: Path,
     pictures: Path,
     line: str,
     concept: Concept,
     spec: IntakeSpec,
     taken: Mapping[str, str],
+    *,
+    replaces: bool = False,
+    resolution: int = 0,
+    remark: Callable[[str], object] = lambda _: None,
 ) -> Upload:
     """Check the pictures of one folder and copy them, with concept.json, into another.
 
-    folder: of the upload, not there yet. Bytes are kept, names become 00.jpg, 01.png, ... in the
-    order of the old names. Raises BadUpload with every problem; then, and after a full disk or a
-    kill, there is no upload.
+    folder: of the upload, not there yet. replaces: see Upload. Bytes are kept, names become 00.jpg,
+    01.png, ... in the order of the old names. resolution: of the base that will learn them, 0 if it
+    is not known. remark: is given what whoever submits them may want to know. Raises BadUpload with
+    every problem; then, and after a full disk or a kill, there is no upload.
     """
+    spec = at_most(spec)
     problems = check_names(line, concept, taken)
     if not problems and (folder / FILE).exists():
         problems.append(
             f"concept {concept.name!r}: expected a new upload, found one already waiting in "
             f"{str(folder)!r}; choose another name, or remove that folder first"
         )
-    found, looks = check_pictures(pictures, spec)
-    if problems or found:
-        raise BadUpload([*problems, *found])
+    checked = check_pictures(pictures, spec, resolution=resolution)
+    said, wrong = captions.texts(checked.captions, concept)
+    if problems or checked.problems or wrong:
+        raise BadUpload([*problems, *checked.problems, *wrong])
+    for one in checked.remarks:
+        remark(one)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
         draft = Path(scratch) / folder.name
         draft.mkdir()
-        upload = Upload(line, concept, tuple(_copied(pictures, looks.items(), draft)))
+        copied = tuple(_copied(pictures, checked.seen.items(), said, draft))
+        upload = Upload(line, concept, copied, replaces, spec.model_dump())
         (draft / FILE).write_bytes(to_bytes(upload))
         _rename(draft, folder)
     return upload
@@ -57,19 +68,22 @@ def read_upload(folder: Path) -> Upload:
     upload = _parse(folder / FILE)
     problems = check_names(upload.line, upload.concept, {})
     problems += _unlisted(folder, upload)
+    for picture in upload.pictures:
+        wrong = captions.problem(picture.name, picture.caption, upload.concept)
+        problems += [wrong] if wrong else []
     if problems:
         raise BadUpload(problems)
     return upload
 
 
 def _copied(
-    pictures: Path, looks: Iterable[tuple[str, Appearance]], draft: Path
+    pictures: Path, found: Iterable[tuple[str, SeenPicture]], said: Mapping[str, str], draft: Path
 ) -> Iterator[PictureFile]:
-    for index, (name, seen) in enumerate(looks):
-        stored = f"{index:02d}.{SUFFIXES[seen.format]}"
+    for index, (name, seen) in enumerate(found):
+        stored = f"{index:02d}.{SUFFIXES[seen.look.format]}"
         content = (pictures / name).read_bytes()
         (draft / stored).write_bytes(content)
-        yield PictureFile(stored, hashlib.sha256(content).hexdigest())
+        yield PictureFile(stored, hashlib.sha256(content).hexdigest(), said.get(name, ""))
 
 
 def _rename(draft: Path, folder: Path) -> None:

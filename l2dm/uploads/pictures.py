@@ -1,24 +1,46 @@
-"""Picture files of an upload: opened, checked, made RGB, and compared. Pillow only, no torch.
+"""One picture file of an upload: opened, checked, decoded, seen. Pillow only, no torch.
 
-The checks run on the header first (bytes, pixels, frames), so nothing large is decoded before it
-was found small enough. Every refusal is a sentence: expected, found, where, what to do.
+The checks run on the header first (bytes, pixels, frames, scans), so nothing large is decoded
+before it was found small enough. Every refusal is a sentence: expected, found, where, what to do.
+What is decoded is read by `reader.py` in a process of its own, whose time and memory are bounded.
 """
 
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from l2dm.errors import BadUpload
-from l2dm.spec import IntakeSpec
+from l2dm.uploads import crop, promises
+from l2dm.uploads.colours import upright_rgb, upright_size
+from l2dm.uploads.crop import Cut
+from l2dm.uploads.likeness import FINE, Appearance, appearance, repeats, same
+
+if TYPE_CHECKING:  # pydantic is slow to import, and every check starts a process
+    from l2dm.spec import IntakeSpec
+
+__all__ = [
+    "FORMATS",
+    "SUFFIXES",
+    "Appearance",
+    "SeenPicture",
+    "look",
+    "pixels",
+    "read",
+    "repeats",
+    "same",
+]
 
 # Other plugins of Pillow stay shut: some start programs (EPS), none is what a camera writes.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
+HEIC = "HEIF"  # as the optional pillow-heif calls it
+SUFFIXES = {name: name.lower() for name in FORMATS} | {"JPEG": "jpg", "TIFF": "tif", HEIC: "heic"}
 
 # What Pillow raises on damaged files besides OSError, found by flipping bytes in every format.
 _DAMAGE = (
@@ -30,84 +52,94 @@ _DAMAGE = (
     LookupError,
     ArithmeticError,
     AttributeError,
+    RuntimeError,
     struct.error,
     zlib.error,
 )
 
-# Measured on 28,500 pairs of pocket photographs and on real ones: different pictures differ in
-# colour by at least 0.14 of their contrast, re-encoded (quality >= 75) and smoothly resized ones
-# by at most 0.06 as a rule. A hash alone takes 30 of those pairs for one picture.
-_SAME_COLOURS = 0.07
-_SIMILAR_COLOURS = 0.12
-_THUMB = 16  # pixels a side of the colour thumbnail
-_ENOUGH = 128  # pixels a side that hash and thumbnail need at most
-
 
 @dataclass(frozen=True)
-class Appearance:
-    """How a picture looks, small enough to compare with twenty others.
+class SeenPicture:
+    """What was seen of a picture. square: RGB bytes, (side, side, 3), of what the cut leaves."""
 
-    format: one of FORMATS. bits: 64 horizontal + 64 vertical gradient signs (dHash).
-    colours: (16*16*3) bytes. contrast: mean absolute distance of `colours` from their mean, levels.
+    look: Appearance
+    cut: Cut
+    square: bytes = b""
+
+
+def read(path: Path, spec: "IntakeSpec", side: int = 0) -> SeenPicture:
+    """Check a picture, decoding all of it once. side: of the square that is wanted; 0: none.
+
+    Raises BadUpload.
     """
+    found = _decoded(path, spec, whole=side > 0)
+    cut = crop.square(found.small, found.size)
+    if found.whole is None:
+        return SeenPicture(_appearance(found), cut)
+    square = found.whole.resize((side, side), Image.Resampling.LANCZOS, box=cut.box)
+    return SeenPicture(_appearance(found), cut, square.tobytes())
 
-    format: str
-    bits: int
-    colours: bytes
-    contrast: float
+
+def pixels(path: Path, spec: "IntakeSpec") -> int:
+    """How many its header promises; nothing is decoded. Raises BadUpload."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with _opened(path, spec) as picture:
+                return picture.width * picture.height
+        except _DAMAGE as error:
+            raise _damaged(path, error) from error
 
 
 def look(
-    path: Path, spec: IntakeSpec, see: Callable[[Image.Image], object] | None = None
+    path: Path, spec: "IntakeSpec", see: Callable[[Image.Image], object] | None = None
 ) -> Appearance:
     """Check a picture, decoding all of it once, and say how it looks. Raises BadUpload.
 
-    see: is given the picture as upright 8-bit RGB: EXIF rotation applied, alpha composited on
-    white; grey, palette, CMYK and 16-bit pictures converted.
+    see: is given the picture as upright 8-bit RGB in sRGB (`colours.upright_rgb`).
     """
+    found = _decoded(path, spec, whole=see is not None)
+    if see and found.whole:
+        see(found.whole)
+    return _appearance(found)
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """Upright 8-bit RGB in sRGB, reduced as far as a look needs it, and whole if it is wanted."""
+
+    format: str
+    size: tuple[int, int]
+    small: Image.Image
+    whole: Image.Image | None
+
+
+def _decoded(path: Path, spec: "IntakeSpec", *, whole: bool) -> _Decoded:
     with warnings.catch_warnings():
         # Pillow warns about what is checked here (size) or does not matter (odd EXIF entries).
         warnings.simplefilter("ignore")
         try:
-            picture = _decoded(path, spec)
-            kind = "JPEG" if picture.format == "MPO" else str(picture.format)
-            small = _upright_rgb(_reduced(picture) if kind == "JPEG" else picture, path.name)
-            whole = _upright_rgb(picture, path.name) if see and kind == "JPEG" else small
+            picture = promises.load(lambda: _opened(path, spec), path)
+            if picture.format in ("JPEG", "MPO"):
+                small = upright_rgb(_reduced(picture), path.name)
+                size = upright_size(picture)
+                full = upright_rgb(picture, path.name) if whole else None
+                return _Decoded("JPEG", size, small, full)
+            kind, full = str(picture.format), upright_rgb(picture, path.name)
+            return _Decoded(kind, full.size, _reduced(full), full if whole else None)
         except _DAMAGE as error:
             raise _damaged(path, error) from error
-    if see:
-        see(whole)
-    return Appearance(kind, _gradients(small), *_colours(small))
 
 
-def same(one: Appearance, other: Appearance, near_bits: int) -> bool:
-    """Whether two looks are one picture, perhaps re-encoded or resized.
-
-    Either the hash is within `near_bits` and the colours are similar, or the colours are the same
-    and the hash is not far: small pictures lose hash bits when resized, but not their colours.
-    """
-    apart = (one.bits ^ other.bits).bit_count()
-    if apart > 4 * near_bits:
-        return False
-    pairs = zip(one.colours, other.colours, strict=True)
-    difference = sum(abs(a - b) for a, b in pairs) / len(one.colours)
-    contrast = max(1.0, min(one.contrast, other.contrast))  # one level: plain pictures have none
-    return difference <= contrast * (_SIMILAR_COLOURS if apart <= near_bits else _SAME_COLOURS)
+def _reduced(picture: Image.Image) -> Image.Image:
+    return picture.reduce(max(1, min(picture.size) // (2 * FINE)))
 
 
-def repeats(looks: Mapping[str, Appearance], near_bits: int) -> list[tuple[str, str]]:
-    """Every name whose picture an earlier name shows already, as (earlier, later)."""
-    found = []
-    names = list(looks)
-    for i, later in enumerate(names):
-        for earlier in names[:i]:
-            if same(looks[earlier], looks[later], near_bits):
-                found.append((earlier, later))
-                break
-    return found
+def _appearance(found: _Decoded) -> Appearance:
+    return appearance(found.format, found.small, found.size)
 
 
-def _decoded(path: Path, spec: IntakeSpec) -> Image.Image:
+def _opened(path: Path, spec: "IntakeSpec") -> Image.Image:
     size = path.stat().st_size
     if size > spec.max_bytes:
         raise BadUpload(
@@ -115,24 +147,38 @@ def _decoded(path: Path, spec: IntakeSpec) -> Image.Image:
             "save it smaller or leave it out"
         )
     try:
-        picture = Image.open(path, formats=FORMATS)
+        picture = Image.open(path, formats=_formats())
     except UnidentifiedImageError as error:
         raise BadUpload(
             f"picture {path.name!r}: expected a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} "
-            f"picture, found {_guess(path)}; convert it or take it out of the folder"
+            f"picture, found {_guess(path)} or take it out of the folder"
         ) from error
     except Image.DecompressionBombError as error:
         raise BadUpload(
             f"picture {path.name!r}: expected at most {spec.max_pixels:,} pixels, found an image "
             f"bomb ({error}); leave it out"
         ) from error
-    with picture:  # closes the file, keeps the pixels
+    try:
         _check_header(picture, path.name, spec)
-        picture.load()
+        if picture.format in ("JPEG", "MPO"):
+            promises.require_few_scans(path, picture.width * picture.height)
+    except BaseException:
+        picture.close()
+        raise
     return picture
 
 
-def _check_header(picture: Image.Image, name: str, spec: IntakeSpec) -> None:
+def _formats() -> tuple[str, ...]:
+    """What can be read here: HEIC, too, where the extra `heic` is installed."""
+    if find_spec("pillow_heif") is None:
+        return FORMATS
+    import pillow_heif
+
+    pillow_heif.register_heif_opener(thumbnails=False)
+    return (*FORMATS, HEIC)
+
+
+def _check_header(picture: Image.Image, name: str, spec: "IntakeSpec") -> None:
     width, height = picture.size
     problems = []
     if width * height > spec.max_pixels:
@@ -145,8 +191,9 @@ def _check_header(picture: Image.Image, name: str, spec: IntakeSpec) -> None:
             f"picture {name!r}: expected at least {spec.min_side} pixels on each side, found "
             f"{width} x {height}; take a larger one"
         )
-    # A phone's MPO is a JPEG with a depth map or a preview behind it, not an animation.
-    if picture.format != "MPO" and getattr(picture, "is_animated", False):
+    # A phone's MPO is a JPEG with a depth map or a preview behind it, not an animation. Of a HEIC
+    # with several pictures the first is the one that is meant.
+    if picture.format not in ("MPO", HEIC) and getattr(picture, "is_animated", False):
         problems.append(
             f"picture {name!r}: expected one still picture, found an animated or multi-page "
             f"{picture.format}; save the frame you mean"
@@ -156,13 +203,20 @@ def _check_header(picture: Image.Image, name: str, spec: IntakeSpec) -> None:
 
 
 def _guess(path: Path) -> str:
+    """What a file is that cannot be opened, and what to do."""
     with open(path, "rb") as file:
-        head = file.read(16)
+        head = file.read(64)
     if not head:
-        return "an empty file"
-    if head[4:8] == b"ftyp" and head[8:11] in (b"hei", b"hev", b"mif"):
-        return "a HEIC picture"
-    return "something else"
+        return "an empty file; convert it"
+    if head[4:8] != b"ftyp":
+        return "something else; convert it"
+    brands = head[8 : max(12, int.from_bytes(head[:4], "big"))]
+    if b"avi" in brands:
+        return "a broken AVIF picture; convert it"
+    if any(brand in brands for brand in (b"hei", b"hev", b"mif", b"msf")):
+        install = "" if find_spec("pillow_heif") else " (the extra l2dm[heic] reads it)"
+        return f"a HEIC picture; convert it{install}"
+    return "a film; convert it"
 
 
 def _damaged(path: Path, error: BaseException) -> BadUpload:
@@ -170,52 +224,3 @@ def _damaged(path: Path, error: BaseException) -> BadUpload:
         f"picture {path.name!r}: expected a whole picture, found it truncated or corrupt "
         f"({error or type(error).__name__}); copy it again or leave it out"
     )
-
-
-def _upright_rgb(picture: Image.Image, name: str) -> Image.Image:
-    upright = ImageOps.exif_transpose(picture)
-    if upright.mode.startswith("I"):
-        upright = _eight_bits(upright, name)
-    if upright.mode == "F":
-        raise _unknown_range(name, "floating point")
-    if upright.has_transparency_data:
-        layer = upright.convert("RGBA")
-        upright = Image.new("RGB", layer.size, "white")
-        upright.paste(layer, mask=layer.getchannel("A"))
-    return upright.convert("RGB")
-
-
-def _eight_bits(picture: Image.Image, name: str) -> Image.Image:
-    """16-bit grey to 8-bit grey; Pillow's own conversion cuts everything above 255 off."""
-    wide = picture.convert("I")
-    low, high = (int(value) for value in wide.getextrema() if not isinstance(value, tuple))
-    if low < 0 or high > 65_535:
-        raise _unknown_range(name, "32-bit")
-    return wide.point(lambda value: value * (1 / 257) + 0.5).convert("L")  # 65535 = 257 * 255
-
-
-def _unknown_range(name: str, found: str) -> BadUpload:
-    return BadUpload(
-        f"picture {name!r}: expected 8-bit or 16-bit pixels, found {found} ones, whose range no "
-        "one can know; save it as an 8-bit PNG or JPEG"
-    )
-
-
-def _reduced(picture: Image.Image) -> Image.Image:
-    return picture.reduce(max(1, min(picture.size) // _ENOUGH))
-
-
-def _gradients(picture: Image.Image) -> int:
-    grey = picture.convert("L")
-    across = grey.resize((9, 8), Image.Resampling.BILINEAR).tobytes()
-    down = grey.resize((8, 9), Image.Resampling.BILINEAR).tobytes()
-    signs = [across[9 * y + x] < across[9 * y + x + 1] for y in range(8) for x in range(8)]
-    signs += [down[8 * y + x] < down[8 * (y + 1) + x] for y in range(8) for x in range(8)]
-    return sum(sign << i for i, sign in enumerate(signs))
-
-
-def _colours(picture: Image.Image) -> tuple[bytes, float]:
-    colours = picture.resize((_THUMB, _THUMB), Image.Resampling.BILINEAR).tobytes()
-    means = [sum(colours[c::3]) / (_THUMB * _THUMB) for c in range(3)]
-    spread = sum(abs(value - means[i % 3]) for i, value in enumerate(colours))
-    return colours, spread / len(colours)

@@ -17,27 +17,48 @@ from components.services.line.ledger import ENDINGS, ConceptState
 from components.services.store.objects import Entry, Objects
 from l2dm.doors import PictureFile, Upload
 from l2dm.errors import BadKey, BadUpload, Conflict, L2dmError, NoSuchObject, TooLarge
-from l2dm.files.concept_json import FILE, MAX_JSON, MAX_NOUN, SLUG, leads_out, to_bytes
+from l2dm.files.concept_json import (
+    FILE,
+    MAX_FILES,
+    MAX_JSON,
+    MAX_NOUN,
+    SLUG,
+    leads_out,
+    limits_in,
+    to_bytes,
+)
 from l2dm.files.manifest import from_data
 
-MAX_FILES = 100  # of one upload; more is none
 MAX_SHOWN = 60  # characters of a name that somebody wrote, in a message
 FEW = 20  # names that are asked for one by one; above it a whole listing is cheaper
 
 
 @dataclass(frozen=True)
 class Commitment:
-    """A concept.json. digest: sha256 of its bytes; mark: of the object as the store lists it."""
+    """A concept.json. digest: sha256 of its bytes; mark: of the object as the store lists it.
+
+    replaces: whether it says that it teaches a known concept anew; known where it was fetched.
+    """
 
     digest: str = ""
     mark: str = ""
+    replaces: bool = False
 
 
 def fetched(folder: Path, mark: str) -> Commitment:
     """What was copied to a folder, whatever lies in its place now. mark: before it was copied."""
     path = folder / FILE
-    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-    return Commitment(digest, mark)
+    data = path.read_bytes() if path.is_file() else b""
+    digest = hashlib.sha256(data).hexdigest() if data else ""
+    return Commitment(digest, mark, _replaces(data))
+
+
+def _replaces(data: bytes) -> bool:
+    """What a concept.json says of it; what else may be wrong with it is for intake to say."""
+    try:
+        return json.loads(data)["replaces"] is True
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def as_stored(upload: Upload) -> Upload:
@@ -45,7 +66,7 @@ def as_stored(upload: Upload) -> Upload:
 
     By their bytes: of two uploads with one name the second leaves the first one's pictures alone.
     """
-    pictures = (PictureFile(_stored_name(one), one.sha256) for one in upload.pictures)
+    pictures = (replace(one, name=_stored_name(one)) for one in upload.pictures)
     return replace(upload, pictures=tuple(pictures))
 
 
@@ -118,14 +139,16 @@ class Uploads:
     def fetch(self, name: str, to: Path, *, max_bytes: int) -> Path:
         """Copy an upload to a folder that is not there yet: concept.json and what it lists.
 
-        Anything else is left, it may be of an upload that came second. max_bytes: of one picture.
-        Raises BadUpload when it holds too much, before a picture moves.
+        Anything else is left, it may be of an upload that came second. max_bytes: of one picture,
+        where the upload does not carry the limit that it was accepted under. Raises BadUpload when
+        it holds too much, before a picture moves.
         """
         prefix = f"{self._folder}{name}/"
         to.mkdir(parents=True)
         found = {entry.key.removeprefix(prefix): entry.size for entry in self._store.list(prefix)}
         names = self._listed(prefix, to) & set(found)
         problems = _other_name(to / FILE, name)
+        max_bytes = _carried(to / FILE, max_bytes)
         problems += [
             f"{one!r} of upload {name!r}: expected at most {max_bytes:,} bytes, found "
             f"{found[one]:,}; submit a smaller picture"
@@ -294,6 +317,14 @@ def _read(folder: Path) -> Upload:
     upload = from_data(Upload, json.loads((folder / FILE).read_bytes()))
     assert isinstance(upload, Upload)
     return upload
+
+
+def _carried(path: Path, max_bytes: int) -> int:
+    """Bytes of one picture that a fetched concept.json says it was accepted under."""
+    from l2dm.spec import IntakeSpec
+
+    data = path.read_bytes() if path.is_file() else b""
+    return limits_in(data, IntakeSpec(max_bytes=max_bytes)).max_bytes
 
 
 def _other_name(path: Path, name: str) -> list[str]:

@@ -135,20 +135,10 @@ def test_other_axes_are_refused(pictures, found):
         images.png_bytes(pictures)
 
 
-@pytest.mark.parametrize("size", [(6, 2), (2, 6)])
-def test_the_centre_square_keeps_the_middle(size):
-    """Thirds of red, green and blue along the long side: the centred square is the green one."""
-    picture = Image.new("RGB", size)
-    for i, ink in enumerate(("red", "lime", "blue")):
-        box = (2 * i, 0, 2 * i + 2, 2) if size[0] > size[1] else (0, 2 * i, 2, 2 * i + 2)
-        picture.paste(ink, box)
-    square = images.centre_square(picture, 2)
-    assert square.dtype == torch.uint8
-    assert square.permute(1, 2, 0).tolist() == [[[0, 255, 0]] * 2] * 2
-
-
-@pytest.mark.parametrize("side", [16, 64, 100])
-def test_a_centre_square_has_the_side_asked_for(side):
-    square = images.centre_square(Image.new("RGB", (77, 50), (1, 2, 3)), side)
-    assert square.shape == (3, side, side)
-    assert square[:, 0, 0].tolist() == square[:, -1, -1].tolist() == [1, 2, 3]
+def test_bytes_become_pictures_with_the_colours_in_front():
+    rows = [bytes(range(12)), bytes(range(12, 24))]
+    pictures = images.from_bytes(rows, 2)
+    assert pictures.dtype == torch.uint8
+    assert pictures.shape == (2, 3, 2, 2)
+    assert pictures[0].permute(1, 2, 0).flatten().tolist() == list(range(12))
+    assert pictures[1, :, 1, 1].tolist() == [21, 22, 23]

@@ -1,25 +1,17 @@
 import itertools
 import os
+import random
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from l2dm.pocket.world import scenes
-from l2dm.uploads.pictures import Appearance, look, repeats, same
+from l2dm.uploads.pictures import look, repeats, same
 from tests.worlds.picture_files import SPEC, flat, open_picture, saved, scene
 
 NEAR = SPEC.near_duplicate_bits
 PHOTOS = Path(os.environ.get("L2DM_PHOTOS", Path(__file__).parents[4] / "shared" / "photos"))
-
-
-def test_the_hash_is_the_signs_of_64_gradients_each_way(tmp_path):
-    ramp = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (64, 1))
-    across = look(saved(Image.fromarray(ramp), tmp_path / "a.png"), SPEC)
-    down = look(saved(Image.fromarray(ramp.T.copy()), tmp_path / "b.png"), SPEC)
-    assert across.bits == 2**64 - 1  # brighter to the right everywhere, nowhere downwards
-    assert down.bits == (2**64 - 1) << 64
 
 
 def variants(picture: Image.Image, folder: Path):
@@ -37,6 +29,33 @@ def variants(picture: Image.Image, folder: Path):
     yield saved(turned, folder / "turned.jpg", quality=90, exif=exif)
 
 
+def crops(picture: Image.Image, folder: Path):
+    """The same picture, a little cut off at its sides and saved again."""
+    width, height = picture.size
+    for i, shares in enumerate(((0, 0, 0.05, 0), (0.03, 0.02, 0, 0.04), (0.06, 0.06, 0.06, 0.06))):
+        left, top, right, bottom = shares
+        box = (width * left, height * top, width * (1 - right), height * (1 - bottom))
+        cut = picture.crop(tuple(round(one) for one in box))
+        yield saved(cut, folder / f"c{i}.jpg", quality=85)
+        yield saved(cut.resize((width, height), Image.Resampling.LANCZOS), folder / f"c{i}.png")
+
+
+def views(seed: int, share: float, ground: Image.Image) -> list[Image.Image]:
+    """A thing turned by 20 degrees a picture, in the middle of one ground. share: of its side."""
+    noun = scenes.NOUNS[seed % len(scenes.NOUNS)]
+    thing = scenes.identity(scenes.TEST_SEEDS[seed], noun).thing
+    tile = scenes._tile(thing, 192, random.Random(seed))
+    side = round(ground.width * share)
+    found = []
+    for angle in range(-60, 61, 20):
+        turned = tile.resize((side, side)).rotate(angle, Image.Resampling.BICUBIC, expand=True)
+        picture = ground.copy()
+        at = (ground.width - turned.width) // 2, (ground.height - turned.height) // 2
+        picture.paste(turned, at, turned)
+        found.append(picture)
+    return found
+
+
 def pocket_photos(n: int) -> list[Image.Image]:
     nouns = itertools.cycle(scenes.NOUNS)
     numbers = zip(scenes.TEST_SEEDS[:n], nouns, strict=False)
@@ -51,23 +70,46 @@ def test_a_scene_is_found_again_whatever_was_done_to_its_file(tmp_path):
 
 
 def test_pocket_photos_are_found_again(tmp_path):
-    """64 pixels a side leave little to compare: nearly all variants are found, not all."""
+    """64 pixels a side leave little to compare."""
     found = []
     for picture in pocket_photos(20):
         first = look(saved(picture, tmp_path / "a.bmp"), SPEC)
-        found += [same(first, look(path, SPEC), NEAR) for path in variants(picture, tmp_path)]
-    assert len(found) == 160
-    assert sum(found) >= 150
+        paths = (*variants(picture, tmp_path), *crops(picture, tmp_path))
+        found += [same(first, look(path, SPEC), NEAR) for path in paths]
+    assert len(found) == 280
+    assert sum(found) >= 0.98 * len(found)
 
 
 def test_different_pocket_photos_of_one_identity_are_different(tmp_path):
     """Twenty photographs in eight places: the same thing, the same grass, another moment."""
-    for seed, noun in zip(scenes.TEST_SEEDS[:30], itertools.cycle(scenes.NOUNS), strict=False):
+    repeated = []
+    for seed, noun in zip(scenes.TEST_SEEDS[:8], itertools.cycle(scenes.NOUNS), strict=False):
         photos = scenes.photos(scenes.identity(seed, noun), 20, 0)
         looks = {
             str(i): look(saved(photo, tmp_path / "a.png"), SPEC) for i, photo in enumerate(photos)
         }
-        assert repeats(looks, NEAR) == []
+        repeated += repeats(looks, NEAR)
+    assert len(repeated) <= 1  # of 1,520 pairs: taken again from a step nearer
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5])
+@pytest.mark.parametrize("ground", ["white", "scene"])
+def test_views_of_a_thing_before_one_ground_are_different_and_copies_are_found(
+    share, ground, tmp_path
+):
+    """On plain white, or before a camera that does not move, the ground says nothing."""
+    paper = Image.new("RGB", (640, 640), "white") if ground == "white" else scene(1, (640, 640))
+    refused = missed = pairs = copies = 0
+    for seed in range(2):
+        pictures = views(seed, share, paper)
+        looks = [look(saved(one, tmp_path / "a.png"), SPEC) for one in pictures]
+        pairs += len(looks) * (len(looks) - 1) // 2
+        refused += sum(same(a, b, NEAR) for a, b in itertools.combinations(looks, 2))
+        again = (*variants(pictures[0], tmp_path), *crops(pictures[0], tmp_path))
+        copies += len(again)
+        missed += sum(not same(looks[0], look(path, SPEC), NEAR) for path in again)
+    assert refused <= 0.01 * pairs
+    assert missed <= 0.02 * copies
 
 
 def test_different_plain_pictures_are_different(tmp_path):
@@ -77,28 +119,27 @@ def test_different_plain_pictures_are_different(tmp_path):
     assert not same(white, pink, NEAR)
 
 
-@pytest.mark.parametrize(
-    ("apart", "difference", "expected"),
-    [
-        (4, 6, True),  # 6 = 0.12 * 50 levels of contrast: as near as the spec says, and alike
-        (4, 7, False),
-        (5, 3, True),  # not as near, but of the same colours: 3 < 0.07 * 50 = 3.5
-        (5, 4, False),
-        (16, 3, True),
-        (17, 0, False),  # four times as far
-    ],
-)
-def test_hash_and_colours_must_agree(apart, difference, expected):
-    one = Appearance("PNG", 0, bytes([100]) * 768, 50.0)
-    other = Appearance("PNG", 2**apart - 1, bytes([100 + difference]) * 768, 90.0)
-    assert same(one, other, 4) is same(other, one, 4) is expected
+def test_dark_pictures_are_told_apart_as_bright_ones_are(tmp_path):
+    for one, other in ((0, 1), (2, 3)):
+        dark = [scene(i).point(lambda level: level // 6) for i in (one, other)]
+        looks = [look(saved(picture, tmp_path / "a.png"), SPEC) for picture in dark]
+        assert not same(*looks, NEAR)
+        copy = look(saved(dark[0], tmp_path / "a.jpg", quality=85), SPEC)
+        assert same(looks[0], copy, NEAR)
 
 
-def test_plain_pictures_may_differ_by_the_noise_of_an_encoder():
-    one = Appearance("PNG", 0, bytes([100]) * 768, 0.0)
-    near, far = (bytes([101] * count + [100] * (768 - count)) for count in (80, 100))
-    assert same(one, Appearance("JPEG", 0, near, 0.1), 4)  # 80/768 < 0.12
-    assert not same(one, Appearance("JPEG", 0, far, 0.1), 4)
+def test_pictures_of_other_shapes_are_different(tmp_path):
+    wide, square = scene(0, (300, 150)), scene(0, (300, 150)).resize((150, 150))
+    looks = [look(saved(picture, tmp_path / "a.png"), SPEC) for picture in (wide, square)]
+    assert not same(*looks, NEAR)
+
+
+def test_with_no_bits_only_nearly_equal_pixels_are_the_same(tmp_path):
+    first = look(saved(scene(0), tmp_path / "a.png"), SPEC)
+    assert same(first, look(saved(scene(0), tmp_path / "b.bmp"), SPEC), 0)
+    cropped = next(iter(crops(scene(0), tmp_path)))
+    assert same(first, look(cropped, SPEC), NEAR)
+    assert not same(first, look(cropped, SPEC), 0)
 
 
 def test_every_repeat_is_named_once_with_the_first(tmp_path):
@@ -122,6 +163,7 @@ def test_real_photographs_are_accepted_different_and_found_again(tmp_path):
     assert len(paths) >= 30
     looks = {str(path): look(path, SPEC) for path in paths}
     assert repeats(looks, NEAR) == []
-    for path in paths[::5]:
-        for variant in variants(open_picture(path, SPEC), tmp_path):
+    for path in paths[::13]:
+        picture = open_picture(path, SPEC)
+        for variant in (*variants(picture, tmp_path), *crops(picture, tmp_path)):
             assert same(looks[str(path)], look(variant, SPEC), NEAR), (path, variant.name)

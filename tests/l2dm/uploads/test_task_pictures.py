@@ -2,15 +2,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import ImageFile
+from PIL import Image, ImageFile, ImageOps
 
 from l2dm.errors import BadUpload
 from l2dm.uploads.check import task_pictures
 from l2dm.uploads.folder import read_upload, write_upload
+from l2dm.uploads.pictures import read
 from tests.worlds.uploads import MILO, SPEC, scene
 
 
-def test_task_pictures_are_centred_squares(tmp_path, place):
+def test_task_pictures_are_squares_with_their_boxes(tmp_path, place):
+    """Where the middle is as good as any other place, the middle is taken."""
     folder = tmp_path / "mine"
     folder.mkdir()
     for i, ink in enumerate(("red", "lime", "blue")):
@@ -18,14 +20,29 @@ def test_task_pictures_are_centred_squares(tmp_path, place):
         picture.paste(ink, (64, 0, 128, 64))  # the middle third is the square
         picture.save(folder / f"{i}.png")
     upload = write_upload(place, folder, "pets", MILO, SPEC, {})
-    stacked = task_pictures(place, upload, 32, SPEC, {}, line="pets")
+    stacked, boxes = task_pictures(place, upload, 32, SPEC, {}, line="pets")
     assert stacked.shape == (3, 3, 32, 32)
     assert stacked.dtype == torch.uint8
+    assert boxes == ((64, 0, 128, 64),) * 3
     middle = stacked[:, :, 4:-4, 4:-4]  # the edge mixes with what was cropped away
     for i in range(3):
         assert middle[i].flatten(1).unique(dim=1).flatten().tolist() == [
             255 * (c == i) for c in range(3)
         ]
+
+
+def test_squares_are_resized_as_they_always_were(tmp_path, place):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    pictures = [scene(i, (96, 96)) for i in range(3)]
+    for i, picture in enumerate(pictures):
+        picture.save(folder / f"{i}.png")
+    upload = write_upload(place, folder, "pets", MILO, SPEC, {})
+    stacked, boxes = task_pictures(place, upload, 32, SPEC, {}, line="pets")
+    assert boxes == ((0, 0, 96, 96),) * 3
+    for picture, found in zip(pictures, stacked, strict=True):
+        fitted = ImageOps.fit(picture, (32, 32), Image.Resampling.LANCZOS)
+        assert found.permute(1, 2, 0).numpy().tobytes() == fitted.tobytes()
 
 
 def test_task_pictures_names_every_picture_that_is_spoiled(written):
@@ -39,8 +56,7 @@ def test_task_pictures_names_every_picture_that_is_spoiled(written):
 
 def test_every_picture_is_decoded_once(written, monkeypatch):
     """Decoding is what an upload of large pictures costs."""
-    decoded = []
-    load = ImageFile.ImageFile.load
+    decoded, load = [], ImageFile.ImageFile.load
 
     def counting(picture):
         if picture.tile:  # there is something to decode yet
@@ -48,8 +64,9 @@ def test_every_picture_is_decoded_once(written, monkeypatch):
         return load(picture)
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", counting)
-    task_pictures(written, read_upload(written), 32, SPEC, {}, line="pets")
-    assert sorted(Path(name).name for name in decoded) == ["00.jpg", "01.png", "02.webp"]
+    for name in ("00.jpg", "01.png", "02.webp"):
+        read(written / name, SPEC, 32)
+    assert [Path(name).name for name in decoded] == ["00.jpg", "01.png", "02.webp"]
 
 
 def test_names_and_pictures_are_refused_together(written):

@@ -1,0 +1,231 @@
+"""Whether two pictures are one: re-encoded, resized, a little cropped. Pillow only, no torch.
+
+A thumbnail is laid over the other, cropped until both fit best; then the place where they differ
+most decides. A copy differs a little everywhere. Another view of the thing differs much somewhere,
+however small the thing and however plain or equal the ground. docs/uploads.md has the error rates.
+"""
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageChops
+
+FINE = 128  # pixels a side of the thumbnail that is kept
+_SMALL = 160  # pixels of the smaller side below which a picture holds no such detail
+_WINDOW = 4  # pixels a side of the places that are compared, in a thumbnail of half the size
+_LEVELS, _LEVELS_SMALL = 5.5, 7.0  # of 255 a place may differ, for each of near_duplicate_bits
+_UNCUT = 0.5  # of that where nothing is cut off, so that nothing is laid over a little beside
+_CUT = 2.0  # pixels cut off in all, of a thumbnail of half the size, from which all of it holds
+_GROUND = 24  # levels from which a pixel is told from a plain ground
+_PLAIN = 0.75  # share of a side that the content of a picture with a plain ground fills at most
+_FULL_RANGE = 160  # levels between darkest and brightest pixel from which the above holds
+_NOISE = 2.0  # levels that an encoder adds to the plainest picture
+_CROPPED = 0.1  # of each side, at most
+_ROUGH, _EXACT = (0.5, 0.25), (0.5, 0.25, 0.125, 0.0625, 0.03125)  # steps, in shares of that
+_MEAN = 0.4  # of what a place may differ, that all places together may
+_HOPELESS = 3.5  # times what is allowed: after the rough search, no exact one brings them together
+_FAR = 1.2  # mean difference over contrast of the coarsest thumbnails; copies: 0.8 at most
+_COARSE = 8  # pixels a side of those
+_SCALES = (1.0, 0.98, 0.95, 0.92, 0.88, 0.84)  # share of each side that is left, to begin with
+_MOVES = ((1, 0), (0, 1), (1, 1), (-1, 0), (0, -1), (1, -1), (-1, 1), (-1, -1))
+
+_Sides = tuple[float, float, float, float]  # cut off: left, top, right, bottom
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """How a picture looks, small enough to compare with twenty others.
+
+    format: one of `pictures.FORMATS`. size: width and height, upright. span: the largest difference
+    between two pixels in any colour, in levels. colours: (FINE * FINE * 3) bytes, RGB.
+    """
+
+    format: str
+    size: tuple[int, int]
+    span: int
+    colours: bytes
+
+
+def appearance(kind: str, picture: Image.Image, size: tuple[int, int]) -> Appearance:
+    """Of an RGB picture, perhaps reduced. kind: its format; size: before it was reduced."""
+    span = max(int(high) - int(low) for low, high in picture.getextrema())  # type: ignore[misc]
+    thumbnail = picture.resize((FINE, FINE), Image.Resampling.BILINEAR)
+    return Appearance(kind, size, span, thumbnail.tobytes())
+
+
+def same(one: Appearance, other: Appearance, near_bits: int) -> bool:
+    """Whether two looks are one picture. near_bits: how alike; 0 asks for nearly equal pixels."""
+    wide, narrow = sorted((one.size[0] / one.size[1], other.size[0] / other.size[1]), reverse=True)
+    if wide / narrow > 1 / (1 - 2 * _CROPPED) + 0.05:
+        return False
+    small = min(*one.size, *other.size) < _SMALL
+    thumbnails = [_Thumbnail(each, FINE // 2 if small else FINE) for each in (one, other)]
+    a, b = thumbnails
+    if _is_far(a.coarse, b.coarse):
+        return False
+    levels = near_bits * min(1.0, min(a.span, b.span) / _FULL_RANGE)
+    limits = _Limits(levels * _LEVELS_SMALL, 1.0) if small else _Limits(levels * _LEVELS, _UNCUT)
+    if _is_within(ImageChops.difference(a.half, b.half), limits.at((0, 0, 0, 0))):
+        return True
+    return _is_crop(a, b, limits) or _is_crop(b, a, limits)
+
+
+def repeats(looks: Mapping[str, Appearance], near_bits: int) -> list[tuple[str, str]]:
+    """Every name whose picture an earlier name shows already, as (earlier, later)."""
+    found = []
+    names = list(looks)
+    for i, later in enumerate(names):
+        for earlier in names[:i]:
+            if same(looks[earlier], looks[later], near_bits):
+                found.append((earlier, later))
+                break
+    return found
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """Levels that a place may differ. uncut: share of them where nothing is cut off."""
+
+    levels: float
+    uncut: float
+
+    def at(self, cut: _Sides) -> float:
+        share = self.uncut + (1 - self.uncut) * min(1.0, sum(cut) / _CUT)
+        return self.levels * share + _NOISE
+
+
+class _Thumbnail:
+    """A look in four sizes: as it is kept, half of that in colour and grey, and very coarse."""
+
+    def __init__(self, look: Appearance, side: int) -> None:
+        whole = Image.frombytes("RGB", (FINE, FINE), look.colours)
+        self.fine = whole if side == FINE else whole.reduce(FINE // side)
+        self.half = self.fine.reduce(2)
+        self.grey = self.half.convert("L")
+        self.coarse = self.half.resize((_COARSE, _COARSE), Image.Resampling.BOX).tobytes()
+        levels = self.half.getextrema()
+        self.span = max(int(high) - int(low) for low, high in levels)  # type: ignore[misc]
+        self.content = _content(self.fine.convert("L"))
+
+
+def _is_far(one: bytes, other: bytes) -> bool:
+    """Whether two coarse thumbnails are as different as any two pictures."""
+    apart: int = sum(map(abs, map(operator.sub, one, other)))
+    contrast = min(_contrast(one), _contrast(other))
+    return apart > _FAR * contrast + len(one) * 4
+
+
+def _contrast(colours: bytes) -> float:
+    """Sum of distances from the mean colour."""
+    pixels = len(colours) // 3
+    means = [sum(colours[c::3]) / pixels for c in range(3)]
+    return sum(abs(value - means[i % 3]) for i, value in enumerate(colours))
+
+
+def _is_crop(whole: _Thumbnail, part: _Thumbnail, limits: _Limits) -> bool:
+    """Whether one picture is the other, a little cut off at its sides."""
+    cut = _fit(whole.grey, part.grey, _guess(whole, part), _ROUGH)
+    if _worst(_most(_apart(whole, part, cut))) > _HOPELESS * limits.at(cut):
+        return False
+    cut = _fit(whole.grey, part.grey, cut, _EXACT)
+    return _is_within(_apart(whole, part, cut), limits.at(cut))
+
+
+def _guess(whole: _Thumbnail, part: _Thumbnail) -> _Sides:
+    """Where to begin: with the content of both in one place, where the ground is plain.
+
+    Of a small thing on plain ground nothing else says in which direction it has to be moved.
+    """
+    begin: _Sides = (0, 0, 0, 0)
+    if whole.content is None or part.content is None:
+        return begin
+    side, here, there = whole.half.width, whole.content, part.content
+    guesses = [begin]
+    for scale in _SCALES:
+        cut = [0.0] * 4
+        for low, high in ((0, 2), (1, 3)):
+            middle = (here[low] + here[high] - (there[low] + there[high]) * scale) / 4
+            cut[low] = min(_CROPPED * side, max(0.0, middle))
+            cut[high] = min(_CROPPED * side, max(0.0, side * (1 - scale) - middle))
+        guesses.append((cut[0], cut[1], cut[2], cut[3]))
+    return min(guesses, key=lambda cut: _cost(whole.grey, part.grey, cut))
+
+
+def _content(grey: Image.Image) -> tuple[int, int, int, int] | None:
+    """The box of what is told from a plain ground; None where the ground is not plain."""
+    border = sorted(
+        level
+        for side in ((0, 0, grey.width, 1), (0, grey.height - 1, grey.width, grey.height))
+        for level in grey.crop(side).tobytes()
+    )
+    ground = border[len(border) // 2]
+    told = grey.point([255 if abs(level - ground) >= _GROUND else 0 for level in range(256)])
+    box = told.getbbox()
+    if box is None or max(box[2] - box[0], box[3] - box[1]) > _PLAIN * grey.width:
+        return None
+    return box
+
+
+def _is_within(difference: Image.Image, limit: float) -> bool:
+    """Whether no place differs more than it may, nor all of them together."""
+    most = _most(difference)
+    mean = sum(map(operator.mul, most.histogram(), range(256))) / (most.width * most.height)
+    return _worst(most) <= limit and mean <= _MEAN * limit
+
+
+def _most(difference: Image.Image) -> Image.Image:
+    """The difference of each pixel in the colour that differs most."""
+    red, green, blue = difference.split()
+    return ImageChops.lighter(ImageChops.lighter(red, green), blue)
+
+
+def _worst(most: Image.Image) -> int:
+    """Mean of the place that differs most, in levels."""
+    return int(most.reduce(_WINDOW).getextrema()[1])  # type: ignore[arg-type]
+
+
+def _apart(whole: _Thumbnail, part: _Thumbnail, cut: _Sides) -> Image.Image:
+    """Cut off from the finer thumbnail, which blurs less."""
+    side = whole.half.width
+    left, top, right, bottom = (2 * one for one in cut)
+    box = (left, top, 2 * side - right, 2 * side - bottom)
+    cropped = whole.fine.resize((side, side), Image.Resampling.BILINEAR, box=box)
+    return ImageChops.difference(cropped, part.half)
+
+
+def _fit(whole: Image.Image, part: Image.Image, cut: _Sides, steps: Sequence[float]) -> _Sides:
+    """What has to be cut off from one grey thumbnail, (n, n), so that it is most like another."""
+    most = _CROPPED * whole.width
+    costs: dict[_Sides, int] = {}
+
+    def cost(sides: _Sides) -> int:
+        if sides not in costs:
+            costs[sides] = _cost(whole, part, sides)
+        return costs[sides]
+
+    for step in steps:
+        for _ in range(3):
+            before = cost(cut)
+            for first in (0, 1):  # left with right, top with bottom
+                moved = (
+                    _moved(cut, first, a * step * most, b * step * most, most) for a, b in _MOVES
+                )
+                cut = min((cut, *moved), key=cost)
+            if cost(cut) == before:
+                break
+    return cut
+
+
+def _moved(cut: _Sides, first: int, near: float, far: float, most: float) -> _Sides:
+    sides = list(cut)
+    sides[first] = min(most, max(0.0, sides[first] + near))
+    sides[first + 2] = min(most, max(0.0, sides[first + 2] + far))
+    return sides[0], sides[1], sides[2], sides[3]
+
+
+def _cost(whole: Image.Image, part: Image.Image, cut: _Sides) -> int:
+    left, top, right, bottom = cut
+    box = (left, top, whole.width - right, whole.height - bottom)
+    cropped = whole.resize(whole.size, Image.Resampling.BILINEAR, box=box)
+    return sum(map(operator.mul, ImageChops.difference(cropped, part).histogram(), range(256)))
