@@ -16,7 +16,7 @@ IDENTITY = "facebook/dinov2-small"  # the same for identity/
 DEFAULTS = {"clip": CLIP, "identity": IDENTITY}
 _BESIDE = {".json", ".txt", ".model"}
 _OWN, _WORDS = "its own", "tokenizer_config.json"
-_OPTIONAL = ("sampling.json",)
+_OPTIONAL = ("sampling.json", "domain.json")
 
 
 @dataclass(frozen=True)
