@@ -61,6 +61,12 @@ def base_of(home: Home, line: str, recipe: Recipe | None, asked: str, *, fixed: 
     return base
 
 
+def named_base(home: Home, ledger: Ledger) -> str:
+    """The base that a line names, whether it is there or not; the default where it names none."""
+    own = placed(ledger.recipe.base, home.folder) if ledger.recipe else ""
+    return own or NEW_BASE
+
+
 def checked_on(home: Home, line: str, ledger: Ledger, given: str) -> str:
     """The base that a line's champion is checked on: its own, whatever others are learned on.
 

@@ -56,6 +56,14 @@ class Target:
 
         return Asked(self.base_name if self.base else "", self.settings)
 
+    def _named_base(self) -> str:
+        from components.runtime.recipes import named_base
+        from components.services.line.ledger import Ledger
+        from components.services.line.records import Records
+
+        known = Records(self.home.store, self.line).state() if self.line else Ledger()
+        return named_base(self.home, known)
+
     def _own_base(self) -> str:
         from components.runtime.recipes import base_of
         from components.services.line.records import Records
@@ -71,8 +79,11 @@ class Target:
         return override(Spec(), self.settings)
 
     def registry(self) -> "Registry":
-        """The registry of this state folder; imports mlflow."""
-        return open_registry(self.home, self.base_name)
+        """The registry of this state folder; imports mlflow.
+
+        The line's own base need not be there: nothing is drawn by a registry.
+        """
+        return open_registry(self.home, self.base_name if self.base else self._named_base())
 
     def resolve(self, registry: "Registry", version: str) -> int:
         """The number of a version, by alias or number. Raises UnknownLine."""

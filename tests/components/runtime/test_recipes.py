@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from components.runtime import outcomes
-from components.runtime.recipes import checked_on, learned_with, recipe_of
+from components.runtime.recipes import checked_on, learned_with, named_base, recipe_of
 from components.services.line import snapshots, status_cache
 from components.services.line.ledger import Ledger
 from components.services.line.recipe import Asked, Recipe
@@ -125,6 +125,9 @@ def test_a_base_in_a_folder_is_found_again_when_both_move(tmp_path: Path, tiny_b
     shutil.move(new / "base", tmp_path / "elsewhere")
     with pytest.raises(BadBase, match="no such folder; name its new place with --base"):
         learned_with(Home.at(new / "home"), "pets", moved, Asked(), _no_registry)
+    assert named_base(Home.at(new / "home"), moved.state()) == str(new / "base")
+    with pytest.raises(BadBase, match="no such folder"):
+        _ = Target(new / "home", "pets", "").base_name
     asked = Asked(str(tmp_path / "elsewhere"))
     assert learned_with(Home.at(new / "home"), "pets", moved, asked, _no_registry)[0]
     assert checked_on(Home.at(new / "home"), "pets", moved.state(), "given") == "given"
