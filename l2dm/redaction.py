@@ -2,10 +2,9 @@
 
 Standard library only. What is recognised: a login in an address (`http://user:password@host`), a
 value behind a name that sounds like a secret (`?token=...`, `DB_PASS=...`), `Bearer ...`, and the
-values that this process's own environment holds under such names.
+values that the process's environment holds under such names, once `learn` was told of it.
 """
 
-import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -30,6 +29,8 @@ _ASSIGNED = re.compile(_CALLED + r"(?P<sign>=)(?P<value>[^\s&;,\"'<>()\[\]{}]+)"
 _QUOTED = re.compile(_CALLED + r"(?P<sign>[\"']?\s?[:=]\s?)(?P<q>[\"'])(?P<value>[^\"']+)(?P=q)")
 _BEARER = re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{8,}")
 
+_KNOWN: list[str] = []  # values that this process was told of
+
 
 def is_secret(name: str) -> bool:
     """Whether a variable, a key or a parameter of this name holds a secret."""
@@ -43,6 +44,19 @@ def holds_login(text: str) -> bool:
     )
 
 
+def learn(environment: Mapping[str, str]) -> None:
+    """Hide what this environment holds under secret names, too, wherever it stands from now on."""
+    found = set(_KNOWN)
+    for name, value in environment.items():
+        if is_secret(name):
+            found.add(value)
+        elif login := _LOGIN.search(value):
+            password = login[0].rpartition("@")[0].partition(":")[2]
+            found |= {password, unquote(password)}
+    # longest first: one may hold another
+    _KNOWN[:] = sorted((one for one in found if len(one) >= SHORTEST), key=len, reverse=True)
+
+
 def redacted(text: str) -> str:
     """The text without what is recognised as a secret."""
     text = _LOGIN.sub(f"{HIDDEN}@", text)
@@ -50,7 +64,7 @@ def redacted(text: str) -> str:
     text = _BEARER.sub(rf"\1 {HIDDEN}", text)
     text = _ASSIGNED.sub(_hide, text)
     text = _QUOTED.sub(_hide, text)
-    for value in _own():
+    for value in _KNOWN:
         text = text.replace(value, HIDDEN)
     return text
 
@@ -71,15 +85,3 @@ def in_data(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [in_data(one) for one in value]
     return value
-
-
-def _own() -> list[str]:
-    """Secrets of this process's environment, longest first: one may hold another."""
-    found = set()
-    for name, value in os.environ.items():
-        if is_secret(name):
-            found.add(value)
-        elif login := _LOGIN.search(value):
-            password = login[0].rpartition("@")[0].partition(":")[2]
-            found |= {password, unquote(password)}
-    return sorted((one for one in found if len(one) >= SHORTEST), key=len, reverse=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from l2dm.doors import Scores
 from l2dm.files import images
-from l2dm.files.door_files import class_sheet, concept_sheet, real_sheet
+from l2dm.files.door_files import class_sheet, concept_sheet, quoted_class_sheet, real_sheet
 
 PICTURES = 4  # on a sheet
 SIDE = 96  # pixels; larger pictures are shrunk
@@ -39,6 +39,7 @@ def kept(scores: Scores) -> frozenset[str]:
     for row in ("base", *scores.rows[-ROWS:]):
         paths |= {concept_sheet(row, one.name) for one in scores.concepts}
         paths |= {class_sheet(row, noun) for noun in nouns}
+        paths |= {quoted_class_sheet(row, noun) for noun in nouns}
     learned = zip(scores.rows[1:], scores.concepts, strict=True)
     return frozenset(paths | {concept_sheet(row, one.name) for row, one in learned})
 

@@ -5,7 +5,9 @@ A writer fills the draft folder that `manifest.write` hands out. A reader takes 
 are imported inside functions: names and JSON payloads can be had without them.
 """
 
+import hashlib
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +39,7 @@ CURVE = "curve.json"
 # Scores and Check
 VALUES = "values.json"
 SHEETS = "sheets"
+_NOT_PLAIN = re.compile(r"[^A-Za-z0-9_.~ -]")
 CLASS_SHEETS = "class-"  # sheets/<row>/class-<noun>.png lies beside sheets/<row>/<concept>.png
 # Release: the doors in it
 ADAPTER, MEMORY, SCORES = "adapter", "memory", "scores"
@@ -281,7 +284,20 @@ def concept_sheet(row: str, name: str) -> str:
 
 
 def class_sheet(row: str, noun: str) -> str:
-    """What the model of a row draws for a class noun; the noun is quoted to be a file name."""
+    """What the model of a row draws for a class noun: a file of a Scores door.
+
+    A noun may hold any printable letter, and be longer in bytes than a file system takes. MLflow
+    and servers read a `%` in a name as a sign of their own. So a noun that is not plain is written
+    with `_`, and with a digest that tells it from others.
+    """
+    plain = _NOT_PLAIN.sub("_", noun)
+    if plain != noun:
+        plain = f"{plain}-{hashlib.sha256(noun.encode()).hexdigest()[:8]}"
+    return f"{SHEETS}/{row}/{CLASS_SHEETS}{plain}.png"
+
+
+def quoted_class_sheet(row: str, noun: str) -> str:
+    """The same as releases before 0.2 wrote it."""
     return f"{SHEETS}/{row}/{CLASS_SHEETS}{quote(noun, safe=' ')}.png"
 
 

@@ -57,16 +57,22 @@ def class_prompts(story: Story, scores: Door[Scores]) -> Markup:
     nouns = [one.noun for one in story.last_drift()]
     blocks = []
     for noun in nouns[:CONCEPTS]:
-        strips = [_strip("base", scores.path(door_files.class_sheet("base", noun)))]
+        strips = [_strip("base", _class_sheet(scores, "base", noun))]
         for row in (record.rows[number] for number in story.rows[1:]):
             found = measured.get((row, noun))
             if found is not None:
-                path = scores.path(door_files.class_sheet(row, noun))
+                path = _class_sheet(scores, row, noun)
                 kid = f"KID {templating.number(found.kid, 1)}"
                 strips.append(_strip(row, path, templating.number(found.distance, 3), kid))
         blocks.append(_block(noun, strips))
     more = f" {CONCEPTS} of {len(nouns)} nouns are shown." if len(nouns) > CONCEPTS else ""
     return _section("class_prompts.html", blocks, more)
+
+
+def _class_sheet(scores: Door[Scores], row: str, noun: str) -> Path:
+    """Where it lies, also in a door of an earlier release."""
+    earlier = scores.path(door_files.quoted_class_sheet(row, noun))
+    return earlier if earlier.is_file() else scores.path(door_files.class_sheet(row, noun))
 
 
 def _strip(

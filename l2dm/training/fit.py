@@ -99,13 +99,14 @@ def fit(
             progress.curve.setdefault(name, []).append(value)
         if on_step:
             on_step(StepReport(progress.step, spec.steps, values, time.monotonic() - began))
-        # the last step, too: what fails after it must not cost it again
-        due = bool(spec.checkpoint_every) and (
-            progress.step % spec.checkpoint_every == 0 or progress.step == spec.steps
-        )
-        if work and due and team.rank == 0:
+        if work and _is_due(spec, progress.step) and team.rank == 0:
             _checkpoint(work, key, trainable, optimizer, progress)
     return method.end(), progress.curve
+
+
+def _is_due(spec: TrainSpec, step: int) -> bool:
+    """Whether a checkpoint is. After the last step, too: what fails later must not cost it."""
+    return bool(spec.checkpoint_every) and (step % spec.checkpoint_every == 0 or step == spec.steps)
 
 
 def _require_one_state(trainable: Trainable, spec: TrainSpec) -> None:

@@ -70,11 +70,17 @@ def test_what_is_no_secret_stays(text: str) -> None:
 def test_values_of_the_environment_are_hidden_wherever_they_stand(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("L2DM_WEBHOOK_TOKEN", "of-this-process")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:p%40ssword@mlflow")
-    monkeypatch.setenv("SHORT_TOKEN", "a")
-    told = redaction.redacted("refused of-this-process, p@ssword and p%40ssword; a dog")
-    assert told == "refused ***, *** and ***; a dog"
+    monkeypatch.setattr(redaction, "_KNOWN", [])
+    redaction.learn(
+        {
+            "L2DM_WEBHOOK_TOKEN": "of-this-process",
+            "MLFLOW_TRACKING_URI": "http://me:p%40ssword@mlflow",
+            "SHORT_TOKEN": "a",
+            "HOME": "/home/me",
+        }
+    )
+    told = redaction.redacted("refused of-this-process, p@ssword and p%40ssword; a dog in /home/me")
+    assert told == "refused ***, *** and ***; a dog in /home/me"
 
 
 def test_records_are_searched_through() -> None:

@@ -1,5 +1,6 @@
 """Which object store a place is, and whether it keeps what leases and records rest on."""
 
+import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -8,13 +9,18 @@ from components.services.store.folder import FolderObjects
 from components.services.store.objects import Objects
 from components.services.store.s3 import PROBE, S3Objects
 from components.services.store.s3_client import CONDITIONS
+from l2dm import redaction
 from l2dm.errors import BadStore, Conflict
 
 SCHEME = "s3://"
 
 
 def open_objects(place: str) -> Objects:
-    """The objects of a folder, or of `s3://bucket/prefix`. Raises BadStore for another scheme."""
+    """The objects of a folder, or of `s3://bucket/prefix`. Raises BadStore for another scheme.
+
+    Every process begins here, so its secrets are known to messages from now on.
+    """
+    redaction.learn(os.environ)
     if place.startswith(SCHEME):
         bucket, _, prefix = place.removeprefix(SCHEME).partition("/")
         if bucket:

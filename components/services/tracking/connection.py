@@ -86,8 +86,16 @@ def told(what: str) -> Iterator[None]:
                 f"{words[0][:500]}; {STARTED if server() else ROOM}"
             )
         )
-        failed.refused = getattr(error, "error_code", "") in REFUSALS
+        failed.refused = _is_refusal(error)
         raise failed from error
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the same request gets the same answer. A file is locked, or its disk full, at most."""
+    code = getattr(error, "error_code", "")
+    if server() is None and code:
+        return bool(code != "TEMPORARILY_UNAVAILABLE")
+    return code in REFUSALS
 
 
 def experiment(mlflow: Any, home: Home, line: str) -> str:

@@ -1,3 +1,6 @@
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -45,6 +48,33 @@ def test_a_noun_never_leaves_its_folder(noun):
     path = door_files.class_sheet("t0001", noun)
     assert path.startswith("sheets/t0001/class-")
     assert path.count("/") == 2
+
+
+@pytest.mark.parametrize(
+    "noun",
+    ["child's toy", "T-shirt (red)", "100% wool", "\U0001f9f8" * 40, "犬" * 40, "a#b?c", "Straße"],
+)
+def test_the_file_of_any_noun_has_a_name_that_disks_and_addresses_take(noun, tmp_path):
+    name = Path(door_files.class_sheet("t0001", noun)).name
+    assert name.isascii() and not set(name) & set("%#?&'\"()") and len(name) < 200
+    (tmp_path / name).write_bytes(b"png")
+    others = (noun + "x", noun.replace("'", "_"), noun.replace("犬", "猫"), noun.lower() + "!")
+    taken = {Path(door_files.class_sheet("t0001", one)).name for one in others if one != noun}
+    assert name not in taken
+
+
+@pytest.mark.parametrize("noun", ["dog", "coffee cup", "teddy-bear_2", "St. Bernard"])
+def test_the_file_of_a_plain_noun_is_called_as_ever(noun):
+    assert door_files.class_sheet("t0001", noun) == door_files.quoted_class_sheet("t0001", noun)
+
+
+def test_sheets_that_an_earlier_release_quoted_are_carried_on(tmp_path):
+    scores = replace(_scores(2), drift=(Drift("t0001", "child's toy", 0.1, 0.0),))
+    path = tmp_path / "old" / door_files.quoted_class_sheet("t0001", "child's toy")
+    path.parent.mkdir(parents=True)
+    path.write_text("png")
+    sheets.carry(tmp_path / "old", tmp_path / "new", scores)
+    assert [one.name for one in (tmp_path / "new").rglob("*.png")] == ["class-child%27s toy.png"]
 
 
 def test_old_rows_are_left_behind_but_what_was_learned_is_kept(tmp_path):

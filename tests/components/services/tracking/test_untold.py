@@ -157,7 +157,7 @@ def test_points_that_did_not_arrive_are_sent_again(
 
     def away(run: str, **batch: Any) -> None:
         if down:
-            raise MlflowException("API request failed", error_code=1)  # INTERNAL_ERROR
+            raise MlflowException("locked", error_code=2)  # TEMPORARILY_UNAVAILABLE
         log_batch(run, **batch)
 
     monkeypatch.setattr(tracking._client, "log_batch", away)
