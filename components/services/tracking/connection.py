@@ -91,7 +91,7 @@ def told(what: str) -> Iterator[None]:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether the same request gets the same answer. A file is locked, or its disk full, at most."""
+    """Whether the same request gets the same answer. A file is locked, or its disk full."""
     code = getattr(error, "error_code", "")
     if server() is None and code:
         return bool(code != "TEMPORARILY_UNAVAILABLE")
