@@ -161,7 +161,18 @@ Save as `draw.py` in this folder, then `python draw.py BASE`, where BASE is {bas
 copies that one file and knows nothing of the weights beside it, hence `load_gated`.
 Every concept acts only where a prompt names it. A prompt that names none draws what the base draws.
 
-## ComfyUI and A1111
+Other pipelines work after `load_gated`, image to image, inpainting and ControlNet for instance:
+`StableDiffusionImg2ImgPipeline.from_pipe(pipe)`. Embeddings that were made elsewhere, fused
+projections and `save_pretrained` are refused: they would draw without the concepts.
+
+## ComfyUI
+
+Copy `comfyui_l2dm_gated.py` to ComfyUI's `custom_nodes/` and start it again; read the file first.
+*l2dm: load gated concepts* takes a model and this folder, *l2dm: prompt* takes the place of CLIP
+Text Encode, for the negative prompt too; there, write `<NAME>` as above. What other nodes encode is
+refused.
+
+## A1111, and ComfyUI without the nodes
 
 """
 
