@@ -4,6 +4,7 @@ The file store of MLflow is in maintenance mode, so a state folder gets `mlflow.
 mlflow costs over a second: `connect` does it.
 """
 
+import itertools
 import logging
 import os
 import warnings
@@ -79,15 +80,21 @@ def told(what: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, RequestException, SQLAlchemyError) as error:
-        words = str(error).splitlines() or [repr(error)]
         failed = TrackingFailed(
             redaction.redacted(
                 f"expected MLflow at {server() or 'the state folder'} to {what}, found "
-                f"{words[0][:500]}; {STARTED if server() else ROOM}"
+                f"{_words(error)}; {STARTED if server() else ROOM}"
             )
         )
         failed.refused = _is_refusal(error)
         raise failed from error
+
+
+def _words(error: Exception) -> str:
+    """What an error says on its first lines, without the statement that SQLAlchemy was at."""
+    said = (line.strip() for line in str(error).splitlines())
+    kept = itertools.takewhile(lambda line: not line.startswith(("[SQL", "(Background")), said)
+    return " ".join(filter(None, kept))[:500] or repr(error)
 
 
 def _is_refusal(error: Exception) -> bool:

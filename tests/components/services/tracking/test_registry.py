@@ -15,7 +15,7 @@ from components.services.line.promotion import roll_back, settle
 from components.services.line.records import Records
 from components.services.store.folder import FolderObjects
 from components.services.store.home import Home
-from components.services.tracking.connection import connect
+from components.services.tracking.connection import connect, told
 from components.services.tracking.mlflow_registry import MlflowRegistry, _description
 from components.services.tracking.registry import (
     FolderRegistry,
@@ -119,6 +119,22 @@ def test_an_mlflow_that_does_not_answer_is_told(home: Home, monkeypatch: MonkeyP
     registry = MlflowRegistry(home, "pocket", MODEL_CODE)
     with pytest.raises(TrackingFailed, match=r"MLflow at http://127.0.0.1:9 to list the versions"):
         registry.versions("pets")
+
+
+def test_the_words_of_an_error_of_mlflow_hold_its_cause_and_no_secret(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.exceptions import MlflowException
+
+    connect(home)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hush@127.0.0.1:9")
+    said = (
+        "These failed:\n##### one.png\n[Errno 28] No space left at http://me:hush@x\n[SQL: INSERT]"
+    )
+    with pytest.raises(TrackingFailed) as caught, told("take a file"):
+        raise MlflowException(said)
+    assert "These failed: # a.png [Errno 28] No space left" in str(caught.value)
+    assert "hush" not in str(caught.value) and "INSERT" not in str(caught.value)
 
 
 def test_aliases_are_set_moved_and_dropped(registry: Registry, release: Path) -> None:
