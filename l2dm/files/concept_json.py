@@ -50,8 +50,9 @@ def accepted_under(limits: Mapping[str, int | float], house: "IntakeSpec") -> "I
     """
     values = house.model_dump()
     values |= {key: limits[key] for key in values if key in limits}
+    values |= {key: min(values[key], most) for key, most in CEILINGS.items()}
     try:
-        return at_most(type(house)(**values))
+        return type(house)(**values)
     except BadSpec as error:
         raise BadUpload(
             f"{FILE}: expected limits that an upload can be accepted under, found {error}; submit "

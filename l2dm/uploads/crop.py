@@ -13,7 +13,7 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels of the up
 
 MUCH = 0.4  # of the pixels cut off, from which it is told; 16:9 cuts off 0.44, 3:2 0.33
 _SHORT = 32  # pixels of the shorter side of the map
-_BETTER = 1.5  # times the content of the middle that another place must have
+_BETTER = 1.15  # times the content of the middle that another place must have
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ however small the thing and however plain or equal the ground. docs/uploads.md h
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from PIL import Image, ImageChops
 
@@ -25,7 +26,7 @@ _CROPPED = 0.1  # of each side, at most
 _ROUGH, _EXACT = (0.5, 0.25), (0.5, 0.25, 0.125, 0.0625, 0.03125)  # steps, in shares of that
 _MEAN = 0.4  # of what a place may differ, that all places together may
 _HOPELESS = 3.5  # times what is allowed: after the rough search, no exact one brings them together
-_FAR = 1.2  # mean difference over contrast of the coarsest thumbnails; copies: 0.8 at most
+_FAR = 1.0  # mean difference over contrast of the coarsest thumbnails; copies: 0.8 at most
 _COARSE = 8  # pixels a side of those
 _SCALES = (1.0, 0.98, 0.95, 0.92, 0.88, 0.84)  # share of each side that is left, to begin with
 _MOVES = ((1, 0), (0, 1), (1, 1), (-1, 0), (0, -1), (1, -1), (-1, 1), (-1, -1))
@@ -60,8 +61,7 @@ def same(one: Appearance, other: Appearance, near_bits: int) -> bool:
     if wide / narrow > 1 / (1 - 2 * _CROPPED) + 0.05:
         return False
     small = min(*one.size, *other.size) < _SMALL
-    thumbnails = [_Thumbnail(each, FINE // 2 if small else FINE) for each in (one, other)]
-    a, b = thumbnails
+    a, b = (_thumbnail(each, FINE // 2 if small else FINE) for each in (one, other))
     if _is_far(a.coarse, b.coarse):
         return False
     levels = near_bits * min(1.0, min(a.span, b.span) / _FULL_RANGE)
@@ -107,6 +107,12 @@ class _Thumbnail:
         levels = self.half.getextrema()
         self.span = max(int(high) - int(low) for low, high in levels)  # type: ignore[misc]
         self.content = _content(self.fine.convert("L"))
+
+
+@lru_cache(maxsize=256)
+def _thumbnail(look: Appearance, side: int) -> _Thumbnail:
+    """Of a look; each is compared with all others of its upload."""
+    return _Thumbnail(look, side)
 
 
 def _is_far(one: bytes, other: bytes) -> bool:

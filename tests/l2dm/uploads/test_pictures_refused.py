@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from l2dm.errors import BadUpload
+from l2dm.uploads import pictures
 from l2dm.uploads.pictures import FORMATS, look
 from tests.worlds.picture_files import SPEC, chunk, open_picture, saved, scene
 
@@ -147,3 +148,26 @@ def test_problems_of_one_picture_are_listed_together(tmp_path):
     with pytest.raises(BadUpload) as caught:
         look(path, SPEC)
     assert len(caught.value.problems) == 2
+
+
+def test_avif_is_read_whatever_its_brand(tmp_path):
+    path = saved(scene(0), tmp_path / "a.avif", quality=90)
+    assert look(path, SPEC).format == "AVIF"
+    path.write_bytes(path.read_bytes().replace(b"ftypavif", b"ftypmif1", 1))
+    assert look(path, SPEC).format == "AVIF"
+
+
+def test_heic_is_read_where_the_extra_is_installed(tmp_path):
+    heif = pytest.importorskip("pillow_heif", reason="HEIC NOT TESTED: install l2dm[heic]")
+    path = tmp_path / "a.heic"
+    heif.from_pillow(scene(0)).save(path, quality=90)
+    assert look(path, SPEC).format == "HEIF"
+    assert np.abs(np.asarray(open_picture(path, SPEC)).astype(int) - scene(0)).mean() < 8
+
+
+def test_heic_is_refused_by_name_where_it_is_not(tmp_path, monkeypatch):
+    path = tmp_path / "a.heic"
+    path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+    monkeypatch.setattr(pictures, "find_spec", lambda name: None)
+    with pytest.raises(BadUpload, match=r"found a HEIC picture; convert it \(the extra l2dm\[heic"):
+        look(path, SPEC)

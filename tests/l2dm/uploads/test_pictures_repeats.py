@@ -158,6 +158,7 @@ needs_photos = pytest.mark.skipif(
 
 
 @needs_photos
+@pytest.mark.slow
 def test_real_photographs_are_accepted_different_and_found_again(tmp_path):
     paths = sorted(PHOTOS.glob("*/*.jpg"))
     assert len(paths) >= 30

@@ -1,0 +1,77 @@
+import os
+import signal
+
+import pytest
+from PIL import Image
+
+from l2dm.errors import BadUpload, StepFailed
+from l2dm.uploads import reader
+from l2dm.uploads.pictures import read
+from l2dm.uploads.reader import PictureReader
+from tests.worlds.picture_files import SPEC, saved, scene
+from tests.worlds.uploads import pictures, problems
+
+
+def test_a_reader_sees_what_is_seen_without_it(tmp_path):
+    paths = [saved(scene(i), tmp_path / f"{i}.jpg") for i in range(2)]
+    with PictureReader(SPEC, 32) as reading:
+        assert [reading.read(path) for path in paths] == [read(path, SPEC, 32) for path in paths]
+
+
+def slow_png(chunks: int) -> bytes:
+    """A good picture with so many empty chunks behind it: each is a step in Python."""
+    import io
+
+    buffer = io.BytesIO()
+    scene(0).save(buffer, "PNG")
+    data = buffer.getvalue()
+    empty = b"\0\0\0\0abCd\xe3\x0b\xad\xb9"
+    return data[:-12] + empty * chunks + data[-12:]
+
+
+@pytest.mark.slow
+def test_a_picture_that_takes_too_long_is_refused_and_the_next_one_read(tmp_path):
+    slow, good = tmp_path / "slow.png", saved(scene(1), tmp_path / "good.png")
+    slow.write_bytes(slow_png(2_400_000))
+    with PictureReader(SPEC) as reading:
+        with pytest.raises(BadUpload, match=r"'slow.png'.*takes much longer than pictures of its"):
+            reading.read(slow)
+        assert reading.read(good) == read(good, SPEC)
+
+
+def test_a_picture_that_takes_too_much_memory_is_refused(tmp_path, monkeypatch):
+    spec = SPEC.model_copy(update={"max_pixels": 400_000_000})
+    large = Image.new("L", (13_000, 13_000), 200)  # the ground of its RGBA takes 676 MB, and again
+    path = saved(large, tmp_path / "a.png", transparency=200)
+    with PictureReader(spec) as reading, pytest.raises(BadUpload, match=r"more than that memory"):
+        reading.read(path)
+
+
+@pytest.mark.parametrize("by", [signal.SIGSEGV, signal.SIGKILL])
+def test_a_crash_is_of_the_picture_and_a_kill_is_not(by, tmp_path, monkeypatch):
+    path = saved(scene(0), tmp_path / "a.png")
+    started = reader._start
+
+    def doomed():
+        child = started()
+        os.kill(child.pid, by)
+        child.wait()
+        return child
+
+    monkeypatch.setattr(reader, "_start", doomed)
+    kind = BadUpload if by == signal.SIGSEGV else StepFailed
+    with PictureReader(SPEC) as reading, pytest.raises(kind, match=r"picture 'a.png'"):
+        reading.read(path)
+
+
+def test_a_folder_is_read_by_one_child_which_ends(tmp_path, monkeypatch):
+    children, started = [], reader._start
+
+    def counting():
+        children.append(started())
+        return children[-1]
+
+    monkeypatch.setattr(reader, "_start", counting)
+    assert problems(pictures(tmp_path / "mine", 4)) == ()
+    (child,) = children
+    assert child.returncode == 0
