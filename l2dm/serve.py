@@ -27,7 +27,7 @@ from l2dm.errors import BadBase, BadInput, BadPrompt
 from l2dm.files.images import png_bytes
 from l2dm.releases import painter
 from l2dm.releases.picture_text import texts
-from l2dm.releases.request import Plan, Wish, plan, read_strengths, require_used
+from l2dm.releases.request import DrawPlan, Wish, plan, read_strengths, require_used
 from l2dm.spec import SamplingSpec
 
 FETCHERS = "l2dm.base_fetchers"  # entry points by scheme: what brings a base to this machine
@@ -116,7 +116,9 @@ def _problems(row: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def _planned(row: Mapping[str, Any], release: painter.Painter) -> tuple[list[Plan], SamplingSpec]:
+def _planned(
+    row: Mapping[str, Any], release: painter.Painter
+) -> tuple[list[DrawPlan], SamplingSpec]:
     """One row's pictures. Raises BadPrompt, BadSpec."""
     sampling = SamplingSpec(steps=int(row["steps"]), guidance=float(row["guidance"]))
     release.require_steps(sampling)

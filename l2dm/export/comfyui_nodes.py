@@ -31,7 +31,7 @@ REMEMBERED = 1024  # prompts whose features are known
 _WORD = re.compile(r"<([a-z][a-z0-9_-]*)>")
 
 
-class Gated:
+class GatedConcepts:
     """The concepts of one export, and the prompts whose features are known.
 
     A concept's id stands for its word among token ids: -2, -3, ... rows: (D,), a word's embedding.
@@ -126,11 +126,11 @@ class LoadGated:
         """A model and a folder."""
         return {"required": {"model": ("MODEL",), "folder": ("STRING", {"default": ""})}}
 
-    def load(self, model: Any, folder: str) -> tuple[Any, Gated]:
+    def load(self, model: Any, folder: str) -> tuple[Any, GatedConcepts]:
         """The model with gates on its layers. Raises ValueError for another base."""
         import comfy.utils  # type: ignore[import-not-found]
 
-        gated, patched = Gated(Path(folder.strip()).expanduser()), model.clone()
+        gated, patched = GatedConcepts(Path(folder.strip()).expanduser()), model.clone()
         names = comfy.utils.unet_to_diffusers(model.model.model_config.unet_config)
         for layer in gated.layers:
             key = names.get(f"{layer}.weight")
@@ -155,7 +155,7 @@ class GatedPrompt:
         text = ("STRING", {"multiline": True, "dynamicPrompts": True})
         return {"required": {"clip": ("CLIP",), "concepts": ("L2DM_GATED",), "text": text}}
 
-    def encode(self, clip: Any, concepts: Gated, text: str) -> tuple[list[Any]]:
+    def encode(self, clip: Any, concepts: GatedConcepts, text: str) -> tuple[list[Any]]:
         """Conditioning as CLIP Text Encode gives it. Raises ValueError for an unknown word."""
         key, begin, end, pad, width = _edges(clip)
         words = _tokens(clip, key, end, concepts, text)
@@ -184,7 +184,7 @@ def _edges(clip: Any) -> tuple[str, Any, Any, Any, int]:
     return key, chunk[0], chunk[1], chunk[2], len(chunk)
 
 
-def _tokens(clip: Any, key: str, end: Any, concepts: Gated, text: str) -> list[Any]:
+def _tokens(clip: Any, key: str, end: Any, concepts: GatedConcepts, text: str) -> list[Any]:
     """Tokens without begin and end; a concept's is its name."""
     found: list[Any] = []
     for number, part in enumerate(_WORD.split(text)):
@@ -217,7 +217,9 @@ def _id(token: Any) -> int:
     return value if isinstance(value, int) else -1
 
 
-def _owned(ids: list[int], concepts: Gated, nouns: Mapping[str, list[int]]) -> dict[str, Tensor]:
+def _owned(
+    ids: list[int], concepts: GatedConcepts, nouns: Mapping[str, list[int]]
+) -> dict[str, Tensor]:
     everyone = set(concepts.ids.values())
     return {
         name: torch.tensor(rows_of(ids, concepts.gate, own, nouns[name], everyone))
@@ -250,7 +252,7 @@ def rows_of(
     return owned
 
 
-def _require_fit(gated: Gated, layer: str, linear: Any) -> None:
+def _require_fit(gated: GatedConcepts, layer: str, linear: Any) -> None:
     """Raise ValueError unless a layer of the model maps what the concepts were made for."""
     for name in gated.ids:
         down, up = gated.weights[f"{name}/{layer}.down"], gated.weights[f"{name}/{layer}.up"]

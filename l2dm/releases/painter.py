@@ -16,7 +16,7 @@ from l2dm.files import manifest
 from l2dm.releases.folder import adapter_of
 from l2dm.releases.load import load_adapter
 from l2dm.releases.picture_text import Origin
-from l2dm.releases.request import Plan, Wish, plan
+from l2dm.releases.request import DrawPlan, Wish, plan
 from l2dm.sections import replaced
 from l2dm.spec import SamplingSpec
 
@@ -65,7 +65,7 @@ class Painter:
         return torch.stack(pictures)
 
     def draw(
-        self, plans: Sequence[Plan], sampling: SamplingSpec, batch: int = 1
+        self, plans: Sequence[DrawPlan], sampling: SamplingSpec, batch: int = 1
     ) -> Iterator[Tensor]:
         """Pictures one after the other, each (3, H, W) uint8, in the order of the plans.
 
@@ -82,7 +82,7 @@ class Painter:
                     pictures = draw(self.model, shots, alone)
                 yield from pictures
 
-    def notes(self, plans: Sequence[Plan]) -> list[str]:
+    def notes(self, plans: Sequence[DrawPlan]) -> list[str]:
         """What the writers of these prompts should know, each once: also what falls off the end.
 
         Raises BadPrompt where a placeholder falls off.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from l2dm import __version__
-from l2dm.releases.request import EVERY, Plan
+from l2dm.releases.request import EVERY, DrawPlan
 
 PARAMETERS, OWN = "parameters", "l2dm"
 _SAMPLERS = {  # what A1111 calls them
@@ -44,14 +44,14 @@ class Origin:
     side: int
 
 
-def digest(origin: Origin, plan: Plan) -> str:
+def digest(origin: Origin, plan: DrawPlan) -> str:
     """Eight hex digits of what was asked, the seed apart: equal for equal pictures."""
     asked = _asked(origin, plan)
     del asked["seed"], asked["code"]
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def texts(origin: Origin, plan: Plan) -> dict[str, str]:
+def texts(origin: Origin, plan: DrawPlan) -> dict[str, str]:
     """The text chunks of a picture, by keyword."""
     asked = _asked(origin, plan)
     return {
@@ -60,7 +60,7 @@ def texts(origin: Origin, plan: Plan) -> dict[str, str]:
     }
 
 
-def _asked(origin: Origin, plan: Plan) -> dict[str, Any]:
+def _asked(origin: Origin, plan: DrawPlan) -> dict[str, Any]:
     wish = plan.wish
     return {
         "line": origin.line,
@@ -79,7 +79,7 @@ def _asked(origin: Origin, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _parameters(origin: Origin, plan: Plan) -> str:
+def _parameters(origin: Origin, plan: DrawPlan) -> str:
     """A1111's text. A prompt stands on one line, so that none can add lines that read as others."""
     wish = plan.wish
     negative = [f"Negative prompt: {_one_line(wish.negative)}"] if wish.negative else []

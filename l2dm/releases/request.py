@@ -33,7 +33,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Plan:
+class DrawPlan:
     """A wish as it is drawn.
 
     prompt, negative: what is read, without the concepts whose strength is 0. strengths: of the
@@ -48,7 +48,7 @@ class Plan:
     notes: tuple[str, ...] = ()
 
 
-def plan(wishes: Sequence[Wish], concepts: Sequence[Concept]) -> list[Plan]:
+def plan(wishes: Sequence[Wish], concepts: Sequence[Concept]) -> list[DrawPlan]:
     """Wishes as they are drawn by a release that knows these concepts, in order.
 
     Raises BadPrompt with every problem of all of them.
@@ -59,7 +59,7 @@ def plan(wishes: Sequence[Wish], concepts: Sequence[Concept]) -> list[Plan]:
             "ask for fewer"
         )
     problems: dict[str, None] = {}
-    plans: list[Plan] = []
+    plans: list[DrawPlan] = []
     for wish in wishes:
         try:
             plans.append(_planned(wish, concepts))
@@ -71,7 +71,7 @@ def plan(wishes: Sequence[Wish], concepts: Sequence[Concept]) -> list[Plan]:
     return plans
 
 
-def require_used(strengths: Mapping[str, float], plans: Sequence[Plan]) -> None:
+def require_used(strengths: Mapping[str, float], plans: Sequence[DrawPlan]) -> None:
     """Raise BadPrompt where a strength is given to a concept that no prompt names."""
     named = {name for one in plans for name in _named(one.wish)}
     idle = [name for name in strengths if name != EVERY and name not in named]
@@ -102,7 +102,7 @@ def read_strengths(texts: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def _planned(wish: Wish, concepts: Sequence[Concept]) -> Plan:
+def _planned(wish: Wish, concepts: Sequence[Concept]) -> DrawPlan:
     problems = [*_out_of_range(wish, concepts)]
     understood = []
     for text in (wish.prompt, wish.negative):
@@ -119,7 +119,7 @@ def _planned(wish: Wish, concepts: Sequence[Concept]) -> Plan:
     drawn = [without_placeholders(text, absent) if absent else text
              for text in (read.prompt, read.negative)]  # fmt: skip
     notes = (*prompt.notes, *(f"negative prompt: {note}" for note in negative.notes))
-    return Plan(read, drawn[0], drawn[1], strengths, notes)
+    return DrawPlan(read, drawn[0], drawn[1], strengths, notes)
 
 
 def _out_of_range(wish: Wish, concepts: Sequence[Concept]) -> list[str]:

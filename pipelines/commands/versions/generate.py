@@ -24,7 +24,7 @@ from pipelines.commands.versions.picture_files import PATTERN
 if TYPE_CHECKING:
     from l2dm.releases.painter import Painter
     from l2dm.releases.picture_text import Origin
-    from l2dm.releases.request import Plan, Wish
+    from l2dm.releases.request import DrawPlan, Wish
     from pipelines.places.run_here import Listener
 
 MAX_COUNT, MAX_SEED, MAX_BATCH = 10_000, 2**63 - 1, 1024
@@ -59,7 +59,7 @@ class Drawn:
     """Files that were drawn, with what was asked for each, and what the writer should know."""
 
     files: Sequence[Path]
-    plans: "Sequence[Plan]"
+    plans: "Sequence[DrawPlan]"
     notes: Sequence[str]
 
 
@@ -158,7 +158,7 @@ def _drawn(
     painter: "Painter",
     origin: "Origin",
     order: Order,
-    plans: "Sequence[Plan]",
+    plans: "Sequence[DrawPlan]",
     names: Sequence[str],
     sampling: Any,
 ) -> Iterator[Path]:
@@ -190,7 +190,7 @@ def _require_sane(order: Order) -> None:
         )
 
 
-def _names(order: Order, origin: "Origin", plans: "Sequence[Plan]") -> list[str]:
+def _names(order: Order, origin: "Origin", plans: "Sequence[DrawPlan]") -> list[str]:
     from l2dm.releases.picture_text import digest
 
     names = [

@@ -9,7 +9,7 @@ from l2dm.releases.request import (
     EVERY,
     MAX_PICTURES,
     MAX_SEED,
-    Plan,
+    DrawPlan,
     Wish,
     plan,
     read_strengths,
@@ -20,7 +20,7 @@ KNOWN = (Concept("rex", "dog"), Concept("tom", "cat"))
 ORIGIN = Origin("pets", 3, "a" * 64, "b" * 16, "DPMSolverMultistepScheduler", 20, 7.5, 64)
 
 
-def one(wish: Wish) -> Plan:
+def one(wish: Wish) -> DrawPlan:
     return plan([wish], KNOWN)[0]
 
 
