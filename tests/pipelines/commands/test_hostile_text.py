@@ -20,6 +20,7 @@ from pipelines.commands.cli import app
 from pipelines.commands.output import PlainLog, guard_streams, tell_script
 from tests.worlds.hostile_text import printable, texts
 
+FEW = ("--set", "intake.max_pictures=100")
 STEERS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -75,6 +76,26 @@ def test_an_error_names_what_it_found_and_steers_nothing(
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", done.stderr)
     for text in texts():
         assert escape.lines(text) in done.stderr
+
+
+def test_pictures_with_hostile_names_are_refused_in_plain_words(tmp_path: Path) -> None:
+    """A sentence a file, and no line of a file's own."""
+    folder, names = tmp_path / "in", set[str]()
+    folder.mkdir()
+    for text in texts():
+        name = text.replace("/", "_").replace("\0", "_")[:60] + ".jpg"
+        try:
+            (folder / name).write_bytes(b"no picture")
+        except (OSError, UnicodeEncodeError):  # no file can be called so here
+            continue
+        if not name.startswith("."):  # that would be hidden
+            names.add(name)
+    asked = ["--line", "pets", "--concept", "rex", "--class-noun", "dog"]
+    done = run(Home.at(tmp_path / "home"), "submit", str(folder), *asked, *FEW)
+    assert len(names) >= 300
+    assert done.exit_code == cli.BAD_INPUT
+    assert not STEERS.search(done.stderr.replace("\n", ""))
+    assert done.stderr.count("\n  - picture ") == len(names)
 
 
 @pytest.mark.parametrize("reason", ["[/x]", "\x1b[2J", "<b>", "a\nfake: promoted"])
