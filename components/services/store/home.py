@@ -9,6 +9,7 @@ snapshots/<line>.json         sum of the records, worth time and nothing else
 lines/<line>.json             what `l2dm status` shows, read off registry and records
 runs/<line>/<concept>/        costs and error of the last run of a concept
 reports/<line>.html           the latest report
+untold/<line>/<task>/         what MLflow could not be told yet (tracking/untold.py)
 bases/                        base models that were added (runtime/stored_bases.py)
 
 On this machine, in the state folder, or beside a bucket in a scratch folder:
@@ -19,6 +20,8 @@ work/<line>/<concept>/        checkpoints of a running task, removed when it end
 cache/prior/                  class pictures per base
 cache/bases/<key>/<name>/     base models of buckets (runtime/base_cache.py)
 mlflow.db  artifacts/         tracking and registry, where no server is named
+
+Nothing in it names a path of the machine: the folder may be moved, renamed and mounted elsewhere.
 """
 
 import hashlib
