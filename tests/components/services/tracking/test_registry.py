@@ -300,6 +300,11 @@ def test_a_model_logged_before_a_kill_is_registered_not_logged_again(
     assert len(models) == 1
 
 
+def test_facts_of_a_version_of_before_its_findings_are_read() -> None:
+    old = {name: value for name, value in manifest.to_data(OPEN).items() if name != "findings"}
+    assert manifest.from_data(VersionFacts, old) == OPEN
+
+
 def test_a_description_takes_no_markup_of_what_people_typed() -> None:
     """`<sunny>` vanished in MLflow, which shows Markdown and takes it for HTML."""
     renderer = MarkdownIt("commonmark", {"html": True})
