@@ -131,7 +131,7 @@ def load_encoders(base: str, *, device: torch.device | None = None) -> Encoders:
         side = getattr(vision.config, "image_size", 224)
         vision_input = _preprocessing(root / "identity", side)
         distractors = load_file(foreign)["features"].float() if foreign.is_file() else None
-    return Encoders(
+    encoders = Encoders(
         clip=clip.requires_grad_(False).eval().to(place),
         tokenizer=tokenizer,
         clip_input=clip_input,
@@ -139,6 +139,20 @@ def load_encoders(base: str, *, device: torch.device | None = None) -> Encoders:
         vision_input=vision_input,
         foreign=distractors,
     )
+    if base_folder.source_of(base) != "shipped":
+        with base_folder.reading(root, "its clip/ or identity/"):
+            _require_answers(encoders)
+    return encoders
+
+
+def _require_answers(encoders: Encoders) -> None:
+    """Ask each once: a config of nonsense fails now, and not behind hours of drawing."""
+    black = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    image, text = encoders.image(black), encoders.text(["a"])
+    if not all(one.isfinite().all() for one in (image, text, encoders.identity(black))):
+        raise ValueError("it answers NaN or infinity")
+    if image.shape != text.shape:
+        raise ValueError("pictures and texts have features of different lengths")
 
 
 def _bare(root: Path) -> dict[str, Any]:

@@ -118,6 +118,7 @@ class Family:
     load: Callable[[Path, tuple[Any, ...], str | None], Networks]
     kohya: str = ""
     misfits: Callable[[Configs], Sequence[str]] = lambda configs: ()
+    try_out: Callable[[Networks], None] = lambda networks: None
     lora_header: Callable[[Configs, str], Mapping[str, str]] = lambda configs, prediction: {}
 
     @property

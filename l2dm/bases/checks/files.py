@@ -126,11 +126,13 @@ class Files:
 
 
 def problems_of(look: Callable[..., object], *arguments: Any) -> list[str]:
-    """What a look at a base raises as BadBase, as sentences."""
+    """What a look at a base finds, as sentences: BadBase, and values that it stumbles over."""
     try:
         look(*arguments)
     except BadBase as error:
         return list(error.problems)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        return [f"expected configs as the libraries save them, found others ({_short(error)})"]
     return []
 
 

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from l2dm.bases.family import Configs, Family, Part, Reader, TextLayer
+from l2dm.bases.family import Configs, Family, Networks, Part, Reader, TextLayer
 from l2dm.bases.text import Text
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+_SMALL = 8  # side of latents, which every such UNet halves three times at most
 _CONTEXT = "max_position_embeddings"
 _OTHER_INPUTS = (
     "addition_embed_type", "class_embed_type", "num_class_embeds", "encoder_hid_dim",
@@ -180,6 +181,25 @@ def _load(folder: Path, tokenizers: tuple[Any, ...], variant: str | None) -> Sta
     )
 
 
+def _try_out(networks: Networks) -> None:
+    """Ask every network once, of zeros and small: a config of nonsense fails now or never.
+
+    Raises ValueError for NaN, and whatever the networks raise.
+    """
+    import torch
+
+    channels, side, _ = networks.latent_shape
+    small = torch.zeros(1, channels, min(side, _SMALL), min(side, _SMALL))
+    with torch.no_grad():
+        noise = networks.predict(small, torch.tensor(1), networks.read_nothing())
+        picture = networks.decode(small)
+        answers = noise, picture, networks.encode(picture.clamp(-1, 1))
+    if not all(answer.isfinite().all() for answer in answers):
+        raise ValueError("it answers NaN or infinity to zeros")
+    if noise.shape != small.shape:
+        raise ValueError(f"it predicts {tuple(noise.shape)} of {tuple(small.shape)}")
+
+
 _SECOND = 1024  # width of the text that Stable Diffusion 2 reads; 768 is that of the first
 FAMILY = Family(
     name="Stable Diffusion 1/2",
@@ -200,4 +220,5 @@ FAMILY = Family(
     kohya="lora_unet",
     lora_header=_lora_header,
     misfits=_misfits,
+    try_out=_try_out,
 )

@@ -1,6 +1,7 @@
 """Hostile bases: each is refused in one sentence, soon, in little memory, and runs no code."""
 
 import resource
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -82,3 +83,26 @@ def test_odd_bases_are_refused_or_work(tiny_base: Path, tmp_path: Path) -> None:
 def test_many_hostile_bases_are_refused(tiny_base: Path, tmp_path: Path) -> None:
     assert run(tiny_base, tmp_path, range(1000, 2000), hostile_bases.make) == []
     run(tiny_base, tmp_path, range(1000, 1600), hostile_bases.make_odd)
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [
+        ("unet/config.json", "norm_eps", -1),
+        ("unet/config.json", "freq_shift", None),
+        ("unet/config.json", "mid_block_scale_factor", "x"),
+        ("vae/config.json", "norm_num_groups", -1),
+        ("identity/config.json", "hidden_sizes", 1_000_000),
+        ("tokenizer/tokenizer_config.json", "pad_token", None),
+        ("scheduler/scheduler_config.json", "solver_order", 0),
+        ("clip/config.json", "text_config", "x"),
+    ],
+)
+def test_nonsense_is_told_when_a_base_is_loaded_and_not_while_it_draws(
+    tiny_base: Path, tmp_path: Path, file: str, key: str, value: object
+) -> None:
+    copy = Path(shutil.copytree(tiny_base, tmp_path / "base"))
+    hostile_bases.change(copy / file, **{key: value})
+    with pytest.raises(BadBase, match=r"base model .*base: "):
+        load_base(str(copy))
+        load_encoders(str(copy))
