@@ -102,8 +102,10 @@ class Family:
     text encoder. load: the networks in float32 on the CPU from a folder, its tokenizers and its
     variant ("fp16" or None); what it raises is told as a base that cannot be read. kohya: what the
     LoRA files of ComfyUI and A1111 call the denoiser; empty where they know no such base. misfits:
-    sentences about parts that do not fit together, from the configs of all parts. lora_header: what
-    a LoRA file's header says of its base, from the configs and what the denoiser predicts.
+    sentences about parts that do not fit together, from the configs of all parts. try_out: asks the
+    loaded networks for something small, and raises what they raise, or ValueError for NaN.
+    lora_header: what a LoRA file's header says of its base, from the configs and what the denoiser
+    predicts.
     """
 
     name: str
