@@ -133,7 +133,7 @@ def _wakeups(home: "Home", service: Service, pages: "Pages") -> "Wakeups":
     with ExitStack() as opened:
         if service.listen:
             host, _, port = service.listen.rpartition(":")
-            if not port.isdigit():
+            if not (port.isascii() and port.isdigit() and len(port) <= len("65535")):
                 raise BadStore(f"--listen: expected HOST:PORT, found {service.listen!r}")
             http = HttpWakeups(host, int(port), inbox, service.token, pages)
             sources.append(opened.enter_context(closing(http)))

@@ -94,10 +94,11 @@ class Target:
             return resolve(registry, self.line, version)
         except UnknownLine:
             erased = Records(self.home.store, self.line).state().erased
-            if not version.isdecimal() or int(version) not in erased:
+            when = {str(number): at for number, at in erased.items()}.get(version.lstrip("0"))
+            if when is None:
                 raise
             raise UnknownLine(
-                f"version {version} of line {self.line!r} was erased at {erased[int(version)]}, "
+                f"version {version} of line {self.line!r} was erased at {when}, "
                 "with the concept that it held: nothing brings it back"
             ) from None
 
