@@ -183,11 +183,12 @@ def load_base(name: str, *, device: torch.device | None = None) -> Model:
         networks = family.load(folder, tokenizers, half)
         for reader in networks.readers():
             require_words(reader.tokenizer, reader.network.get_input_embeddings())
-        if base_folder.source_of(name) != "shipped":
-            family.try_out(networks)
     place = devices.prepared(device)
     for network in networks.named().values():
         network.requires_grad_(False).eval().to(place)
+    if base_folder.source_of(name) != "shipped":
+        with base_folder.reading(folder, "its weights"):
+            family.try_out(networks)
     advice = base_folder.recommended(folder)
     noise, scheduler = _schedules(folder, family, int(advice["steps"]))
     return Model(

@@ -189,9 +189,11 @@ def _try_out(networks: Networks) -> None:
     import torch
 
     channels, side, _ = networks.latent_shape
-    small = torch.zeros(1, channels, min(side, _SMALL), min(side, _SMALL))
+    place = next(iter(networks.named().values())).device
+    small = torch.zeros(1, channels, min(side, _SMALL), min(side, _SMALL), device=place)
     with torch.no_grad():
-        noise = networks.predict(small, torch.tensor(1), networks.read_nothing())
+        text = networks.read_nothing()
+        noise = networks.predict(small, torch.tensor(1, device=place), text)
         picture = networks.decode(small)
         answers = noise, picture, networks.encode(picture.clamp(-1, 1))
     if not all(answer.isfinite().all() for answer in answers):
