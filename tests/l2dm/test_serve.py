@@ -47,7 +47,7 @@ def test_a_base_that_nothing_installed_can_fetch_is_refused(release: Path) -> No
 
 NUMBERS_OUT_OF_RANGE = [
     ({"steps": 10**9}, "steps"),
-    ({"steps": 1001}, "expected at most 1000"),
+    ({"steps": 1001}, "a number from 0 to 1000, found 1001"),
     ({"steps": -1}, "steps"),
     ({"seed": 2**64}, "from 0 to 9223372036854775807"),
     ({"seed": -1}, "from 0 to 9223372036854775807"),

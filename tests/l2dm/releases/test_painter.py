@@ -111,6 +111,11 @@ def test_words_that_fall_off_are_told_and_placeholders_are_refused(knows: Painte
                          knows.concepts))  # fmt: skip
 
 
-def test_more_steps_than_the_base_was_trained_with_are_refused(bare: Painter) -> None:
-    with pytest.raises(BadSpec, match=r"sampling\.steps: expected at most 1000.*found 1001"):
-        bare.paint("a dog", [0], SamplingSpec(steps=1001))
+def test_more_steps_than_the_base_was_trained_with_are_refused(
+    bare: Painter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampler = bare.model.scheduler
+    short = type(sampler).from_config(sampler.config, num_train_timesteps=500)
+    monkeypatch.setattr(bare.model, "scheduler", short)
+    with pytest.raises(BadSpec, match=r"sampling\.steps: expected at most 500.*found 501"):
+        bare.paint("a dog", [0], SamplingSpec(steps=501))
