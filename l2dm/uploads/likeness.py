@@ -9,15 +9,16 @@ import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 
 from PIL import Image, ImageChops
 
 FINE = 128  # pixels a side of the thumbnail that is kept
 _SMALL = 160  # pixels of the smaller side below which a picture holds no such detail
 _WINDOW = 4  # pixels a side of the places that are compared, in a thumbnail of half the size
-_LEVELS, _LEVELS_SMALL = 5.5, 7.0  # of 255 a place may differ, for each of near_duplicate_bits
-_UNCUT = 0.5  # of that where nothing is cut off, so that nothing is laid over a little beside
-_CUT = 2.0  # pixels cut off in all, of a thumbnail of half the size, from which all of it holds
+_LEVELS, _LEVELS_SMALL = 5.75, 7.0  # of 255 a place may differ, for each of near_duplicate_bits
+_UNCUT = 0.65  # of that where nothing is cut off, so that nothing is laid over a little beside
+_CUT = 0.6  # pixels cut off in all, of a thumbnail of half the size, from which all of it holds
 _GROUND = 24  # levels from which a pixel is told from a plain ground
 _PLAIN = 0.75  # share of a side that the content of a picture with a plain ground fills at most
 _FULL_RANGE = 160  # levels between darkest and brightest pixel from which the above holds
@@ -28,7 +29,7 @@ _MEAN = 0.4  # of what a place may differ, that all places together may
 _HOPELESS = 3.5  # times what is allowed: after the rough search, no exact one brings them together
 _FAR = 1.0  # mean difference over contrast of the coarsest thumbnails; copies: 0.8 at most
 _COARSE = 8  # pixels a side of those
-_SCALES = (1.0, 0.98, 0.95, 0.92, 0.88, 0.84)  # share of each side that is left, to begin with
+_SCALES = (1.0, 0.97, 0.93, 0.88)  # share of each side that is left, to begin with
 _MOVES = ((1, 0), (0, 1), (1, 1), (-1, 0), (0, -1), (1, -1), (-1, 1), (-1, -1))
 
 _Sides = tuple[float, float, float, float]  # cut off: left, top, right, bottom
@@ -146,16 +147,27 @@ def _guess(whole: _Thumbnail, part: _Thumbnail) -> _Sides:
     begin: _Sides = (0, 0, 0, 0)
     if whole.content is None or part.content is None:
         return begin
-    side, here, there = whole.half.width, whole.content, part.content
-    guesses = [begin]
-    for scale in _SCALES:
-        cut = [0.0] * 4
-        for low, high in ((0, 2), (1, 3)):
-            middle = (here[low] + here[high] - (there[low] + there[high]) * scale) / 4
-            cut[low] = min(_CROPPED * side, max(0.0, middle))
-            cut[high] = min(_CROPPED * side, max(0.0, side * (1 - scale) - middle))
-        guesses.append((cut[0], cut[1], cut[2], cut[3]))
-    return min(guesses, key=lambda cut: _cost(whole.grey, part.grey, cut))
+    side = whole.half.width
+    across = _guesses(whole.content[0::2], part.content[0::2], side)
+    down = _guesses(whole.content[1::2], part.content[1::2], side)
+    guesses = ((x[0], y[0], x[1], y[1]) for x, y in product(across, down))
+    return min((begin, *guesses), key=lambda cut: _cost(whole.grey, part.grey, cut))
+
+
+def _guesses(here: Sequence[int], there: Sequence[int], side: int) -> list[tuple[float, float]]:
+    """What to cut off before and behind, along one axis of `side` pixels.
+
+    here, there: where the content begins and ends, in halves of a pixel. Its beginning, middle or
+    end is laid over the other's, for each scale: the cut may have taken a part of the thing.
+    """
+    found = []
+    for scale, share in product(_SCALES, (0.0, 0.5, 1.0)):
+        points = [begin + (end - begin) * share for begin, end in (here, there)]
+        before = (points[0] - points[1] * scale) / 2
+        behind = side * (1 - scale) - before
+        most = _CROPPED * side
+        found.append((min(most, max(0.0, before)), min(most, max(0.0, behind))))
+    return sorted(set(found))
 
 
 def _content(grey: Image.Image) -> tuple[int, int, int, int] | None:
