@@ -123,8 +123,11 @@ def test_a_submitted_upload_waits_and_cannot_be_submitted_twice(tmp_path: Path) 
                         "known": False,
                     }
                 ],
+                "set_aside": [],
+                "untold": [],
             }
-        ]
+        ],
+        "set_aside": [],
     }
 
 
