@@ -92,6 +92,7 @@ def signed_requests(
     from components.services.store.open import probe
     from components.services.store.s3 import S3Objects
     from l2dm.files.concept_json import FILE, to_bytes
+    from l2dm.uploads.captions import sort
     from l2dm.uploads.check import visible
     from l2dm.uploads.folder import write_upload
 
@@ -111,7 +112,7 @@ def signed_requests(
     stored = as_stored(upload)
     folder, requests = f"inbox/{line}/{concept.name}/", list[Request]()
     # what was checked is listed in this order, and nothing else of the folder is read
-    for path, picture in zip(visible(pictures), stored.pictures, strict=True):
+    for path, picture in zip(sort(visible(pictures)).pictures, stored.pictures, strict=True):
         key, size = folder + picture.name, path.stat().st_size
         signed = store.presign(key, sha256=picture.sha256, size=size, expires=seconds)
         requests.append(Request(signed.url, signed.headers, file=path.name))

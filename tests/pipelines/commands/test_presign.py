@@ -85,12 +85,14 @@ def test_a_picture_that_is_another_one_ends_it_before_the_upload_is_one(
 
 def test_json_says_the_same_in_the_order_of_sending(place: str, tmp_path: Path) -> None:
     given = pictures(tmp_path / "in")
+    (given / "p00.txt").write_text("in snow")  # said in concept.json, not sent
+    (given / "p00.aae").write_text("x")
     done = presign(place, given, "--json", "--seconds", "60")
     told: dict[str, Any] = json.loads(done.stdout)
     assert (told["line"], told["concept"], told["seconds"]) == ("pets", "rex", 60)
     *files, last = told["requests"]
     assert [one["file"] for one in files] == ["p00.jpg", "p01.png", "p02.webp"]
-    for one, path in zip(files, sorted(given.iterdir()), strict=True):
+    for one, path in zip(files, sorted(given.glob("*[gp]")), strict=True):
         assert one["method"] == "PUT" and "X-Amz-Expires=60" in one["url"]
         assert one["headers"]["content-length"] == str(path.stat().st_size)
         assert "if-none-match" not in one["headers"]
