@@ -5,6 +5,7 @@ value behind a name that sounds like a secret (`?token=...`, `DB_PASS=...`), `Be
 values that the process's environment holds under such names, once `learn` was told of it.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -29,6 +30,7 @@ _ASSIGNED = re.compile(_CALLED + r"(?P<sign>=)(?P<value>[^\s&;,\"'<>()\[\]{}]+)"
 _QUOTED = re.compile(_CALLED + r"(?P<sign>[\"']?\s?[:=]\s?)(?P<q>[\"'])(?P<value>[^\"']+)(?P=q)")
 _BEARER = re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{8,}")
 
+_FOLDER = "PWD"  # of every shell: where the process stands; a password in an ODBC address
 _KNOWN: list[str] = []  # values that this process was told of
 
 
@@ -49,12 +51,18 @@ def learn(environment: Mapping[str, str]) -> None:
     found = set(_KNOWN)
     for name, value in environment.items():
         if is_secret(name):
-            found.add(value)
+            if name != _FOLDER and not _is_path(value):
+                found.add(value)
         elif login := _LOGIN.search(value):
             password = login[0].rpartition("@")[0].partition(":")[2]
             found |= {password, unquote(password)}
     # longest first: one may hold another
     _KNOWN[:] = sorted((one for one in found if len(one) >= SHORTEST), key=len, reverse=True)
+
+
+def _is_path(value: str) -> bool:
+    """Whether the secret lies in a file: its path is none, and messages need it."""
+    return value.startswith("/") and "\0" not in value and os.path.exists(value)
 
 
 def redacted(text: str) -> str:

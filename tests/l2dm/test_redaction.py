@@ -1,5 +1,7 @@
 """What is no secret stays in a text, what is one does not."""
 
+from pathlib import Path
+
 import pytest
 
 from l2dm import redaction
@@ -81,6 +83,20 @@ def test_values_of_the_environment_are_hidden_wherever_they_stand(
     )
     told = redaction.redacted("refused of-this-process, p@ssword and p%40ssword; a dog in /home/me")
     assert told == "refused ***, *** and ***; a dog in /home/me"
+
+
+def test_folders_and_files_that_the_environment_names_are_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Every shell says in PWD where it stands: paths below would be told as `***/out`."""
+    monkeypatch.setattr(redaction, "_KNOWN", [])
+    file = tmp_path / "token"
+    file.write_text("of-this-process")
+    redaction.learn(
+        {"PWD": str(tmp_path / "moved"), "SSH_KEY": str(file), "DB_PWD": "/a/pass+word=="}
+    )
+    assert redaction.redacted(f"{tmp_path}/moved/out {file}") == f"{tmp_path}/moved/out {file}"
+    assert redaction.redacted("refused /a/pass+word==") == "refused ***"
 
 
 def test_records_are_searched_through() -> None:
