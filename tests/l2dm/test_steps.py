@@ -1,5 +1,7 @@
 """The six steps on the tiny base: what they write, what they refuse, and that bytes repeat."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from l2dm import doors, steps
 from l2dm import spec as specs
 from l2dm.bases import attach, sampling
-from l2dm.errors import BadDoor, BadUpload, DoesNotFit
+from l2dm.errors import BadBase, BadDoor, BadUpload, DoesNotFit
 from l2dm.files import door_files, manifest
 from l2dm.files.manifest import Door
 from l2dm.releases import folder as releases
@@ -44,7 +46,11 @@ def test_two_tasks_grow_one_line(runs: tuple[Run, Run]) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [["train.method=gated"], ["train.method=sequential"], ["train.method=l2dm", "l2dm.replay=0", "l2dm.distill=0"]],
+    [
+        ["train.method=gated"],
+        ["train.method=sequential"],
+        ["train.method=l2dm", "l2dm.replay=0", "l2dm.distill=0"],
+    ],
 )
 def test_what_does_not_replay_draws_no_candidates_but_remembers(
     settings: list[str], runs: tuple[Run, Run], tiny_base: Path, tmp_path: Path
@@ -144,6 +150,19 @@ def test_intake_lists_every_problem(runs: tuple[Run, Run], tmp_path: Path) -> No
         BadUpload, match=r"expected one for line 'pets', its concept.json says 'cars'"
     ):
         steps.intake(foreign, second.release.folder, tmp_path / "x", second.context)
+    assert not (tmp_path / "x").exists()
+
+
+def test_intake_refuses_a_base_without_encoders(
+    runs: tuple[Run, Run], tmp_path: Path, tiny_base: Path
+) -> None:
+    """Encoders take no part in the fingerprint, so it is the line's own base as before."""
+    bare = Path(shutil.copytree(tiny_base, tmp_path / "bare"))
+    shutil.rmtree(bare / "identity")
+    context, parent = replace(runs[0].context, base=str(bare)), runs[0].parent
+    uploaded = upload(tmp_path, REX, 9)
+    with pytest.raises(BadBase, match="expected identity/ with a vision model such as DINO"):
+        steps.intake(uploaded, parent, tmp_path / "x", context)
     assert not (tmp_path / "x").exists()
 
 

@@ -339,6 +339,17 @@ def test_only_pickles_are_refused_before_anything_is_fetched(base: Base, home: H
     assert base.requests == ["LIST"]
 
 
+def test_one_without_encoders_is_refused_by_a_listing(base: Base) -> None:
+    for part, said in (("clip", "a CLIPModel"), ("identity", "a vision model such as DINO")):
+        with pytest.raises(BadBase) as caught:
+            require_listed(base.place)
+        told = f"base model {base.place}: expected {part}/ with {said}"
+        assert caught.value.problems[0].startswith(told)
+        base.put(f"{part}/config.json", b"{}")
+    require_listed(base.place)
+    assert base.requests == ["LIST"] * 3
+
+
 def test_an_incomplete_folder_is_told_by_its_name_in_the_bucket(base: Base, home: Home) -> None:
     base.delete("tokenizer/tokenizer_config.json")
     with pytest.raises(BadBase, match=f"^base model {base.place}: tokenizer/tokenizer_config.json"):

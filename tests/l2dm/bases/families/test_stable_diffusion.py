@@ -196,6 +196,19 @@ def test_classes_of_a_base_are_imported_before_anything_is_timed(
     assert done.stdout == f"{expected}\n"
 
 
+@pytest.mark.parametrize("part", ["vae", "tokenizer"])
+def test_no_module_that_an_index_names_is_imported(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    (tmp_path / "of_the_base.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    kind = json.loads((copy / "model_index.json").read_text())[part][1]
+    change(copy / "model_index.json", **{part: ["of_the_base", kind]})
+    with pytest.raises(BadBase, match=f"{part} is of the module 'of_the_base', expected diffusers"):
+        base_folder.import_classes(str(copy))
+    assert "of_the_base" not in sys.modules
+
+
 def test_pickled_weights_are_refused_by_name(copy: Path) -> None:
     weights = next((copy / "unet").glob("*.safetensors"))
     weights.rename(weights.with_suffix(".bin"))
