@@ -26,7 +26,7 @@ from components.services.line.uploads import Uploads
 from components.services.store.home import Home
 from components.services.tracking.registry import Registry
 from l2dm import escape
-from l2dm.errors import Conflict, L2dmError, LineBusy, LostLease, TrackingFailed
+from l2dm.errors import BadBase, BadSpec, Conflict, L2dmError, LineBusy, LostLease, TrackingFailed
 from l2dm.files.concept_json import NAMED
 from pipelines.dispatcher import repair, retries
 from pipelines.dispatcher.alias_drift import AliasDrift
@@ -37,6 +37,7 @@ from pipelines.dispatcher.end_upload import (
     end_as_cancelled,
     end_badly,
     end_cancelled,
+    give_back,
     land,
     sweep,
 )
@@ -112,6 +113,7 @@ class Dispatcher:
         self._inboxes = Inboxes(home, policy.whole, policy.half, clock, self._sweep_halves)
         self._aliases = AliasDrift(registry, policy.aliases)
         self._set_aside: tuple[str, ...] = ()
+        self._wrong: dict[str, str] = {}  # what was told of lines that are left as they are
         self._deaf = -float("inf")
         self._starter = Starter(runs)
         again = CheckRetries(policy.attempts, policy.backoff)
@@ -135,6 +137,7 @@ class Dispatcher:
             for line, idle in zip(lines, pool.map(self._glance, lines), strict=True):
                 self._keeper.goes_on()
                 if idle:
+                    self._wrong.pop(line, None)
                     yield line, "idle"
                 else:
                     left.append(line)
@@ -148,12 +151,15 @@ class Dispatcher:
     def reconcile(self, line: str, *, whole: bool = False) -> Moved:
         """Move one line one step. Idempotent; safe in several processes at once.
 
-        Whatever is wrong with one line is told and leaves the others alone. whole: list its inbox
-        whole, because something about it is known to have changed.
+        Whatever is wrong with one line is told once and leaves the others alone. whole: list its
+        inbox whole, because something about it is known to have changed.
         """
         if whole:
             self._inboxes.wake(line)
-        return self._told(line, self._reconcile)
+        moved = self._told(line, self._reconcile)
+        if moved not in ("broken", "waits", "busy"):  # it goes on: the same again would be news
+            self._wrong.pop(line, None)
+        return moved
 
     def lines(self) -> frozenset[str]:
         """Lines that have records or an upload. Raises BadStore."""
@@ -193,10 +199,17 @@ class Dispatcher:
         except (L2dmError, OSError) as error:
             if isinstance(error, TrackingFailed):
                 self._deaf = time.monotonic() + DEAF
-            log.error("line %s is left as it is: %s", line, error)
-        except Exception:  # of ours, on what nobody thought of: the other lines must go on
-            log.exception("line %s is left as it is", line)
+            if self._is_news(line, error):
+                log.error("line %s is left as it is: %s", line, error)
+        except Exception as error:  # of ours, on what nobody thought of: the others must go on
+            if self._is_news(line, error):
+                log.exception("line %s is left as it is", line)
         return "broken"
+
+    def _is_news(self, line: str, error: Exception) -> bool:
+        """Whether a line that is left as it is was left for something else at the last look."""
+        before, self._wrong[line] = self._wrong.get(line), _words(error)
+        return before != self._wrong[line]
 
     def _glance(self, line: str) -> bool:
         """Whether a line is idle: two requests. What else there is, `reconcile` finds and tells."""
@@ -299,7 +312,7 @@ class Dispatcher:
             self._keeper.free(line)
             return "waits"
         found, records = self._inboxes.of(line).commitment(concept), self._records(line)
-        base, spec = self._learned_with(line, records)
+        base, spec = self._learned_with(line, concept, records)
         mended = repair.mend(self._home, self._registry, records, line)
         ledger = records.state() if mended else records.known
         if ledger.active or not found.digest:  # withdrawn since
@@ -320,12 +333,20 @@ class Dispatcher:
         self._watched.add(line, Started(concept, found.digest, name, attempt, lease.fence))
         return "started"
 
-    def _learned_with(self, line: str, records: Records) -> tuple[str, str]:
-        """Base and spec of a line's next run. Raises BadSpec, BadBase where it keeps others."""
+    def _learned_with(self, line: str, concept: str, records: Records) -> tuple[str, str]:
+        """Base and spec of a line's next run. Raises BadSpec, BadBase where it keeps others.
+
+        Then the upload waits, and its state says why.
+        """
         given = self._settings
         if given.asked is None:
             return given.base, given.spec
-        return learned_with(self._home, line, records, given.asked, self._registry)
+        try:
+            return learned_with(self._home, line, records, given.asked, self._registry)
+        except (BadSpec, BadBase) as error:
+            if self._wrong.get(line) != _words(error):  # else it was recorded when it was told
+                give_back(records, concept, error.problems)
+            raise
 
     def _settle(self, line: str, lease: Lease, ledger: Ledger, run: Started) -> Moved:
         found, wanted = self._runs.look(run.run), ledger.concepts[run.concept].cancelled
@@ -424,3 +445,7 @@ class Dispatcher:
 
     def _last_served(self, line: str) -> tuple[str, str]:
         return (self._records(line).known.served, line)
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

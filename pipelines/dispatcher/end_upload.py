@@ -1,7 +1,7 @@
-"""How an upload ends without a step: badly, cancelled, or after a death; what is swept then."""
+"""How an upload ends or is given back without a step: badly, cancelled, after a death; sweeping."""
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from components.services.line import status_cache
@@ -129,6 +129,18 @@ def _tried(known: ConceptState | None, looked: Commitment | None) -> Commitment 
     if looked is not None and known.state != "learning":
         return None
     return Commitment(known.upload, known.mark)
+
+
+def give_back(records: Records, concept: str, reasons: Sequence[str], step: str = "") -> None:
+    """Record why an upload that nobody is to blame for waits, unless its state says so already.
+
+    step: the one that could not go on; "" where none was started.
+    """
+    known = records.concept(concept)
+    if known and (known.state, known.reasons) == ("waiting", tuple(reasons)):
+        return
+    facts = {"concept": concept, "run": "", "step": step or None, "anew": False, "pause": 0.0}
+    records.append("retried", **facts, reasons=list(reasons))
 
 
 def cancel(home: Home, line: str, concept: str, reason: str) -> bool:

@@ -14,7 +14,7 @@ from components.services.line.uploads import Commitment, Uploads
 from components.services.store.home import Home
 from components.services.tracking.registry import Registry
 from l2dm.errors import L2dmError
-from pipelines.dispatcher.end_upload import cancelled, end_badly, end_cancelled, sweep
+from pipelines.dispatcher.end_upload import cancelled, end_badly, end_cancelled, give_back, sweep
 from pipelines.places.run_here import Job, Listener, Outcome, RunFailed, run_local
 
 log = logging.getLogger(__name__)
@@ -108,11 +108,9 @@ class Learner:
 
     def _give_back(self, concept: str, failure: Failure) -> None:
         """Record why it waits again, where anything can be recorded."""
-        facts = {"concept": concept, "run": "", "step": failure.step, "anew": False, "pause": 0.0}
+        records = Records(self.home.store, self.line)
         try:
-            Records(self.home.store, self.line).append(
-                "retried", **facts, reasons=list(failure.problems)
-            )
+            give_back(records, concept, failure.problems, failure.step)
         except (L2dmError, OSError) as error:  # the same disk, the same store
             log.warning("line %s: why %s waits is not recorded: %s", self.line, concept, error)
 

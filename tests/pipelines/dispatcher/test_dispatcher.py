@@ -198,9 +198,14 @@ def test_a_lease_that_cannot_be_read_is_not_taken_over(
 ) -> None:
     world.upload("pets", "rex")
     world.home.store.write("leases/pets.json", b"{}")
-    assert world.dispatcher.look() == {"pets": "broken"}
-    assert "its number must not go back" in caplog.text
+    assert [world.dispatcher.look() for _ in range(3)] == [{"pets": "broken"}] * 3
+    assert caplog.text.count("its number must not go back") == 1
     assert world.home.store.read("leases/pets.json").data == b"{}"
+    world.home.store.delete("leases/pets.json")
+    assert world.dispatcher.look() == {"pets": "started"}
+    world.home.store.write("leases/pets.json", b"{}")
+    assert world.dispatcher.look() == {"pets": "broken"}
+    assert caplog.text.count("its number must not go back") == 2  # it had gone on: it is news
 
 
 def test_a_registry_that_is_away_is_told_and_asked_again_later(
@@ -300,12 +305,22 @@ def test_a_line_that_keeps_another_method_is_left_alone_and_the_others_learn(
     world.registry.set_alias("cars", "champion", 1)
     for line in ("cars", "pets"):
         world.upload(line, "mimi")
-    assert dispatcher.reconcile("cars") == "broken"
-    assert "expected train.method" in caplog.text and "--line OTHER" in caplog.text
+    other = Dispatcher(world.home, world.runs, lambda: world.registry, settings)
+    for one in (dispatcher, dispatcher, other):  # told and recorded once, however often it looks
+        assert one.reconcile("cars") == "broken"
+    told = [one for one in caplog.messages if "line cars is left as it is" in one]
+    assert len(told) == 2 and "expected train.method" in told[0] and "--line OTHER" in told[0]
+    assert world.kinds("cars").count("retried") == 1
+    waits = records.concept("mimi")
+    assert waits is not None and waits.state == "waiting" and "train.method" in waits.reasons[0]
     assert dispatcher.reconcile("pets") == "started"
     (job,) = world.runs.jobs.values()
     assert (job.line, from_json(job.spec).train.steps) == ("pets", 5)
     assert Leases(world.home.store).holder("cars") is None
+    world.finish()
+    assert world.dispatcher.reconcile("cars") == "started"  # one that asks for nothing else
+    learns = records.concept("mimi")
+    assert learns is not None and (learns.state, learns.reasons) == ("learning", ())
 
 
 def test_of_twenty_lines_one_of_each_trouble_stops_no_other(tmp_path: Path) -> None:
