@@ -5,10 +5,8 @@ is gone. So a kill at any moment leaves something that a repeat of the same comm
 """
 
 import json
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from components.services.line import snapshots, status_cache
 from components.services.line.ledger import ENDINGS, Event, Ledger
 from components.services.line.promotion import repair
 from components.services.line.records import Records
-from components.services.store.home import Home
+from components.services.store.home import Home, delete_folder
 from components.services.tracking.connection import server
 from components.services.tracking.registry import Registry, Version
 from l2dm.errors import BadDoor, Conflict, FilesGone, L2dmError, UnknownLine
@@ -57,7 +55,8 @@ def erase(
     """Delete what holds a concept that the champion does not know (any more).
 
     The caller holds the line. allowed: raises when this process may not act any more. Raises
-    UnknownLine when nothing is known of the concept, L2dmError while an upload of it is open.
+    UnknownLine when nothing is known of the concept, L2dmError while an upload of it is open, and
+    OSError, TrackingFailed for what cannot be deleted: a repeat goes on then.
     """
     records = Records(home.store, line)
     intent = _begun(records, concept) or _begin(home, registry, records, line, concept)
@@ -169,11 +168,18 @@ def _delete_objects(home: Home, line: str, concept: str) -> None:
 def _delete_files(home: Home, line: str) -> None:
     """What runs of the line left on this machine: logs, doors, checkpoints."""
     for folder in (home.folder / "runs" / line, home.folder / "work" / line):
-        shutil.rmtree(folder, ignore_errors=True)
+        delete_folder(folder)
     for job in (home.folder / "dispatched").glob(f"*/{children.JOB}"):
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            if json.loads(job.read_bytes())["line"] == line:
-                shutil.rmtree(job.parent, ignore_errors=True)
+        if _line_of(job) == line:
+            delete_folder(job.parent)
+
+
+def _line_of(job: Path) -> str:
+    """The line of a dispatched run; "" where its job is gone, or none was written."""
+    try:
+        return str(json.loads(job.read_bytes())["line"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _tell(home: Home, registry: Registry, records: Records, line: str) -> None:

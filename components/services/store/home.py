@@ -26,9 +26,11 @@ Nothing in it names a path of the machine: the folder may be moved, renamed and 
 
 import hashlib
 import os
+import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from components.services.store.objects import Objects
 from components.services.store.open import SCHEME, open_objects
@@ -135,3 +137,16 @@ class Names:
 
     lines: tuple[str, ...]
     set_aside: tuple[str, ...]
+
+
+def delete_folder(folder: Path) -> None:
+    """Delete a folder, which may be gone already, where it matters that nothing of it is left.
+
+    Raises OSError for what cannot be deleted, and for a link: what it leads to would stay.
+    """
+
+    def told(_call: object, _path: str, found: tuple[Any, BaseException, Any]) -> None:
+        if not isinstance(found[1], FileNotFoundError):
+            raise found[1]
+
+    shutil.rmtree(folder, onerror=told)

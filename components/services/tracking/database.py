@@ -86,6 +86,15 @@ def make(home: Home) -> None:
                 left.unlink(missing_ok=True)
 
 
+def write_anew(database: Path) -> None:
+    """Write the file again without what was deleted: SQLite keeps the bytes of deleted rows.
+
+    Raises TrackingFailed, also where the disk has no room for a copy.
+    """
+    with _told(database), closing(_opened(database)) as connection:
+        connection.execute("VACUUM")
+
+
 def _fill(draft: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 

@@ -6,14 +6,11 @@ server the files go, and the rows are marked: `mlflow gc` there is for whoever r
 """
 
 import logging
-import shutil
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from typing import Any
 
-from components.services.store.home import Home
-from components.services.tracking import home_files
+from components.services.store.home import Home, delete_folder
+from components.services.tracking import database, home_files
 from components.services.tracking.connection import server
 
 log = logging.getLogger(__name__)
@@ -83,7 +80,7 @@ class Eraser:
             if name:
                 (folder / name).unlink(missing_ok=True)
             else:
-                shutil.rmtree(folder.parent, ignore_errors=True)
+                delete_folder(folder.parent)
             return
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
@@ -105,8 +102,7 @@ class Eraser:
         for model in store._get_deleted_logged_models():
             if store.get_logged_model(model, allow_deleted=True).experiment_id == experiment:
                 store._hard_delete_logged_model(model)
-        with closing(sqlite3.connect(self._home.database, timeout=60)) as connection:
-            connection.execute("VACUUM")
+        database.write_anew(self._home.database)
 
     def _paged(self, search: Callable[..., Any], *given: Any, **more: Any) -> Iterator[Any]:
         token: str | None = None

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from components.services.store.home import delete_folder
 from components.services.tracking import home_files
 from l2dm import escape
 from l2dm.doors import Finding
@@ -204,7 +205,7 @@ class FolderRegistry:
         for number in versions:
             folder = self.folder / line / str(number)
             (folder / "facts.json").unlink(missing_ok=True)
-            shutil.rmtree(folder, ignore_errors=True)
+            delete_folder(folder)
             folder.mkdir(parents=True, exist_ok=True)
 
     def fetch(self, line: str, version: int, to: Path) -> Path:

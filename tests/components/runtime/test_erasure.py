@@ -220,6 +220,34 @@ def test_killed_at_any_action_a_repeat_ends_it(tmp_path: Path, step: int, after:
         assert (ledger.forgetting, ledger.active) == (None, None)
 
 
+@pytest.mark.parametrize("place", ["work/pets", "runs/pets", "dispatched/pets-1"])
+def test_what_cannot_be_deleted_is_told_and_a_repeat_ends_it(line: TaughtLine, place: str) -> None:
+    strew(line)
+    elsewhere, folder = line.folder / "elsewhere", line.home.folder / place
+    elsewhere.mkdir()
+    (elsewhere / "job.json").write_text('{"line": "pets", "concept": "quixby"}')
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.symlink_to(elsewhere)  # of which a deletion deletes nothing
+    with pytest.raises(OSError, match="symbolic link"):
+        take_out(line, Cut())
+    assert "erased" not in _kinds(line)
+    folder.unlink()
+    take_out(line, Cut())
+    assert "erased" in _kinds(line)
+    shutil.rmtree(elsewhere)
+    assert left_of(line) == []
+
+
+def test_a_version_that_cannot_be_deleted_is_told(line: TaughtLine) -> None:
+    version = line.folder / "registry" / "pets" / "2"
+    version.rename(line.folder / "kept")
+    version.symlink_to(line.folder / "kept")
+    with pytest.raises(OSError, match="symbolic link"):
+        take_out(line, Cut())
+    assert "erased" not in _kinds(line)
+
+
 def _kinds(line: TaughtLine) -> list[str]:
     return [event.kind for event in line.records.events()]
 

@@ -235,6 +235,17 @@ def test_a_locked_database_is_waited_for(learned: Home) -> None:
     assert found.aliases("pets") == {"champion": 1}
 
 
+def test_a_database_that_cannot_be_written_anew_is_told(
+    learned: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "WAIT", 0)
+    with closing(sqlite3.connect(learned.database)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(TrackingFailed, match=r"found: database is locked; .* run it again"):
+            database.write_anew(learned.database)
+    database.write_anew(learned.database)
+
+
 @pytest.mark.slow
 def test_a_fresh_home_survives_kills_while_eight_open_it(tmp_path: Path) -> None:
     code = (
