@@ -11,13 +11,18 @@ from statistics import median
 
 from PIL import Image
 
+from l2dm.uploads.pictures import formats
+
 SIDE = 64  # of the small copy
 MOST = 0.9  # share of its pixels whose colours are counted
 FLAT = 24  # colours that a flat picture has at most
 
 
 def are_photographs(pictures: Iterable[Path]) -> bool:
-    """Whether most of these pictures are photographs. Raises OSError where one cannot be read."""
+    """Whether most of these pictures are photographs. Raises OSError where one cannot be read.
+
+    pictures: that were checked (`reader.PictureReader`): nothing bounds what they cost here.
+    """
     counted = [_counted(path) for path in pictures]
     return bool(counted) and median(counted) > FLAT
 
@@ -35,7 +40,7 @@ def colours(picture: Image.Image) -> int:
 
 
 def _counted(path: Path) -> int:
-    with Image.open(path) as picture:
+    with Image.open(path, formats=formats()) as picture:
         picture.draft("RGB", (4 * SIDE, 4 * SIDE))  # a JPEG of 50 megapixels is not read whole
         return colours(picture.convert("RGB"))
 

@@ -147,7 +147,7 @@ def _opened(path: Path, spec: "IntakeSpec") -> Image.Image:
             "save it smaller or leave it out"
         )
     try:
-        picture = Image.open(path, formats=_formats())
+        picture = Image.open(path, formats=formats())
     except UnidentifiedImageError as error:
         raise BadUpload(
             f"picture {path.name!r}: expected a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} "
@@ -168,8 +168,11 @@ def _opened(path: Path, spec: "IntakeSpec") -> Image.Image:
     return picture
 
 
-def _formats() -> tuple[str, ...]:
-    """What can be read here: HEIC, too, where the extra `heic` is installed."""
+def formats() -> tuple[str, ...]:
+    """What can be read here: HEIC, too, where the extra `heic` is installed.
+
+    No picture of an upload is opened with others: some plugins of Pillow start programs.
+    """
     if find_spec("pillow_heif") is None:
         return FORMATS
     import pillow_heif

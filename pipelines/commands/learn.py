@@ -114,17 +114,26 @@ def _warn(home: Home, line: str, concept: str, base: str) -> None:
 
 
 def _pictures(home: Home, line: str, concept: str, folder: Path) -> Iterator[Path]:
-    """The pictures of an upload, fetched when they are looked at; none of one that is bad."""
+    """The pictures of an upload, fetched when they are looked at; none of one that is bad.
+
+    Anybody who may write to the inbox may have put them there, so they are checked here, too.
+    """
     from components.services.line.uploads import Uploads
+    from l2dm.files.concept_json import accepted_under
     from l2dm.spec import IntakeSpec
     from l2dm.uploads.folder import read_upload
+    from l2dm.uploads.reader import PictureReader
 
+    house = IntakeSpec()
     try:
-        Uploads(home.store, line).fetch(concept, folder, max_bytes=IntakeSpec().max_bytes)
-        names = [picture.name for picture in read_upload(folder).pictures]
+        Uploads(home.store, line).fetch(concept, folder, max_bytes=house.max_bytes)
+        upload = read_upload(folder)
+        with PictureReader(accepted_under(upload.limits, house)) as reader:
+            for picture in upload.pictures:
+                reader.read(folder / picture.name)
     except L2dmError:  # the step that reads it says why
         return
-    yield from (folder / name for name in names)
+    yield from (folder / picture.name for picture in upload.pictures)
 
 
 def report_of(home: Home, line: str) -> str | None:

@@ -1,15 +1,24 @@
 """Who teaches photographs to a base of flat scenes is told at once, and what to do."""
 
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import pytest
+from PIL import Image, UnidentifiedImageError
 from typer.testing import CliRunner
 
 from components.runtime.domain_warning import warning
 from components.runtime.line_report import _warnings
 from components.services.line.ledger import Event
+from components.services.store.home import Home
+from l2dm.doors import Concept, PictureFile, Upload
+from l2dm.files.concept_json import to_bytes
+from l2dm.files.manifest import sha256_of
 from l2dm.pocket.world import scenes
+from l2dm.uploads import flatness
+from pipelines.commands import learn
 from pipelines.commands.cli import app
 from tests.l2dm.uploads.test_flatness import shaded
 
@@ -68,6 +77,58 @@ def test_other_bases_are_not_warned_of(tmp_path: Path, photographs: Path) -> Non
         assert warning(base, asked()) == ""  # type: ignore[arg-type]
     _, noted = submit(tmp_path / "home", photographs, "--base", "org/name")
     assert not noted
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that promises so many pixels and holds none."""
+    found = b"\x89PNG\r\n\x1a\n"
+    chunks = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", b""))
+    for name, data in chunks:
+        found += struct.pack(">I", len(data)) + name + data
+        found += struct.pack(">I", zlib.crc32(name + data))
+    return found
+
+
+def put(home: Home, pictures: list[Path]) -> None:
+    """As anybody who may write to the inbox puts an upload there: nothing is checked."""
+    files = tuple(PictureFile(one.name, sha256_of(one)) for one in pictures)
+    for one in pictures:
+        home.store.upload(f"inbox/pets/rex/{one.name}", one)
+    upload = Upload("pets", Concept("rex", "dog"), files)
+    home.store.write("inbox/pets/rex/concept.json", to_bytes(upload))
+
+
+def test_learn_says_so_before_it_begins(
+    tmp_path: Path, photographs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = Home.at(tmp_path / "home")
+    put(home, sorted(photographs.iterdir()))
+    learn._warn(home, "pets", "rex", "pocket")
+    assert "pets/rex: these look like photographs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["a program for another reader", "a bomb", "cut off"])
+def test_learn_decodes_nothing_that_intake_would_refuse(
+    tmp_path: Path, photographs: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would end the line's learning with a traceback, or run what Pillow runs for it."""
+    bad = photographs / "1.jpg"
+    if kind == "a bomb":
+        bad.write_bytes(png_header(30_000, 30_000))
+    elif kind == "cut off":
+        bad.write_bytes(bad.read_bytes()[:2000])
+    else:
+        Image.new("RGB", (64, 64)).save(bad, "EPS")
+    home = Home.at(tmp_path / "home")
+    put(home, sorted(photographs.iterdir()))
+    monkeypatch.setattr(flatness, "_counted", lambda path: pytest.fail(f"{path} was decoded"))
+    learn._warn(home, "pets", "rex", "pocket")
+
+
+def test_only_formats_of_pictures_are_opened(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "0.png", "EPS")
+    with pytest.raises(UnidentifiedImageError):
+        flatness.are_photographs([tmp_path / "0.png"])
 
 
 def test_the_report_takes_it_from_the_record_of_the_last_task() -> None:
