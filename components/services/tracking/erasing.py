@@ -12,6 +12,7 @@ from typing import Any
 from components.services.store.home import Home, delete_folder
 from components.services.tracking import database, home_files
 from components.services.tracking.connection import server
+from components.services.tracking.runs import TASK_KEY, runs_elsewhere
 
 log = logging.getLogger(__name__)
 PAGE = 100
@@ -60,8 +61,9 @@ class Eraser:
         from mlflow.entities import ViewType
 
         keys = {f"{self._line}/{task}" for task in (*tasks, CHECKS)}
-        for run in self._paged(self._client.search_runs, [experiment], run_view_type=ViewType.ALL):
-            if run.data.tags.get("l2dm.task_key") in keys or self._mentions(run):
+        own = self._paged(self._client.search_runs, [experiment], run_view_type=ViewType.ALL)
+        for run in (*own, *runs_elsewhere(self._client, self._line)):
+            if run.data.tags.get(TASK_KEY) in keys or self._mentions(run):
                 self._delete_files(run.info.artifact_uri)
                 if run.info.lifecycle_stage == "active":
                     self._client.delete_run(run.info.run_id)

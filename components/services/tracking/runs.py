@@ -29,6 +29,7 @@ from components.services.tracking.connection import (
 log = logging.getLogger(__name__)
 Point = tuple[str, int, float]  # metric name, step, value
 OLDEST = ["attributes.start_time ASC", "attributes.run_id ASC"]
+TASK_KEY, LINE = "l2dm.task_key", "l2dm.line"  # tags by which the runs of a task are found
 BATCH, PARAMS = 1000, 100  # points and parameters per request, MLflow's limits
 
 
@@ -90,7 +91,7 @@ class MemoryTracking:
 
 
 class MlflowTracking:
-    """A run of the experiment `l2dm/<line>`, found again by the tag `l2dm.task_key`.
+    """A run of the experiment `l2dm/<line>`, found again by its tag TASK_KEY; or KFP's own.
 
     One that somebody deletes meanwhile is followed by a new one, which holds what is told from then
     on; the deleted one holds the rest.
@@ -227,16 +228,18 @@ def given_run() -> str:
 def run_of(mlflow: Any, home: Home, line: str, task: str, given: str | None = None) -> str:
     """The run of a task: the given one, by default KFP's own, the one with its key, or a new one.
 
-    Of two that make one at once the older one stays.
+    Of two that make one at once the older one stays. A given one is marked, so that whoever closes
+    the task, files something with it, or erases it finds it in KFP's experiment.
     """
+    client, marks = mlflow.MlflowClient(), {TASK_KEY: f"{line}/{task}", LINE: line}
     if run := given_run() if given is None else given:
+        for name, value in marks.items():
+            client.set_tag(run, name, value)
         return run
-    client = mlflow.MlflowClient()
-    where, key = experiment(mlflow, home, line), f"{line}/{task}"
-    ours = f"tags.`l2dm.task_key` = '{key}'"
+    where, ours = experiment(mlflow, home, line), _with_key(line, task)
     if found := client.search_runs([where], ours, max_results=1, order_by=OLDEST):
         return str(found[0].info.run_id)
-    tags = {"l2dm.task_key": key, "l2dm.line": line, "mlflow.runName": task}
+    tags = marks | {"mlflow.runName": task}
     made = str(client.create_run(where, tags=tags, run_name=task).info.run_id)
     (first,) = client.search_runs([where], ours, max_results=1, order_by=OLDEST)
     if first.info.run_id != made:
@@ -269,10 +272,41 @@ def file(home: Home, line: str, task: str, path: Path) -> None:
 
 
 def runs_of(client: Any, line: str, task: str) -> list[Any]:
-    """The runs of a task that are there: one, or none."""
-    where = client.get_experiment_by_name(f"l2dm/{line}")
-    if where is None or not task:
+    """The runs of a task that are there: its own, or KFP's own, one for each step; or none."""
+    if not task:
         return []
-    return list(
-        client.search_runs([where.experiment_id], f"tags.`l2dm.task_key` = '{line}/{task}'")
-    )
+    own = client.get_experiment_by_name(f"l2dm/{line}")
+    places = [own.experiment_id] if own else []
+    if found := places and client.search_runs(places, _with_key(line, task)):
+        return list(found)
+    others = _experiments(client) if server() else []
+    return list(client.search_runs(others, _with_key(line, task))) if others else []
+
+
+def runs_elsewhere(client: Any, line: str) -> list[Any]:
+    """KFP's own runs in which steps of a line told of its tasks."""
+    if server() is None:
+        return []
+    own = client.get_experiment_by_name(f"l2dm/{line}")
+    places = [one for one in _experiments(client) if own is None or one != own.experiment_id]
+    found, token = list[Any](), None
+    while places:
+        page = client.search_runs(places, f"tags.`{LINE}` = '{line}'", page_token=token)
+        found, token = [*found, *page], page.token
+        if not token:
+            break
+    return found
+
+
+def _experiments(client: Any) -> list[str]:
+    """Ids of all experiments of a server: KFP's own may be called anything."""
+    found, token = list[str](), None
+    while True:
+        page = client.search_experiments(page_token=token)
+        found, token = [*found, *(one.experiment_id for one in page)], page.token
+        if not token:
+            return found
+
+
+def _with_key(line: str, task: str) -> str:
+    return f"tags.`{TASK_KEY}` = '{line}/{task}'"

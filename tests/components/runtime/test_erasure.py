@@ -16,6 +16,8 @@ from components.services.line.ledger import ConceptState, Event
 from components.services.line.promotion import roll_back
 from components.services.line.records import Records
 from components.services.store.home import Home
+from components.services.tracking import runs
+from components.services.tracking.connection import connect
 from components.services.tracking.mlflow_registry import MlflowRegistry
 from components.services.tracking.registry import FolderRegistry
 from components.services.tracking.runs import MlflowTracking
@@ -302,6 +304,24 @@ def test_nothing_is_left_in_mlflow(home: Home, tmp_path_factory: pytest.TempPath
     take_out(line, Cut(), "ada")  # and once more, where no older version is left
     assert [one.number for one in line.registry.versions("pets")] == [5]
     assert line.registry.aliases("pets") == {"champion": 5}
+
+
+def test_runs_of_kubeflow_lose_what_is_erased(
+    home: Home, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = Tracked(tmp_path_factory.mktemp("elsewhere"), home)
+    client = connect(home).MlflowClient()
+    where = client.create_experiment("kfp", artifact_location="mlflow-artifacts:/kfp")
+    theirs = {task: client.create_run(where).info.run_id for task in ("t0001", "t0002")}
+    for (task, run), name in zip(theirs.items(), ("ada", "quixby"), strict=True):
+        MlflowTracking(home, "pets", task, run).file(line.folder / "pets.html", "")
+        MlflowTracking(home, "pets", task, run).file(line.folder / f"{name}.png", "sheets")
+    monkeypatch.setattr(runs, "server", lambda: "http://mlflow")
+    take_out(line, Cut())
+    stages = {task: client.get_run(run).info.lifecycle_stage for task, run in theirs.items()}
+    assert stages == {"t0001": "active", "t0002": "deleted"}
+    assert client.list_artifacts(theirs["t0002"]) == []
+    assert [one.path for one in client.list_artifacts(theirs["t0001"])] == ["sheets"]
 
 
 def test_what_other_concepts_are_called_stays() -> None:

@@ -155,6 +155,30 @@ def test_a_run_that_the_platform_made_is_used(home: Home, monkeypatch: pytest.Mo
     assert MlflowTracking(home, "pets", "t0001").run_id == given
 
 
+def test_runs_that_the_platform_made_are_found_by_their_task(
+    home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each step has one of its own, in the platform's experiment; whoever looks has none."""
+    client = connect(home).MlflowClient()
+    where = client.create_experiment("kfp", artifact_location="mlflow-artifacts:/kfp")
+    theirs, other = (client.create_run(where).info.run_id for _ in range(2))
+    for task, run in (("t0001", theirs), ("t0002", other)):
+        monkeypatch.setenv("MLFLOW_RUN_ID", run)
+        MlflowTracking(home, "pets", task).params({"rank": 4})
+    monkeypatch.delenv("MLFLOW_RUN_ID")
+    monkeypatch.setattr(runs, "server", lambda: "http://mlflow")
+    page = tmp_path / "pets.html"
+    page.write_text("<p>")
+    runs.file(home, "pets", "t0001", page)
+    runs.close(home, "pets", "t0001", "FAILED")
+    assert client.get_run(theirs).info.status == "FAILED"
+    assert [one.path for one in client.list_artifacts(theirs)] == ["pets.html"]
+    assert client.get_run(other).info.status == "RUNNING"
+    assert client.get_experiment_by_name("l2dm/pets") is None
+    found = {one.info.run_id for one in runs.runs_elsewhere(client, "pets")}
+    assert (found, runs.runs_elsewhere(client, "cars")) == ({theirs, other}, [])
+
+
 def test_the_run_of_a_task_that_became_no_version_is_closed(home: Home) -> None:
     client = connect(home).MlflowClient()
     runs.close(home, "pets", "t0001", "FAILED")  # none was begun, and none is made
