@@ -19,7 +19,7 @@ from components.services.store.home import Home
 from components.services.tracking import runs
 from components.services.tracking.registry import Registry, VersionState
 from l2dm import doors
-from l2dm.errors import BadDoor, TrackingFailed
+from l2dm.errors import BadDoor, L2dmError, TrackingFailed
 from l2dm.files import manifest
 
 log = logging.getLogger(__name__)
@@ -41,16 +41,16 @@ def write_report(step: Step, registry: Registry, html: Path, task: str) -> None:
 
 
 def renew_report(home: Home, registry: Registry, line: str, task: str) -> None:
-    """The report after the champion moved by hand; also in the run of a task. Never raises for it.
+    """The report after the champion moved by hand; also in the run of a task.
 
-    task: whose run is looked at for the line as it is. What is wrong with a report is told: the
-    champion has moved, and a rollback is no failure for it.
+    task: whose run is looked at for the line as it is. What keeps it from being written is told and
+    nothing else: the champion has moved, and a rollback is no failure for it.
     """
     try:
         text = _text(home, registry, line, "", {})
         home.store.write(home.report(line), text.encode())
         _file(text, line, lambda named: runs.file(home, line, task, named))
-    except (BadDoor, TrackingFailed) as error:
+    except (L2dmError, OSError) as error:
         log.warning("line %s: its report is of before: %s", line, error)
 
 

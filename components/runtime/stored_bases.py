@@ -8,6 +8,7 @@ a prefix in the bucket, which `base_cache` fetches. Both follow the state wherev
 """
 
 import json
+import logging
 import re
 import uuid
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from l2dm.errors import BadBase, Conflict, NoSuchObject
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 ABANDONED = 24 * 3600.0  # seconds until files that no record names are removed
+log = logging.getLogger(__name__)
 _ROOT = "bases/"
 _RESERVED = {"pocket"}
 
@@ -52,11 +54,8 @@ def place_of(home: Home, record: Mapping[str, Any]) -> str:
 
 
 def listed(home: Home) -> list[dict[str, Any]]:
-    """Every stored base, by name."""
-    keys = [one.key for one in home.store.list(_ROOT)]
-    names = [key[len(_ROOT) : -len(".json")] for key in keys if _is_record(key)]
-    found = [_read(home, name) for name in names]
-    return [record for record in found if record is not None]
+    """Every stored base, by name. A damaged record is told, and hides no other."""
+    return _records(home)[0]
 
 
 def shown(home: Home, name: str) -> dict[str, Any]:
@@ -95,11 +94,12 @@ def store(home: Home, name: str, folder: Path, facts: Mapping[str, Any]) -> dict
 def remove_abandoned(home: Home) -> None:
     """Remove files that an add left behind which was killed a day ago or longer."""
     entries = list(home.store.list(_ROOT))
-    named = {one["files"].partition("/")[0] for one in listed(home)}
+    records, damaged = _records(home)
+    named = {one["files"].partition("/")[0] for one in records}
     newest: dict[str, float] = {}
     for entry in entries:
         draw, inside, _ = entry.key[len(_ROOT) :].partition("/")
-        if inside and draw not in named:
+        if inside and draw not in named and draw.partition(".")[0] not in damaged:
             age = home.store.age(entry.key)
             newest[draw] = min(age, newest.get(draw, age))
     for draw, age in newest.items():
@@ -119,6 +119,21 @@ def _taken(home: Home, name: str) -> BadBase:
         f"base name {name!r}: expected a free one, found a base of that name in {home.place}; "
         "choose another with --name"
     )
+
+
+def _records(home: Home) -> tuple[list[dict[str, Any]], set[str]]:
+    """The records that can be read, and the names of the others."""
+    keys = [one.key for one in home.store.list(_ROOT)]
+    found, damaged = list[dict[str, Any]](), set[str]()
+    for name in (key[len(_ROOT) : -len(".json")] for key in keys if _is_record(key)):
+        try:
+            record = _read(home, name)
+        except BadBase as error:
+            log.warning("%s", error)
+            damaged.add(name)
+        else:
+            found += [record] if record is not None else []
+    return found, damaged
 
 
 def _read(home: Home, name: str) -> dict[str, Any] | None:

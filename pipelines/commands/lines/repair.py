@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from components.services.store.home import Home
-from l2dm.errors import L2dmError
+from l2dm.errors import L2dmError, system_words
 from pipelines.commands.options import FAILED, HOME, HomeOption, JsonOption
 from pipelines.commands.output import note, tell, tell_json
 from pipelines.commands.target import chosen_lines, open_registry
@@ -67,8 +67,10 @@ def repair_lines(
                 agreed=lambda lost, name=name: yes or _agreed(name, lost),  # type: ignore[misc]
             )
             found[name] = str(dropped or "")
-        except (L2dmError, OSError) as error:
+        except L2dmError as error:
             failed[name] = str(error)
+        except OSError as error:
+            failed[name] = system_words(error)
     return found, failed
 
 

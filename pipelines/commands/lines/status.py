@@ -8,7 +8,7 @@ import typer
 from components.services.store.home import Home
 from l2dm import escape
 from l2dm.doors import SIGNS, Finding, marked
-from l2dm.errors import L2dmError
+from l2dm.errors import L2dmError, system_words
 from l2dm.files.concept_json import NAMED
 from pipelines.commands.options import HOME, HomeOption, JsonOption
 from pipelines.commands.output import tell, tell_json
@@ -68,7 +68,8 @@ def _status(home: Home, line: str, *, refresh: bool) -> dict[str, Any]:
         index = status_cache.read(home, line, lambda: open_registry(home))
         return status_cache.status(home, line, index)
     except (L2dmError, OSError) as error:
-        return {"name": line, "unreadable": str(error), "set_aside": []}
+        why = system_words(error) if isinstance(error, OSError) else str(error)
+        return {"name": line, "unreadable": why, "set_aside": []}
 
 
 def _require_readable(lines: Sequence[Mapping[str, Any]]) -> None:

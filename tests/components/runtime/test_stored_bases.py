@@ -125,6 +125,22 @@ def test_a_damaged_record_leads_nowhere_else(tmp_path: Path) -> None:
             stored_bases.stored_place(home, "mine")
 
 
+def test_a_damaged_record_hides_no_other_base_and_loses_no_file(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = Home.at(tmp_path / "home")
+    stored_bases.store(home, "mine", folder, FACTS)
+    home.store.write("bases/mine.json", b"{")
+    home.store.write("bases/Some note.json", b"{}")
+    monkeypatch.setattr(stored_bases, "ABANDONED", -1.0)
+    other = stored_bases.store(home, "other", folder, FACTS)  # removes what no record names
+    assert stored_bases.listed(home) == [other]
+    assert "bases/mine.json" in caplog.text and "is damaged" in caplog.text
+    with pytest.raises(BadBase, match="found 'third'; there are: other"):
+        stored_bases.shown(home, "third")
+    assert len(list(home.store.list("bases/mine."))) == 3  # the record, two files
+
+
 def test_one_in_a_bucket_is_fetched_as_any_other(
     moto_bucket: Bucket, tiny_base: Path, tmp_path: Path
 ) -> None:

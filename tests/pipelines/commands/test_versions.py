@@ -1,5 +1,6 @@
 """Commands about one version: which one they take, how often they ask, when the alias moves."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -129,6 +130,18 @@ def test_a_report_that_cannot_be_written_stops_no_rollback(
     """The releases of this line are empty folders: no page can be made of them."""
     monkeypatch.setattr(l2dm.releases.load, "load_release", lambda release, base: None)
     assert make_champion(asked.target, "previous") == (2, 1)
+
+
+def test_a_disk_that_takes_no_report_stops_no_rollback(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(l2dm.releases.load, "load_release", lambda release, base: None)
+    monkeypatch.setattr(line_report, "_text", full)
+    assert make_champion(asked.target, "previous") == (2, 1)
+    assert "its report is of before: [Errno 28] No space left" in caplog.text
 
 
 def test_a_version_that_cannot_be_loaded_does_not_become_the_champion(
