@@ -68,7 +68,7 @@ def accept(step: Step, door: Door[doors.Task]) -> None:
     """Record that a task has begun, once, and log its settings."""
     task, digest = door.record, step.looked.digest
     records = Records(step.home.store, task.line)
-    known = records.concept(task.concept.name)
+    known, said = records.concept(task.concept.name), _warnings(step, door)
     if not _begun(known, digest):
         records.append(
             "begun",
@@ -78,7 +78,7 @@ def accept(step: Step, door: Door[doors.Task]) -> None:
             parent_version=task.parent_version,
             upload=digest,
             mark=step.looked.mark,
-            **_warnings(step, door),
+            **({"warnings": said} if said else {}),
             recipe=asdict(recipe_of(step.home, step.spec, step.settings.base, task.base)),
         )
     step.subject = replace(step.subject, task=task)
@@ -90,18 +90,23 @@ def accept(step: Step, door: Door[doors.Task]) -> None:
             "l2dm.concept": task.concept.name,
             "l2dm.concept_sha256": digest,
             "l2dm.parent_version": str(task.parent_version),
+            **({"l2dm.warning": " ".join(said)} if said else {}),
             "mlflow.note.content": escape.markdown(task.concept.phrase)
             + f", from version {task.parent_version}",
         }
     )
 
 
-def _warnings(step: Step, door: Door[doors.Task]) -> dict[str, list[str]]:
+def _warnings(step: Step, door: Door[doors.Task]) -> list[str]:
     """What is to be said of these pictures on this base, for the record and the report."""
-    said = warning(step.base, [door.path(name) for name in door.record.pictures])
-    if said:
-        step.tracking.tags({"l2dm.warning": said})
-    return {"warnings": [said]} if said else {}
+    task = door.record
+    said = warning(step.base, [door.path(name) for name in task.pictures])
+    moved = [
+        (name, box) for name, box in zip(task.pictures, task.crops, strict=False) if any(box[:2])
+    ]
+    boxes = ", ".join(f"{Path(name).name} from {box[:2]} to {box[2:]}" for name, box in moved)
+    cropped = f"Of these pictures only a square is learned, in pixels of the uploaded one: {boxes}."
+    return [*([said] if said else []), *([cropped] if moved else [])]
 
 
 def record_scores(step: Step, door: Door[doors.Scores], summary: str) -> None:

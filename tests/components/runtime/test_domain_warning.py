@@ -1,17 +1,21 @@
 """Who teaches photographs to a base of flat scenes is told at once, and what to do."""
 
 import json
+import re
 import struct
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image, UnidentifiedImageError
 from typer.testing import CliRunner
 
+from components.intake import intake
 from components.runtime.domain_warning import warning
 from components.runtime.line_report import _warnings
 from components.services.line.ledger import Event
+from components.services.line.records import Records
 from components.services.store.home import Home
 from l2dm.doors import Concept, PictureFile, Upload
 from l2dm.files.concept_json import to_bytes
@@ -140,3 +144,25 @@ def test_the_report_takes_it_from_the_record_of_the_last_task() -> None:
         Event(1, "begun", {"concept": "mimi", "task": "t0001", "warnings": ["photographs"]}),
     ]
     assert _warnings(events) == {"rex": "photographs"}
+
+
+def test_intake_records_it_and_the_squares_that_were_cut_out(
+    tmp_path: Path, photographs: Path
+) -> None:
+    """The very step: the run of the task is named before anything is said of it."""
+    wide = shaded(40).resize((800, 200))
+    wide.paste((255, 0, 0), (620, 20, 780, 180))
+    wide.save(photographs / "wide.png")
+    home = Home.at(tmp_path / "home")
+    put(home, sorted(photographs.iterdir()))
+    metrics = SimpleNamespace(path=str(tmp_path / "metrics"), log_metric=lambda *_: None)
+    doors = {name: SimpleNamespace(path=str(tmp_path / name)) for name in ("task", "parent")}
+    intake.python_func(
+        **doors, metrics=metrics, line="pets", upload="rex", base="pocket", spec="{}",
+        home=str(home.folder),
+    )  # fmt: skip
+    (begun,) = [one for one in Records(home.store, "pets").events() if one.kind == "begun"]
+    photographed, cropped = begun.facts["warnings"]
+    assert photographed.startswith("these look like photographs")
+    left, right = map(int, re.findall(r"03\.png from \((\d+), 0\) to \((\d+), 200\)", cropped)[0])
+    assert left <= 620 < 780 <= right
