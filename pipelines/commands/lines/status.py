@@ -34,20 +34,9 @@ def status(
     if not lines:
         tell("no lines yet; begin with `l2dm submit`, or try `l2dm demo`")
         return
-    names = [one["name"] for one in lines if "unreadable" not in one]
-    busy, checked = _busy(place, names), last_checks(place, names)
     for one in lines:
-        if "unreadable" in one:
-            continue
-        _tell(one)
-        if one["recipe"]:
-            tell(_recipe(one["recipe"]))
-        for why in one["untold"]:
-            tell(f"to be told again: {why}")
-        if one["name"] in checked:
-            tell(checked[one["name"]])
-        if one["name"] in busy:
-            tell(f"being learned by {busy[one['name']]}")
+        if "unreadable" not in one:
+            _tell_line(place, one)
     _require_readable(lines)
 
 
@@ -68,8 +57,28 @@ def _status(home: Home, line: str, *, refresh: bool) -> dict[str, Any]:
         index = status_cache.read(home, line, lambda: open_registry(home))
         return status_cache.status(home, line, index)
     except (L2dmError, OSError) as error:
-        why = system_words(error) if isinstance(error, OSError) else str(error)
-        return {"name": line, "unreadable": why, "set_aside": []}
+        return {"name": line, "unreadable": _why(error), "set_aside": []}
+
+
+def _tell_line(home: Home, line: dict[str, Any]) -> None:
+    """One line, and who learns it; where that cannot be read, that is `unreadable` from then on."""
+    name = line["name"]
+    _tell(line)
+    if line["recipe"]:
+        tell(_recipe(line["recipe"]))
+    for why in line["untold"]:
+        tell(f"to be told again: {why}")
+    try:
+        for sentence in last_checks(home, [name]).values():
+            tell(sentence)
+        if holder := _holder(home, name):
+            tell(f"being learned by {holder}")
+    except (L2dmError, OSError) as error:
+        line["unreadable"] = _why(error)
+
+
+def _why(error: Exception) -> str:
+    return system_words(error) if isinstance(error, OSError) else str(error)
 
 
 def _require_readable(lines: Sequence[Mapping[str, Any]]) -> None:
@@ -85,13 +94,11 @@ def _recipe(recipe: Mapping[str, Any]) -> str:
     return escape.line(f"learns by {recipe['method']} ({recipe['adapter']}) on base {base}")
 
 
-def _busy(home: Home, lines: Sequence[str]) -> dict[str, str]:
-    """Who learns which of these lines now."""
+def _holder(home: Home, line: str) -> str | None:
+    """Who learns this line now."""
     from components.services.line.leases import Leases
 
-    leases = Leases(home.store)
-    holders = {line: leases.holder(line) for line in lines}
-    return {line: holder for line, holder in holders.items() if holder}
+    return Leases(home.store).holder(line)
 
 
 def last_checks(home: Home, lines: Sequence[str]) -> dict[str, str]:

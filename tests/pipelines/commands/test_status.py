@@ -63,6 +63,14 @@ def test_a_line_that_cannot_be_read_hides_no_other(home: Home) -> None:
     assert "unreadable" in lines["cups"] and "unreadable" not in lines["pets"]
 
 
+def test_a_damaged_lease_hides_no_line(home: Home) -> None:
+    home.store.write("leases/cars.json", b"{}")
+    done = CliRunner().invoke(app, ["status", "--home", str(home.folder)])
+    assert done.exit_code == 1
+    assert done.stdout.count("version 1 was checked") == len(LINES)
+    assert "line cars: expected a lease as JSON in 'leases/cars.json'" in done.stderr
+
+
 def test_a_damaged_copy_of_what_status_shows_is_made_again(home: Home) -> None:
     for damage in (b"", b"[]", b"\xff", b'{"aliases": 3}', b"[" * 100_000):
         home.store.write("lines/pets.json", damage)
