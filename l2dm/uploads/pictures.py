@@ -5,6 +5,7 @@ before it was found small enough. Every refusal is a sentence: expected, found, 
 What is decoded is read by `reader.py` in a process of its own, whose time and memory are bounded.
 """
 
+import errno
 import struct
 import warnings
 import zlib
@@ -58,6 +59,14 @@ _DAMAGE = (
 )
 
 
+# What the system says of a file that it does not give, whatever is in it. A strange picture has
+# others: it leads a decoder to a place before the file's beginning (EINVAL), for instance.
+_WITHHELD = {
+    *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT),
+    *(errno.EMFILE, errno.ENFILE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN),
+}
+
+
 @dataclass(frozen=True)
 class SeenPicture:
     """What was seen of a picture. square: RGB bytes, (side, side, 3), of what the cut leaves."""
@@ -70,7 +79,7 @@ class SeenPicture:
 def read(path: Path, spec: "IntakeSpec", side: int = 0) -> SeenPicture:
     """Check a picture, decoding all of it once. side: of the square that is wanted; 0: none.
 
-    Raises BadUpload.
+    Raises BadUpload, and OSError for a file that the system does not give.
     """
     found = _decoded(path, spec, whole=side > 0)
     cut = crop.square(found.small, found.size)
@@ -222,7 +231,10 @@ def _guess(path: Path) -> str:
     return "a film; convert it"
 
 
-def _damaged(path: Path, error: BaseException) -> BadUpload:
+def _damaged(path: Path, error: Exception) -> Exception:
+    """What a file is that broke a decoder; the error itself where the system did not give it."""
+    if isinstance(error, OSError) and error.errno in _WITHHELD:
+        return error
     return BadUpload(
         f"picture {path.name!r}: expected a whole picture, found it truncated or corrupt "
         f"({error or type(error).__name__}); copy it again or leave it out"

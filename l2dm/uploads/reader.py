@@ -54,7 +54,8 @@ class PictureReader:
     def read(self, path: Path) -> SeenPicture:
         """What is seen of a picture, as `pictures.read` sees it. Raises BadUpload.
 
-        Raises StepFailed where the reader was killed by somebody, which is no fault of the picture.
+        Raises StepFailed where the reader was killed by somebody, and OSError where the system does
+        not give the file: neither is a fault of the picture.
         """
         for _ in range(2):
             answer = self._ask(path)
@@ -123,6 +124,8 @@ def _too_much(name: str, what: str) -> BadUpload:
 def _seen(answer: dict[str, Any]) -> SeenPicture:
     if "problems" in answer:
         raise BadUpload(answer["problems"])
+    if "withheld" in answer:
+        raise OSError(*answer["withheld"])
     look, cut = answer["look"], answer["cut"]
     colours = base64.b64decode(look["colours"])
     seen = Appearance(look["format"], tuple(look["size"]), look["span"], colours)
@@ -139,6 +142,8 @@ def _answer(job: dict[str, Any]) -> dict[str, Any]:
         seen = read(path, limits, job["side"])
     except BadUpload as error:
         return {"problems": error.problems}
+    except OSError as error:
+        return {"withheld": (error.errno, error.strerror, str(path))}
     except MemoryError:
         return {"problems": _too_much(path.name, "more than that memory").problems}
     look, cut = seen.look, seen.cut

@@ -1,4 +1,6 @@
+import errno
 import os
+import re
 import signal
 
 import pytest
@@ -75,3 +77,35 @@ def test_a_folder_is_read_by_one_child_which_ends(tmp_path, monkeypatch):
     assert problems(pictures(tmp_path / "mine", 4)) == ()
     (child,) = children
     assert child.returncode == 0
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.ESTALE])
+def test_a_file_that_the_system_does_not_give_is_no_damaged_picture(code, tmp_path, monkeypatch):
+    path = saved(scene(0), tmp_path / "a.png")
+
+    def withheld(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Image, "open", withheld)
+    with pytest.raises(OSError, match=re.escape(os.strerror(code))):
+        read(path, SPEC)
+
+
+def test_a_decoder_that_is_led_astray_is_of_the_picture(tmp_path, monkeypatch):
+    """A strange picture leads it to a place before the beginning of its file."""
+    path = saved(scene(0), tmp_path / "a.png")
+
+    def astray(*_, **__):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(Image, "open", astray)
+    with pytest.raises(BadUpload, match="truncated or corrupt"):
+        read(path, SPEC)
+
+
+def test_the_reader_passes_on_what_the_system_does_not_give(tmp_path):
+    with PictureReader(SPEC) as reading:
+        with pytest.raises(FileNotFoundError) as caught:
+            reading.read(tmp_path / "gone.png")
+        assert caught.value.filename == str(tmp_path / "gone.png")
+        assert reading.read(saved(scene(0), tmp_path / "a.png")).look.format == "PNG"
