@@ -13,7 +13,7 @@ from pathlib import Path
 from components.runtime import recipes
 from components.runtime.line_report import renew_report, tell_champion
 from components.services.line import status_cache
-from components.services.line.ledger import ENDINGS
+from components.services.line.ledger import ENDINGS, Ledger
 from components.services.line.promotion import repair, reserve, settle_forgotten
 from components.services.line.records import Records
 from components.services.store.home import Home
@@ -69,18 +69,7 @@ def _take_out(
     from l2dm.releases.without import Change, require_exact, require_known, without
 
     ledger = records.state()
-    champion = ledger.standing.champion
-    if not champion:
-        raise UnknownLine(
-            f"expected a champion of line {line!r} that knows {concept!r}, found no champion; "
-            "`l2dm cancel` ends an upload that waits"
-        )
-    state = ledger.concepts.get(concept)
-    if state is not None and state.state not in ENDINGS:  # it would come back
-        raise L2dmError(
-            f"expected every upload of {concept!r} to have ended, found one that waits or is being "
-            f"learned; end it first: l2dm cancel --line {line} --concept {concept}"
-        )
+    champion = _champion(ledger, line, concept)
     recipe = ledger.recipe or recipes.of_champion(line, records, ledger, registry)
     with tempfile.TemporaryDirectory() as scratch:
         whole = registry.fetch(line, champion, Path(scratch) / "whole")
@@ -103,6 +92,22 @@ def _take_out(
         recipe=asdict(recipe),
     )
     return Forgotten(version, champion)
+
+
+def _champion(ledger: Ledger, line: str, concept: str) -> int:
+    """The version out of which the concept is to be taken. Raises UnknownLine, L2dmError."""
+    if not ledger.standing.champion:
+        raise UnknownLine(
+            f"expected a champion of line {line!r} that knows {concept!r}, found no champion; "
+            "`l2dm cancel` ends an upload that waits"
+        )
+    state = ledger.concepts.get(concept)
+    if state is not None and state.state not in ENDINGS:  # it would come back
+        raise L2dmError(
+            f"expected every upload of {concept!r} to have ended, found one that waits or is being "
+            f"learned; end it first: l2dm cancel --line {line} --concept {concept}"
+        )
+    return ledger.standing.champion
 
 
 def _facts(

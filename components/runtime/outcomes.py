@@ -43,9 +43,8 @@ def begin(step: Step, parent: str, empty_release: Callable[..., Any]) -> Any:
     """Fix task id and parent release; returns the `l2dm.steps.Context` of the task.
 
     The upload is fetched. The parent is the champion, fetched to `parent`, without the concept if
-    the upload teaches that anew, or an empty release. A
-    task that was begun before a kill keeps its id and its parent, even when the champion moved
-    meanwhile.
+    the upload teaches that anew, or an empty release. A task that was begun before a kill keeps its
+    id and its parent, even when the champion moved meanwhile.
     """
     line, concept = step.subject.line, step.subject.concept
     records = Records(step.home.store, line)
@@ -129,21 +128,8 @@ def publish(
     fence: number of the lease under which it was learned. Raises LostLease.
     """
     step.require_lease(fence)
-    release, line = door.record, door.record.line
-    assert release.concept is not None
-    rows = manifest.read(Path(scores), doors.Scores)
+    line, facts = door.record.line, _facts(door, manifest.read(Path(scores), doors.Scores))
     registry, records = _registry(step), Records(step.home.store, line)
-    facts = VersionFacts(
-        task=release.task,
-        concept=release.concept.name,
-        class_noun=release.concept.class_noun,
-        parent_version=release.parent_version,
-        digest=door.digest,
-        open=release.verdict.open,
-        reasons=release.verdict.reasons,
-        findings=release.verdict.findings,
-        scores=new_row(rows.record, door_files.read_measurements(rows)),
-    )
     require_parent(registry, records, line, facts)
     status_cache.forget(step.home, line)
 
@@ -165,6 +151,23 @@ def publish(
         tell_champion(registry, line, status_cache.refresh(step.home, registry, line))
     except TrackingFailed as error:  # whoever asks for the status next asks the registry
         log.warning("line %s: the registry is read later: %s", line, error)
+
+
+def _facts(door: Door[doors.Release], rows: Door[doors.Scores]) -> VersionFacts:
+    """What the registry is told of a release. rows: its scores."""
+    release = door.record
+    assert release.concept is not None
+    return VersionFacts(
+        task=release.task,
+        concept=release.concept.name,
+        class_noun=release.concept.class_noun,
+        parent_version=release.parent_version,
+        digest=door.digest,
+        open=release.verdict.open,
+        reasons=release.verdict.reasons,
+        findings=release.verdict.findings,
+        scores=new_row(rows.record, door_files.read_measurements(rows)),
+    )
 
 
 def _mark(step: Step, facts: VersionFacts, version: int, crowned: bool) -> None:

@@ -10,7 +10,6 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from errno import ENXIO
 from fnmatch import fnmatch
 from pathlib import Path
 from stat import S_ISREG
@@ -54,7 +53,7 @@ class FolderObjects:
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             raise NoSuchObject(missing(key, str(self.folder))) from None
         except OSError as error:
-            if error.errno != ENXIO:  # of a socket
+            if error.errno != errno.ENXIO:  # of a socket
                 raise
             raise NoSuchObject(missing(key, str(self.folder))) from None
         return Stored(data, _tag(data), max(0.0, self._now() - written))

@@ -72,8 +72,7 @@ def submit_pictures(
     "" for its own; it is only asked whether such pictures mean anything to it, and how large it
     draws. Returns the upload as data. Raises BadUpload with every problem; nothing was written.
     """
-    from components.runtime.domain_warning import warning
-    from components.services.line import status_cache, submitted
+    from components.services.line import submitted
     from components.services.line.records import Records
     from components.services.line.uploads import Uploads
     from l2dm.files import manifest
@@ -82,36 +81,47 @@ def submit_pictures(
     if not are_names(line, concept.name):  # never part of a path; the refusal lists all problems
         with tempfile.TemporaryDirectory() as scratch:
             write_upload(Path(scratch) / "upload", pictures, line, concept, spec, {})
-    index = status_cache.read(home, line, lambda: open_registry(home))
     records, uploads = Records(home.store, line), Uploads(home.store, line)
     since, known = records.state().last, records.concept(concept.name)
-    taken = status_cache.taken(home, line, index)
-    if replace:
-        _free(line, concept.name, taken, index.known(), known)
+    taken = _taken(home, line, concept.name, known, replace)
     over = "" if concept.name in taken else uploads.digest(concept.name)
     if over and (known is None or known.upload != over):
         taken[concept.name] = "somebody submits it at this moment"
+    learner, warnings = _base(home, line, records, base), list[str]()
     with tempfile.TemporaryDirectory() as scratch:
-        folder, warnings = Path(scratch) / concept.name, list[str]()
-        learner = _base(home, line, records, base)
+        folder = Path(scratch) / concept.name
         upload = write_upload(
-            folder,
-            pictures,
-            line,
-            concept,
-            spec,
-            taken,
+            *(folder, pictures, line, concept, spec, taken),
             replaces=replace,
             resolution=_resolution(learner),
             remark=warnings.append,
         )
-        seen = [folder / one.name for one in upload.pictures]
-        said = warning(learner, seen) if learner else ""
+        warnings += _unknown_to(learner, [folder / one.name for one in upload.pictures])
         uploads.commit(folder, over)
     submitted.record(records, concept, known, upload=uploads.digest(concept.name), since=since)
     data: dict[str, Any] = manifest.to_data(upload)
-    warnings += [said] if said else []
     return data | ({"warnings": warnings} if warnings else {})
+
+
+def _taken(
+    home: Home, line: str, name: str, known: "ConceptState | None", replace: bool
+) -> dict[str, str]:
+    """Concept names that cannot be submitted, each with the reason. Raises BadUpload."""
+    from components.services.line import status_cache
+
+    index = status_cache.read(home, line, lambda: open_registry(home))
+    taken = status_cache.taken(home, line, index)
+    if replace:
+        _free(line, name, taken, index.known(), known)
+    return taken
+
+
+def _unknown_to(base: str, pictures: list[Path]) -> list[str]:
+    """What is to be said of pictures that a base cannot draw. base: "" where none is known."""
+    from components.runtime.domain_warning import warning
+
+    said = warning(base, pictures) if base else ""
+    return [said] if said else []
 
 
 def _base(home: Home, line: str, records: "Records", asked: str) -> str:
