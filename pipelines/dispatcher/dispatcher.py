@@ -55,6 +55,7 @@ Moved = Literal[
 ]  # fmt: skip
 ANEW = ("StaleParent",)  # the task is begun again from the champion of then
 GLANCES = 16  # lines that are looked at together; most of that time is waiting for the store
+REMIND = 3600.0  # seconds before what is wrong with a line is told again, if it still is
 DEAF = 15.0  # seconds before a registry that did not answer is asked again
 
 
@@ -113,7 +114,7 @@ class Dispatcher:
         self._inboxes = Inboxes(home, policy.whole, policy.half, clock, self._sweep_halves)
         self._aliases = AliasDrift(registry, policy.aliases)
         self._set_aside: tuple[str, ...] = ()
-        self._wrong: dict[str, str] = {}  # what was told of lines that are left as they are
+        self._wrong: dict[str, tuple[str, float]] = {}  # told of lines left as they are, and when
         self._deaf = -float("inf")
         self._starter = Starter(runs)
         again = CheckRetries(policy.attempts, policy.backoff)
@@ -151,8 +152,8 @@ class Dispatcher:
     def reconcile(self, line: str, *, whole: bool = False) -> Moved:
         """Move one line one step. Idempotent; safe in several processes at once.
 
-        Whatever is wrong with one line is told once and leaves the others alone. whole: list its
-        inbox whole, because something about it is known to have changed.
+        Whatever is wrong with one line is told, not at every look, and leaves the others alone.
+        whole: list its inbox whole, because something about it is known to have changed.
         """
         if whole:
             self._inboxes.wake(line)
@@ -207,9 +208,12 @@ class Dispatcher:
         return "broken"
 
     def _is_news(self, line: str, error: Exception) -> bool:
-        """Whether a line that is left as it is was left for something else at the last look."""
-        before, self._wrong[line] = self._wrong.get(line), _words(error)
-        return before != self._wrong[line]
+        """Whether this is to be told of a line: it was not at the last look, or long ago."""
+        told, at = self._wrong.get(line, ("", 0.0))
+        if told == _words(error) and self._clock() < at + REMIND:
+            return False
+        self._wrong[line] = _words(error), self._clock()
+        return True
 
     def _glance(self, line: str) -> bool:
         """Whether a line is idle: two requests. What else there is, `reconcile` finds and tells."""
@@ -344,7 +348,8 @@ class Dispatcher:
         try:
             return learned_with(self._home, line, records, given.asked, self._registry)
         except (BadSpec, BadBase) as error:
-            if self._wrong.get(line) != _words(error):  # else it was recorded when it was told
+            told, _ = self._wrong.get(line, ("", 0.0))
+            if told != _words(error):  # else it was recorded when it was told
                 give_back(records, concept, error.problems)
             raise
 

@@ -20,7 +20,7 @@ from l2dm.doors import Concept
 from l2dm.errors import TrackingFailed
 from l2dm.spec import IntakeSpec, Spec, from_json, override, to_json
 from pipelines.commands.uploads.submit import submit_pictures
-from pipelines.dispatcher.dispatcher import Dispatcher, DispatchPolicy, RunSettings
+from pipelines.dispatcher.dispatcher import REMIND, Dispatcher, DispatchPolicy, RunSettings
 from pipelines.dispatcher.loop import follow
 from tests.worlds.dispatch_world import Rings, World, expire
 from tests.worlds.object_stores import Bucket
@@ -200,12 +200,15 @@ def test_a_lease_that_cannot_be_read_is_not_taken_over(
     world.home.store.write("leases/pets.json", b"{}")
     assert [world.dispatcher.look() for _ in range(3)] == [{"pets": "broken"}] * 3
     assert caplog.text.count("its number must not go back") == 1
+    world.now += REMIND
+    assert world.dispatcher.look() == {"pets": "broken"}
+    assert caplog.text.count("its number must not go back") == 2
     assert world.home.store.read("leases/pets.json").data == b"{}"
     world.home.store.delete("leases/pets.json")
     assert world.dispatcher.look() == {"pets": "started"}
     world.home.store.write("leases/pets.json", b"{}")
     assert world.dispatcher.look() == {"pets": "broken"}
-    assert caplog.text.count("its number must not go back") == 2  # it had gone on: it is news
+    assert caplog.text.count("its number must not go back") == 3  # it had gone on: it is news
 
 
 def test_a_registry_that_is_away_is_told_and_asked_again_later(
