@@ -43,6 +43,7 @@ def convert(file: Path, like: str, out: Path) -> None:
 def _converted(file: Path, configs: Path | None) -> Any:
     import torch
     from diffusers import StableDiffusionPipeline
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     local = {"config": str(configs), "local_files_only": True} if configs else {}
     none = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
@@ -50,7 +51,7 @@ def _converted(file: Path, configs: Path | None) -> Any:
         return StableDiffusionPipeline.from_single_file(
             str(file), torch_dtype=torch.float32, requires_safety_checker=False, **none, **local
         )
-    except Exception as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         if configs is not None:
             raise
         raise BadBase(

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
 from l2dm.bases import folder as base_folder
@@ -115,6 +117,26 @@ def test_what_is_no_checkpoint(tiny_base: Path, tmp_path: Path) -> None:
         put_together(str(tmp_path / "cut.safetensors"), [like], like, tmp_path / "out")
     with pytest.raises(BadBase, match=r"gone\.safetensors"):
         put_together(str(tmp_path / "gone.safetensors"), [like], like, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (LocalEntryNotFoundError("offline"), "expected a hub that gives configs .* pass --like"),
+        (KeyError("a name of no checkpoint"), "the checkpoint could not be read: 'a name of no"),
+    ],
+)
+def test_only_a_hub_that_is_away_is_told_as_that(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: Exception, told: str
+) -> None:
+    file = original_layout.write(tiny_base, tmp_path / "model.safetensors")
+
+    def failing(*_: object, **__: object) -> object:
+        raise found
+
+    monkeypatch.setattr(StableDiffusionPipeline, "from_single_file", failing)
+    with pytest.raises(BadBase, match=told):
+        put_together(str(file), [str(tiny_base)], "", tmp_path / "out")
 
 
 def test_a_base_that_draws_no_numbers_is_refused(tiny_base: Path, tmp_path: Path) -> None:
