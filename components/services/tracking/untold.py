@@ -26,6 +26,7 @@ from l2dm.errors import L2dmError, NoSuchObject, TrackingFailed
 FOLDER = "untold/"
 PAUSE, LONGEST_PAUSE = 60.0, 900.0  # seconds before an MLflow that did not answer is asked again
 TRIED = (L2dmError, OSError)  # what telling may raise; all of it is kept for later
+NO_CALLS = (ValueError, LookupError, TypeError, AttributeError, RecursionError)  # damaged ones
 
 log = logging.getLogger(__name__)
 Call = tuple[str, dict[str, Any]]  # method of Tracking, its arguments as JSON holds them
@@ -138,7 +139,7 @@ def untold(store: Objects, line: str) -> tuple[Untold, ...]:
     found = []
     for entry in store.list(f"{FOLDER}{line}/"):
         task, _, step = entry.key.removeprefix(f"{FOLDER}{line}/").partition("/")
-        with suppress(NoSuchObject, ValueError, KeyError, TypeError):
+        with suppress(NoSuchObject, *NO_CALLS):
             why = str(json.loads(store.read(entry.key).data)["why"])
             found.append(Untold(task, step.rpartition("-")[0], why))
     return tuple(found)
@@ -161,7 +162,7 @@ def tell_again(store: Objects, line: str, opened: Callable[[str, str], Tracking]
         except TRIED as error:
             log.warning("line %s: MLflow is told of %s later: %s", line, task, error)
             return
-        except (ValueError, KeyError, TypeError) as error:
+        except NO_CALLS as error:
             log.warning("line %s: %s holds no calls (%s); it is left", line, entry.key, error)
             continue
         if not left:

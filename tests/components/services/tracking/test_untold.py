@@ -108,9 +108,24 @@ def test_a_run_that_cannot_be_opened_is_no_error(store: FolderObjects, tmp_path:
     assert "127.0.0.1:9" in untold(store, "pets")[0].why
 
 
-def test_what_holds_no_calls_is_left_alone(store: FolderObjects) -> None:
-    store.write("untold/pets/t0001/train-1.json", b"{")
-    tell_again(store, "pets", lambda task, run: MemoryTracking())
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(b"{", b"\xff", b"[]", b"3", b'{"calls": 3}', b"[" * 100_000),
+        b'{"calls": [["params", {"values": []}]]}',
+        b'{"calls": [["metrics", {"points": [[]]}]]}',
+    ],
+    ids=range(8),
+)
+def test_what_holds_no_calls_is_left_alone(store: FolderObjects, data: bytes) -> None:
+    """And keeps nothing else from being told: it would end every step of the line."""
+    store.write("untold/pets/t0001/a-1.json", data)
+    late = PatientTracking(lambda: (_ for _ in ()).throw(TrackingFailed("MLflow is away")))
+    late.params({"rank": 4})
+    late.keep(store, "pets", "t0001", "train")
+    told = MemoryTracking()
+    tell_again(store, "pets", lambda task, run: told)
+    assert told.seen_params == {"rank": "4"}
     assert untold(store, "pets") == () and len([*store.list("untold/")]) == 1
 
 
