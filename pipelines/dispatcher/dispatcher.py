@@ -349,7 +349,9 @@ class Dispatcher:
             return learned_with(self._home, line, records, given.asked, self._registry)
         except (BadSpec, BadBase) as error:
             told, _ = self._wrong.get(line, ("", 0.0))
-            if told != _words(error):  # else it was recorded when it was told
+            state = records.state().concepts.get(concept)
+            # else it says so since it was told, or another dispatcher's reason, which stays
+            if told != _words(error) or state is None or not state.reasons:
                 give_back(records, concept, error.problems)
             raise
 

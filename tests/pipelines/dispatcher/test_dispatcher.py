@@ -316,6 +316,10 @@ def test_a_line_that_keeps_another_method_is_left_alone_and_the_others_learn(
     assert world.kinds("cars").count("retried") == 1
     waits = records.concept("mimi")
     assert waits is not None and waits.state == "waiting" and "train.method" in waits.reasons[0]
+    records.append("submitted", concept="mimi", class_noun="cat")  # other pictures, same settings
+    assert dispatcher.reconcile("cars") == "broken"
+    waits = records.concept("mimi")
+    assert waits is not None and "train.method" in waits.reasons[0]
     assert dispatcher.reconcile("pets") == "started"
     (job,) = world.runs.jobs.values()
     assert (job.line, from_json(job.spec).train.steps) == ("pets", 5)
