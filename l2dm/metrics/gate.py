@@ -8,7 +8,6 @@ from l2dm.doors import Concept, Finding, Measurement, Scores, Verdict
 from l2dm.metrics.forgetting import Drop, by_cell, drops, number
 from l2dm.spec import GateSpec
 
-
 LEAST_TEXT = 0.1  # a cosine: below it the base itself hardly draws what the words say
 
 
@@ -26,8 +25,7 @@ def judge(
     spec: GateSpec,
     measurements: Sequence[Measurement] = (),
 ) -> Verdict:
-    """Open when the new concept was learned and still is what its prompt says, and nothing else
-    was lost: no past concept, no class word.
+    """Open when the new concept was learned, is what its prompt says, and nothing else was lost.
 
     concept: the task's new one. measurements: the door's; with them a drop is one of the pictures
     that both rows drew, without them one of the matrix's means.
@@ -129,8 +127,9 @@ def _drawn(scores: Scores, concept: Concept, spec: GateSpec) -> Condition:
     """
     column = _column(scores, concept)
     matrix = scores.matrices.get("text_alignment", ())
-    cells = (None, None) if column is None or not matrix else (matrix[0][column], matrix[-1][column])
-    base, now = map(number, cells)
+    base = now = None
+    if matrix and column is not None:
+        base, now = number(matrix[0][column]), number(matrix[-1][column])
     name = concept.placeholder
     if base is None or now is None:
         return Condition(

@@ -26,7 +26,8 @@ pytestmark = pytest.mark.slow
 
 TINY = (
     *("intake.min_side=8", "prior.count=2", "memory.candidates=1", "memory.budget=4"),
-    *("train.steps=4", "train.batch=2", "train.method=l2dm", "l2dm.replay_batch=1", "train.checkpoint_every=1"),
+    *("train.steps=4", "train.batch=2", "train.method=l2dm"),
+    *("l2dm.replay_batch=1", "train.checkpoint_every=1"),
     *("evaluate.pictures=2", "evaluate.distractors=4", "evaluate.resamples=20"),
     *("gate.min_identity=0", "gate.max_forgetting=2", "gate.max_drift=2", "gate.max_text_loss=9"),
 )

@@ -153,7 +153,7 @@ def test_with_measurements_a_drop_is_measured_over_the_pictures_of_both_rows():
 
 
 def test_what_the_base_hardly_draws_cannot_be_lost():
-    """Near 0 a share says nothing; an encoder whose cosines are all below 0 is read as any other."""
+    """Near 0 a share says nothing; one whose cosines are all below 0 is read as any other."""
     for base, now, passes in ((0.01, 0.0, True), (0.01, -0.2, False), (-0.32, -0.33, True)):
         scores = _with("text_alignment", 0, 2, base)
         matrix = [list(line) for line in scores.matrices["text_alignment"]]

@@ -21,7 +21,8 @@ from pipelines.commands.cli import PAGES, app
 
 COMMANDS = (
     *("demo", "submit", "presign", "learn", "status", "generate", "evaluate", "check", "schedule"),
-    *("rollback", "cancel", "forget", "repair", "export", "dispatch", "history", "compile", "settings"),
+    *("rollback", "cancel", "forget", "repair", "export", "dispatch", "history", "compile"),
+    "settings",
 )
 
 

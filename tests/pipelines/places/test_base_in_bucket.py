@@ -38,7 +38,8 @@ from tests.worlds.object_stores import Bucket
 
 TINY = (
     *("intake.min_side=8", "prior.count=1", "memory.candidates=1", "memory.budget=4"),
-    *("train.steps=2", "train.batch=2", "train.method=l2dm", "l2dm.replay_batch=1", "sampling.steps=1"),
+    *("train.steps=2", "train.batch=2", "train.method=l2dm"),
+    *("l2dm.replay_batch=1", "sampling.steps=1"),
     *("evaluate.pictures=1", "evaluate.distractors=4", "evaluate.resamples=20"),
     *("gate.min_identity=0", "gate.max_forgetting=2", "gate.max_drift=2", "gate.max_text_loss=9"),
 )

@@ -23,7 +23,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[3]
 TINY = (
     *("intake.min_side=8", "prior.count=2", "memory.candidates=1", "memory.budget=4"),
-    *("train.steps=2", "train.batch=2", "train.method=l2dm", "l2dm.replay_batch=1", "train.checkpoint_every=1"),
+    *("train.steps=2", "train.batch=2", "train.method=l2dm"),
+    *("l2dm.replay_batch=1", "train.checkpoint_every=1"),
     *("evaluate.pictures=1", "evaluate.distractors=4", "evaluate.resamples=20"),
     *("gate.min_identity=0", "gate.max_forgetting=2", "gate.max_drift=2", "train.processes=2"),
     "gate.max_text_loss=9",
