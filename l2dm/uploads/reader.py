@@ -6,6 +6,7 @@ of a second to start, since it imports Pillow and nothing else that is large.
 """
 
 import base64
+import errno
 import json
 import math
 import resource
@@ -17,7 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from l2dm.errors import BadUpload, StepFailed
+from l2dm.errors import BadUpload
 from l2dm.uploads.crop import Cut
 from l2dm.uploads.likeness import Appearance
 from l2dm.uploads.pictures import SeenPicture, pixels, read
@@ -54,8 +55,8 @@ class PictureReader:
     def read(self, path: Path) -> SeenPicture:
         """What is seen of a picture, as `pictures.read` sees it. Raises BadUpload.
 
-        Raises StepFailed where the reader was killed by somebody, and OSError where the system does
-        not give the file: neither is a fault of the picture.
+        Raises OSError where the reader was killed by somebody (a system without memory does it), or
+        where the system does not give the file: neither is a fault of the picture.
         """
         for _ in range(2):
             answer = self._ask(path)
@@ -69,10 +70,8 @@ class PictureReader:
                     f"picture {path.name!r}: expected one that can be read, found that its decoder "
                     f"breaks down ({signal.Signals(code).name}); save it again or leave it out"
                 )
-        raise StepFailed(
-            f"expected to read picture {path.name!r}, found its reader ended twice (exit code "
-            f"{-code}); look at the memory of this machine and try again"
-        )
+        told = f"the process that reads a picture was ended twice (exit code {-code})"
+        raise OSError(errno.ENOMEM, told, str(path))
 
     def _ask(self, path: Path) -> str:
         """The reader's line about a picture; "" when it has ended instead."""
@@ -171,7 +170,8 @@ def main() -> None:
     """Answer each line of the input, a path and limits, with a line: what is seen, or what not."""
     sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
+    with suppress(ValueError, OSError):  # macOS may refuse it: there the time alone is bounded
+        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
     for line in sys.stdin:
         sys.stdout.write(json.dumps(_answer(json.loads(line))) + "\n")
         sys.stdout.flush()

@@ -6,6 +6,7 @@ that a step failed, not why.
 """
 
 import json
+import logging
 import resource
 import sys
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from components.services.store.objects import Objects
 from l2dm import redaction
 from l2dm.errors import NoSuchObject, is_of_the_house
 from l2dm.files import children
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,17 @@ def read_costs(store: Objects, run: str) -> dict[str, Cost]:
     """Costs of the steps that ended well, by step, in the order in which they ended."""
     entries = sorted(store.list(f"{run}cost-"), key=lambda entry: (entry.modified, entry.key))
     names = [entry.key.removeprefix(f"{run}cost-").removesuffix(".json") for entry in entries]
-    found = [json.loads(store.read(entry.key).data) for entry in entries]
-    return {name: Cost(**cost) for name, cost in zip(names, found, strict=True)}
+    found = {name: _cost(store, entry.key) for name, entry in zip(names, entries, strict=True)}
+    return {name: cost for name, cost in found.items() if cost is not None}
+
+
+def _cost(store: Objects, key: str) -> Cost | None:
+    """One cost; None where it is damaged: figures are worth no run."""
+    try:
+        return Cost(**json.loads(store.read(key).data))
+    except (ValueError, TypeError, RecursionError, NoSuchObject) as error:
+        log.warning("%s is no cost of a step (%s)", key, error)
+        return None
 
 
 def write_failure(store: Objects, run: str, step: str, error: BaseException) -> None:
@@ -96,13 +108,17 @@ def read_failure(store: Objects, run: str) -> Failure | None:
     """
     try:
         data = json.loads(store.read(f"{run}error.json").data)
+        failure = Failure(data["step"], data["kind"], tuple(data["problems"]))
     except NoSuchObject:
+        return None
+    except (ValueError, KeyError, TypeError, RecursionError) as damaged:
+        log.warning("%serror.json says nothing of an error (%s)", run, damaged)
         return None
     written = {entry.key: entry.modified for entry in store.list(run)}
     cost, error = f"{run}cost-{data['step']}.json", f"{run}error.json"
     if written.get(cost, 0.0) > written.get(error, 0.0):
         return None
-    return Failure(data["step"], data["kind"], tuple(data["problems"]))
+    return failure
 
 
 def forget(store: Objects, run: str) -> None:

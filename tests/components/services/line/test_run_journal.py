@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from components.services.line import run_journal
 from components.services.line.run_journal import Cost, Failure
 from components.services.store.folder import FolderObjects
@@ -44,9 +46,21 @@ def test_neither_error_json_nor_a_record_holds_a_secret(tmp_path: Path) -> None:
     from l2dm.errors import TrackingFailed
 
     store, hush = FolderObjects(tmp_path), "http://me:hush@mlflow:5000 and ?token=hush"
-    run_journal.write_failure(store, "runs/pets/rex/", "train", TrackingFailed(hush))
+    run_journal.write_failure(store, RUN, "train", TrackingFailed(hush))
     records = Records(store, "pets")
     records.append("cancelled", concept="rex", upload="sha", reason=hush, mark="hush of a mark")
     told = [path.read_text() for path in tmp_path.rglob("*.json")]
     assert len(told) == 2 and not any("hush@" in text or "=hush" in text for text in told)
     assert records.events()[0].facts["mark"] == "hush of a mark", "only words are changed"
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"[1]", b"\xff", b"[" * 100_000])
+def test_damaged_costs_and_errors_say_nothing_and_stop_nothing(
+    tmp_path: Path, damage: bytes
+) -> None:
+    store = FolderObjects(tmp_path)
+    run_journal.write_cost(store, RUN, "train", Cost(1.0, 2.0))
+    for name in ("cost-intake.json", "error.json"):
+        store.write(f"{RUN}{name}", damage)
+    assert run_journal.read_costs(store, RUN) == {"train": Cost(1.0, 2.0)}
+    assert run_journal.read_failure(store, RUN) is None
