@@ -27,6 +27,7 @@ L2dmError
 │   ├── Corrupt           other bytes than those that were written
 │   └── TooLarge          more bytes than the reader takes
 ├── PlatformError       Kubeflow Pipelines or a container engine did not answer, or refused
+├── BrokenPackage       an installed package declares a method and cannot be imported
 └── StepFailed          a pipeline step ended without its outputs
 
 A message says what was expected, what was found, where, and what to do.
@@ -123,6 +124,10 @@ class PlatformError(L2dmError):
     """Kubeflow Pipelines or a container engine did not answer, or refused what it was asked."""
 
 
+class BrokenPackage(L2dmError):
+    """An installed package that declares a method cannot be imported."""
+
+
 class StepFailed(L2dmError):
     """A pipeline step ended without its outputs."""
 
@@ -165,7 +170,7 @@ class TooLarge(ObjectError):
 
 
 _HOUSE = (
-    *(BadStore, UnknownLine, BadDoor, TrackingFailed, ObjectError, PlatformError),
+    *(BadStore, UnknownLine, BadDoor, TrackingFailed, ObjectError, PlatformError, BrokenPackage),
     *(OSError, MemoryError),
 )
 _FOREIGN = {"NotStarted", "MlflowException", "OperationalError", "DatabaseError"}

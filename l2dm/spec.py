@@ -370,9 +370,11 @@ class Spec(Section):
         """Those of training first, then those of methods, the chosen one before the others."""
         own = super().keys(data)
         chosen = _chosen(data)
-        methods = sorted(registry.names(), key=lambda method: method != chosen)
+        methods = registry.every_options()
         options = [
-            f"{method}.{key}" for method in methods for key in registry.options(method).model_fields
+            f"{method}.{key}"
+            for method in sorted(methods, key=lambda method: method != chosen)
+            for key in methods[method].model_fields
         ]
         training = [key for key in own if key.startswith(TrainSpec.AT)]
         return [*training, *options, *(key for key in own if key not in training)]
@@ -384,9 +386,8 @@ class Spec(Section):
         """With a section for every method."""
         schema = handler.resolve_ref_schema(handler(core_schema))
         schema["additionalProperties"] = False
-        for method in registry.names():
-            options = registry.options(method).__pydantic_core_schema__
-            schema["properties"][method] = handler(options)
+        for method, options in registry.every_options().items():
+            schema["properties"][method] = handler(options.__pydantic_core_schema__)
         return schema
 
 

@@ -167,8 +167,8 @@ def _declared(known: set[str]) -> Iterator[Family]:
             family = importlib.import_module(point.value).FAMILY
             if family.name in known:
                 raise ValueError(f"found family {family.name!r} a second time; rename it")
-        except (ImportError, AttributeError, SyntaxError, ValueError) as error:
-            # a wrong package must not end what has nothing to do with it
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - told below
+            # whatever a wrong package does must not end what has nothing to do with it
             log.warning("%s: %s = %s is left out: %s", GROUP, point.name, point.value, error)
         else:
             known.add(family.name)

@@ -20,7 +20,7 @@ import ast
 import importlib
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint
@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from l2dm import installed
+from l2dm.errors import BrokenPackage
 
 GROUP = "l2dm.methods"  # entry points named by a method: the module of its page
 
@@ -77,8 +78,22 @@ def page(name: str) -> MethodPage:
 
 
 def options(name: str) -> Any:
-    """The class of a method's own options. Imports its page."""
+    """The class of a method's own options. Imports its page. Raises BrokenPackage."""
     return page(name).load().OPTIONS
+
+
+def every_options() -> Mapping[str, Any]:
+    """The classes of all methods' own options, by method; a page that cannot be imported has none.
+
+    Imports every page, which is for keys that are listed or looked for.
+    """
+    found = {}
+    for name in names():
+        try:
+            found[name] = options(name)
+        except BrokenPackage as error:
+            log.warning("%s", error)
+    return found
 
 
 def read_page(path: Path, module: str) -> MethodPage | None:
@@ -114,19 +129,34 @@ def _found() -> Mapping[str, MethodPage]:
             if page.name in pages:
                 raise ValueError(f"found method {page.name!r} a second time; rename it")
             pages[page.name] = page
-        except (ImportError, OSError, SyntaxError, ValueError) as error:
-            # a wrong package must not end what has nothing to do with it
+        except Exception as error:  # noqa: BLE001 - told below
+            # whatever a wrong package holds must not end what has nothing to do with it
             log.warning("%s: %s = %s is left out: %s", GROUP, point.name, point.value, error)
     return pages
 
 
 def _declared(point: EntryPoint) -> MethodPage:
-    """The page of an entry point. Raises ImportError, OSError, SyntaxError, ValueError."""
-    page = None if point.attr else read_page(_source(point.module), point.module)
+    """The page of an entry point. Raises ImportError, OSError, SyntaxError, ValueError and others.
+
+    A value that names no module, or a source that is nested beyond what Python parses.
+    """
+    page = None if ":" in point.value else read_page(_source(point.module), point.module)
     if page is None or page.name != point.name:
         found = f"NAME {page.name!r}" if page else "none"
         raise ValueError(f"expected a module with NAME = {point.name!r}, found {found}")
-    return page
+    return replace(page, load=lambda: _imported(point))
+
+
+def _imported(point: EntryPoint) -> Any:
+    """The page itself. Raises BrokenPackage, whatever the package does."""
+    try:
+        return importlib.import_module(point.module)
+    except (Exception, SystemExit) as error:
+        raise BrokenPackage(
+            f"method {point.name!r}: expected module {point.module} of an installed package, found "
+            f"that it cannot be imported ({type(error).__name__}: {error}); mend that package, or "
+            "uninstall it"
+        ) from error
 
 
 def _source(module: str) -> Path:
@@ -138,6 +168,8 @@ def _source(module: str) -> Path:
         spec = PathFinder.find_spec(name, spec.submodule_search_locations) if spec else None
     if spec is None or spec.origin is None:
         raise ImportError(f"expected a module {module}, found none")
+    if not Path(spec.origin).is_file():  # a pipe, say, would be waited for
+        raise ImportError(f"expected the source of {module}, found no file {spec.origin}")
     return Path(spec.origin)
 
 

@@ -44,8 +44,8 @@ def spec_keys() -> "Iterator[Described]":
     methods = f"one of {', '.join(map(repr, registry.names()))}"
     for one in described(Spec):
         yield one._replace(expected=methods) if one.key == "train.method" else one
-    for name in registry.names():
-        for one in described(registry.options(name)):
+    for name, options in registry.every_options().items():
+        for one in described(options):
             yield one._replace(key=f"{name}.{one.key}")
 
 

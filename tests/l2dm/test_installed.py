@@ -131,6 +131,40 @@ def test_a_family_of_another_package_is_known_and_a_broken_one_ends_nothing(site
     )
 
 
+def test_whatever_a_package_declares_or_does_ends_nothing_else(site: Path) -> None:
+    """Values that name no module, a page that is a pipe, modules that end when imported."""
+    points = site / "elsewhere-0.1.dist-info" / "entry_points.txt"
+    points.write_text(
+        "[l2dm.methods]\nempty =\nout = ../../x\npipe = piped\nends = ends\n"
+        "[l2dm.families]\nempty =\nends = ends\nraises = raises\n"
+    )
+    (site / "ends.py").write_text('NAME = "ends"\nraise SystemExit(7)\n')
+    (site / "raises.py").write_text('raise RuntimeError("no device")\n')
+    os.mkfifo(site / "piped.py")
+    done = child(
+        "from l2dm.bases.family import families\n"
+        "from l2dm.errors import BadSpec, BrokenPackage, is_of_the_house\n"
+        "from l2dm.methods import registry\n"
+        "from l2dm.spec import Spec, options_of, override\n"
+        "from pipelines.commands.settings import spec_keys\n"
+        "print(registry.names()[-1], len(families()) > 0, len(list(spec_keys())) > 20)\n"
+        "for setting in ('train.stebs=3', 'train.method=ends'):\n"
+        "    try:\n        options_of(override(Spec(), [setting]))\n"
+        "    except (BadSpec, BrokenPackage) as error:\n        print(error)\n"
+        "print(is_of_the_house('BrokenPackage'))\n",
+        site,
+    )
+    listed, misspelled, broken, house = done.stdout.splitlines()
+    assert listed == "ends True True" and house == "True"
+    assert misspelled.endswith("nearest known key: train.steps")
+    assert "module ends of an installed package, found that it cannot be imported" in broken
+    assert "SystemExit: 7" in broken
+    for name in ("empty", "out", "pipe"):
+        assert f"l2dm.methods: {name} = " in done.stderr
+    for name in ("empty", "ends", "raises"):
+        assert f"l2dm.families: {name} = " in done.stderr
+
+
 def test_a_fetcher_of_another_package_is_asked_for_its_scheme(site: Path) -> None:
     done = child(
         "from l2dm.errors import BadBase\n"
