@@ -47,12 +47,13 @@ def test_it_ends_with_a_command_that_draws(tmp_path: Path, monkeypatch: pytest.M
     program, *words = shlex.split(command)
     assert (head, program) == ("try", ".venv/bin/l2dm")
     drawn = list[Any]()
-    monkeypatch.setattr(generate, "draw", lambda *given: drawn.append(given) or [Path("one.png")])
+    made = generate.Drawn([Path("one.png")], [], [])
+    monkeypatch.setattr(generate, "draw", lambda *given: drawn.append(given) or made)
     done = CliRunner().invoke(app, words)
     assert (done.exit_code, done.stdout) == (0, "one.png\n")
-    ((target, version, prompt, *_),) = drawn
+    ((target, version, order, _),) = drawn
     assert (target.home, target.line, version) == (Home.at(home), "demo", "champion")
-    assert prompt == "a photo of a <mimi> cat"
+    assert order.prompts == ["a photo of a <mimi> cat"]
 
 
 def test_another_base_is_named_in_it(tmp_path: Path) -> None:

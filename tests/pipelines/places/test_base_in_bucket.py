@@ -1,5 +1,6 @@
 """A base model in a bucket through everything that loads one: steps, commands, serving."""
 
+import io
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import components.evaluate
 import components.generate_prior
@@ -30,7 +32,7 @@ from pipelines.commands.learn import learn_waiting
 from pipelines.commands.target import Target, require_base
 from pipelines.commands.versions.evaluate import evaluate_champion
 from pipelines.commands.versions.export import export_version
-from pipelines.commands.versions.generate import draw
+from pipelines.commands.versions.generate import Order, draw
 from pipelines.places.open import sees
 from pipelines.places.placement import base_problems
 from tests.worlds import six_steps
@@ -130,7 +132,9 @@ def test_a_line_lives_on_a_base_in_a_bucket(
     assert fetched == [base]
     assert Records(line.store, "pets").state().standing.champion == 1
 
-    (picture,) = draw(target, "champion", "a <rex> dog", [1], tmp_path / "out", print)
+    (picture,) = draw(
+        target, "champion", Order(["a <rex> dog"], [1], tmp_path / "out"), print
+    ).files
     assert set(evaluate_champion(target, 3)["row"]["means"]["identity_similarity"]) == {"rex"}
     export_version(target, "1", tmp_path / "export")
     assert '"name": "small-sd"' in (tmp_path / "export" / "export.json").read_text()
@@ -144,7 +148,8 @@ def test_a_line_lives_on_a_base_in_a_bucket(
     config = {"base": base}
     server.load_context(SimpleNamespace(artifacts={"release": release}, model_config=config))
     (png,) = server.predict(None, {"prompt": ["a <rex> dog"]}, {"seed": 1, "steps": 1})
-    assert png == picture.read_bytes()
+    # the text beside the pixels tells where each was drawn
+    assert Image.open(io.BytesIO(png)).tobytes() == Image.open(picture).tobytes()
     assert fetched == [base] * 2
 
 
