@@ -22,6 +22,7 @@ from l2dm.errors import BadInput, DoesNotFit
 from l2dm.export import readme, verify
 from l2dm.export.forms import Form, FormWriter, write_json
 from l2dm.files import door_files, manifest
+from l2dm.files.full_disk import told_as_system
 from l2dm.files.manifest import Door
 from l2dm.releases import folder as releases
 from l2dm.releases.load import load_adapter
@@ -52,10 +53,11 @@ def export(release: Path, base: str, out: Path) -> tuple[Path, ...]:
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = _draft(out)
     try:
-        _save_embeddings(draft / verify.EMBEDDINGS, door_files.read_rows(adapter))
         concepts = adapter.record.concepts
         writer = FormWriter(draft, door.record.line, model, concepts, _header_name(model))
-        model.adapter.export(writer)
+        with told_as_system(out):
+            _save_embeddings(draft / verify.EMBEDDINGS, door_files.read_rows(adapter))
+            model.adapter.export(writer)
         _write_texts(draft, door, adapter, model, writer.form)
         written = verify.Written(draft, writer.form, door.record.line, adapter.record.concepts)
         folder = model.folder

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from l2dm import doors
 from l2dm.errors import BadDoor
+from l2dm.files.full_disk import told_as_system
 from l2dm.files.manifest import Door
 
 if TYPE_CHECKING:
@@ -372,7 +373,8 @@ def _no_measurement(path: Path, entry: Any) -> BadDoor:
 def _save(path: Path, tensors: Mapping[str, "Tensor"]) -> None:
     from safetensors.torch import save_file
 
-    save_file({key: tensors[key].contiguous() for key in sorted(tensors)}, path)
+    with told_as_system(path):
+        save_file({key: tensors[key].contiguous() for key in sorted(tensors)}, path)
 
 
 def _load(door: Door[Any], name: str) -> dict[str, "Tensor"]:

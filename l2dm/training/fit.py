@@ -13,6 +13,7 @@ from l2dm.adapters.contract import compare
 from l2dm.bases.devices import one_order
 from l2dm.bases.model import Model
 from l2dm.errors import BadSpec, DoesNotFit
+from l2dm.files.full_disk import told_as_system
 from l2dm.methods.contract import Learned, Method, Trainable
 from l2dm.methods.lesson import KEEPS, Batch, Lesson, draw_batch
 from l2dm.spec import TrainSpec
@@ -160,7 +161,8 @@ def _checkpoint(
         "state": {name: value.detach() for name, value in trainable.state.items()},
         "optimizer": optimizer.state_dict(),
     }
-    torch.save(_on_cpu(state), draft)
+    with told_as_system(draft), draft.open("wb") as file:
+        torch.save(_on_cpu(state), file)
     draft.replace(work / CHECKPOINT)
 
 
