@@ -58,7 +58,10 @@ class IntakeSpec(Section):
         30_000_000, ge=1, le=10_000_000_000, description="of a picture's file, at most"
     )
     near_duplicate_bits: int = Field(
-        4, ge=0, le=128, description="how alike two pictures are one; 0: all pixels are nearly equal"
+        4,
+        ge=0,
+        le=128,
+        description="how alike two pictures are one; 0: all pixels are nearly equal",
     )
 
     @field_validator("max_pictures")
