@@ -262,6 +262,11 @@ def resolve(registry: Registry, line: str, name: str) -> int:
     if name.isascii() and name.isdigit() and len(name) <= MAX_DIGITS:
         return require_version(registry, line, int(name)).number
     aliases = {str(alias): number for alias, number in registry.aliases(line).items()}
+    if name not in aliases and not registry.versions(line):
+        raise UnknownLine(
+            f"expected a version of line {line!r}, found none yet; `l2dm status` shows what waits, "
+            f"`l2dm learn --line {line}` learns it"
+        )
     if name not in aliases:
         raise UnknownLine(
             f"expected a version number or one of {sorted(aliases)} for line {line!r}, "

@@ -159,6 +159,8 @@ def test_what_does_not_exist_is_named(registry: Registry, release: Path, tmp_pat
     ):
         resolve(registry, "pets", "champion")
     assert resolve(registry, "pets", "1") == 1
+    with pytest.raises(UnknownLine, match=r"none yet; .* `l2dm learn --line birds` learns it"):
+        resolve(registry, "birds", "champion")
 
 
 def test_eight_first_alias_creations_at_once_all_succeed(registry: Registry, release: Path) -> None:
