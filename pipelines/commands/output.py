@@ -45,8 +45,16 @@ def tell_json_line(value: Any) -> None:
 
 
 def tell_script(text: str) -> None:
-    """A program as the result: its bytes are kept, unless a terminal shows it."""
-    _write(sys.stdout, escape.lines(text) if sys.stdout.isatty() else text)
+    """A program as the result: its bytes are kept, unless a terminal shows it.
+
+    What it holds is what was asked for: nothing of it is hidden, since it would not work then.
+    """
+    _put(sys.stdout, escape.lines(text) if sys.stdout.isatty() else text)
+
+
+def tell_signed(value: Any) -> None:
+    """Signed requests for a script. Their signatures are the result, so they are not hidden."""
+    _put(sys.stdout, _json(value, indent=1))
 
 
 def note(text: str) -> None:
@@ -60,5 +68,9 @@ def _json(value: Any, indent: int | None = None) -> str:
 
 
 def _write(stream: TextIO, text: str) -> None:
-    stream.write(redaction.redacted(text) + "\n")
+    _put(stream, redaction.redacted(text))
+
+
+def _put(stream: TextIO, text: str) -> None:
+    stream.write(text + "\n")
     stream.flush()

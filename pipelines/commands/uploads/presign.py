@@ -23,7 +23,7 @@ from pipelines.commands.options import (
     LineOption,
     SetOption,
 )
-from pipelines.commands.output import tell_json, tell_script
+from pipelines.commands.output import tell_script, tell_signed
 from pipelines.commands.target import Target
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def presign(
     requests = signed_requests(Target(home, line, BASE), folder, named, spec, seconds)
     if json:
         told = [request.data for request in requests]
-        tell_json({"line": line, "concept": concept, "seconds": seconds, "requests": told})
+        tell_signed({"line": line, "concept": concept, "seconds": seconds, "requests": told})
     else:
         tell_script(script(requests, seconds))
 

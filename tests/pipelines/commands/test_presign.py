@@ -52,6 +52,8 @@ def test_what_is_printed_is_an_upload_that_is_learned(
     done = presign(place, given)
     assert done.exit_code == 0, done.stderr
     assert bucket.secret not in done.stdout
+    signed = presign(place, given, "--json").stdout
+    assert all("Signature=" in one and "***" not in one for one in (done.stdout, signed))
     world = World(tmp_path / "world", place=place)
     assert world.dispatcher.look() == {}  # nothing was written
     sent = send(done.stdout, given)
