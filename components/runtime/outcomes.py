@@ -26,6 +26,7 @@ from components.services.tracking.registry import (
     Registry,
     VersionFacts,
     copy_release,
+    facts_of,
     require_version,
 )
 from l2dm import doors, escape
@@ -155,19 +156,9 @@ def publish(
 
 def _facts(door: Door[doors.Release], rows: Door[doors.Scores]) -> VersionFacts:
     """What the registry is told of a release. rows: its scores."""
-    release = door.record
-    assert release.concept is not None
-    return VersionFacts(
-        task=release.task,
-        concept=release.concept.name,
-        class_noun=release.concept.class_noun,
-        parent_version=release.parent_version,
-        digest=door.digest,
-        open=release.verdict.open,
-        reasons=release.verdict.reasons,
-        findings=release.verdict.findings,
-        scores=new_row(rows.record, door_files.read_measurements(rows)),
-    )
+    facts = facts_of(door)
+    assert facts is not None
+    return replace(facts, scores=new_row(rows.record, door_files.read_measurements(rows)))
 
 
 def _mark(step: Step, facts: VersionFacts, version: int, crowned: bool) -> None:

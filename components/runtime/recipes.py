@@ -48,9 +48,9 @@ def learned_with(
 
 def base_of(home: Home, line: str, recipe: Recipe | None, asked: str, *, fixed: bool) -> str:
     """The base of a line by its load name. asked: "" for its own. Raises BadBase."""
-    own = placed(recipe.base, home.folder) if recipe else ""
+    own, there = _own(home, recipe)
     base = asked or own or NEW_BASE
-    if recipe and not asked and own != recipe.base and not Path(own).is_dir():
+    if recipe and own and not asked and not there:
         raise BadBase(
             f"line {line!r} learns on the base in {own} (fingerprint {recipe.fingerprint}), found "
             "no such folder; name its new place with --base"
@@ -63,8 +63,7 @@ def base_of(home: Home, line: str, recipe: Recipe | None, asked: str, *, fixed: 
 
 def named_base(home: Home, ledger: Ledger) -> str:
     """The base that a line names, whether it is there or not; the default where it names none."""
-    own = placed(ledger.recipe.base, home.folder) if ledger.recipe else ""
-    return own or NEW_BASE
+    return _own(home, ledger.recipe)[0] or NEW_BASE
 
 
 def checked_on(home: Home, line: str, ledger: Ledger, given: str) -> str:
@@ -72,9 +71,19 @@ def checked_on(home: Home, line: str, ledger: Ledger, given: str) -> str:
 
     given: what to take where the records name none, or its folder is not there; "" for the default.
     """
-    own = placed(ledger.recipe.base, home.folder) if ledger.recipe else ""
-    there = bool(own) and (own == (ledger.recipe and ledger.recipe.base) or Path(own).is_dir())
+    own, there = _own(home, ledger.recipe)
     return own if there else given or NEW_BASE
+
+
+def _own(home: Home, recipe: Recipe | None) -> tuple[str, bool]:
+    """A line's base by its load name, "" where none is known, and whether it may be there.
+
+    A folder is looked for; what a hub or a bucket has, its loader says.
+    """
+    if recipe is None or not recipe.base:
+        return "", False
+    own = placed(recipe.base, home.folder)
+    return own, own == recipe.base or Path(own).is_dir()
 
 
 def recipe_of(home: Home, spec: "Spec", base: str, fingerprint: str) -> Recipe:

@@ -9,7 +9,6 @@ import errno
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,22 +20,10 @@ from l2dm.errors import BadUpload
 from l2dm.uploads import crop, promises
 from l2dm.uploads.colours import upright_rgb, upright_size
 from l2dm.uploads.crop import Cut
-from l2dm.uploads.likeness import FINE, Appearance, appearance, repeats, same
+from l2dm.uploads.likeness import FINE, Appearance, appearance
 
 if TYPE_CHECKING:  # pydantic is slow to import, and every check starts a process
     from l2dm.spec import IntakeSpec
-
-__all__ = [
-    "FORMATS",
-    "SUFFIXES",
-    "Appearance",
-    "SeenPicture",
-    "look",
-    "pixels",
-    "read",
-    "repeats",
-    "same",
-]
 
 # Other plugins of Pillow stay shut: some start programs (EPS), none is what a camera writes.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
@@ -98,19 +85,6 @@ def pixels(path: Path, spec: "IntakeSpec") -> int:
                 return picture.width * picture.height
         except _DAMAGE as error:
             raise _damaged(path, error) from error
-
-
-def look(
-    path: Path, spec: "IntakeSpec", see: Callable[[Image.Image], object] | None = None
-) -> Appearance:
-    """Check a picture, decoding all of it once, and say how it looks. Raises BadUpload.
-
-    see: is given the picture as upright 8-bit RGB in sRGB (`colours.upright_rgb`).
-    """
-    found = _decoded(path, spec, whole=see is not None)
-    if see and found.whole:
-        see(found.whole)
-    return _appearance(found)
 
 
 @dataclass(frozen=True)

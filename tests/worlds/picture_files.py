@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from l2dm.spec import IntakeSpec
-from l2dm.uploads.pictures import look
+from l2dm.uploads.likeness import Appearance
+from l2dm.uploads.pictures import _decoded, read
 
 SPEC = IntakeSpec()
 
@@ -33,10 +34,14 @@ def saved(picture: Image.Image, path: Path, **options) -> Path:
 
 def open_picture(path: Path, spec: IntakeSpec) -> Image.Image:
     """What checking shows of a picture: upright 8-bit RGB."""
-    seen: list[Image.Image] = []
-    look(path, spec, seen.append)
-    (picture,) = seen
+    picture = _decoded(path, spec, whole=True).whole
+    assert picture is not None
     return picture
+
+
+def look(path: Path, spec: IntakeSpec) -> Appearance:
+    """How a picture looks to whoever checks it."""
+    return read(path, spec).look
 
 
 def opened(picture: Image.Image, path: Path, **options) -> np.ndarray:

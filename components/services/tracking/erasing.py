@@ -37,7 +37,7 @@ class Eraser:
         gone = [there[number] for number in versions if number in there]
         kept = [one for number, one in there.items() if number not in versions]
         tasks = {one.tags.get("l2dm.task", "") for one in gone}
-        self._erase_models(found.experiment_id, {_model(one) for one in kept})
+        self._erase_models(found.experiment_id, {model_id(one) for one in kept})
         self._erase_runs(found.experiment_id, tasks)
         for version in gone:
             for tag in version.tags:
@@ -117,5 +117,6 @@ class Eraser:
                 return iter(found)
 
 
-def _model(version: Any) -> str:
+def model_id(version: Any) -> str:
+    """Id of the logged model that a version is: MLflow's own database keeps it as its source."""
     return str(version.source.rpartition("/")[2])

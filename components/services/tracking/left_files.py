@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from components.services.tracking.registry import VersionFacts
+from components.services.tracking.registry import VersionFacts, facts_of
 from l2dm import doors
 from l2dm.errors import BadDoor
 from l2dm.files import manifest
@@ -40,15 +40,4 @@ def _facts(model: Path, door: manifest.Door[doors.Release]) -> VersionFacts | No
             VersionFacts, json.loads((model / FACTS).read_text())
         )
         return facts if facts.digest == door.digest else None
-    release = door.record
-    if release.concept is None:
-        return None
-    return VersionFacts(
-        task=release.task,
-        concept=release.concept.name,
-        class_noun=release.concept.class_noun,
-        parent_version=release.parent_version,
-        digest=door.digest,
-        open=release.verdict.open,
-        reasons=release.verdict.reasons,
-    )
+    return facts_of(door)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from components.services.store.home import Home
 from components.services.tracking import home_files, served
 from components.services.tracking.connection import connect, experiment, server, told
-from components.services.tracking.erasing import Eraser
+from components.services.tracking.erasing import Eraser, model_id
 from components.services.tracking.left_files import RELEASE, versions_in, write_facts
 from components.services.tracking.registry import (
     ALIASES,
@@ -166,7 +166,7 @@ class MlflowRegistry:
         with told(f"fetch version {version} of line {line!r}"):
             found = self._client.get_model_version(PREFIX + line, str(version))
             if server() is None:
-                model = self._client.get_logged_model(_model(found))
+                model = self._client.get_logged_model(model_id(found))
                 folder = home_files.folder_of(self.home, model.artifact_location, line)
                 return copy_release(home_files.present(folder / RELEASE, self._models(line)), to)
             with tempfile.TemporaryDirectory() as scratch:
@@ -220,7 +220,7 @@ class MlflowRegistry:
         """Whether the server lists files of a version, or of the run that made it."""
         if version.run_id and self._client.list_artifacts(version.run_id):
             return True
-        return bool(self._client.list_logged_model_artifacts(_model(version)))
+        return bool(self._client.list_logged_model_artifacts(model_id(version)))
 
     def _only_version(self, line: str, task: str) -> int:
         """The version of a task that was just made. Any later one of that task is removed.
@@ -302,11 +302,6 @@ class MlflowRegistry:
                     raise
                 time.sleep(0.05 * 2**attempt)
         raise AssertionError("unreachable")
-
-
-def _model(version: Any) -> str:
-    """Id of the logged model that a version is: MLflow's own database keeps it as its source."""
-    return str(version.source.rpartition("/")[2])
 
 
 def _says_missing(error: Exception) -> bool:

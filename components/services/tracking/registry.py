@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 
 from components.services.store.home import delete_folder
 from components.services.tracking import home_files
-from l2dm import escape
+from l2dm import doors, escape
 from l2dm.doors import Finding
 from l2dm.errors import UnknownLine
 from l2dm.files import manifest
@@ -51,6 +51,23 @@ class VersionFacts:
     def verdict(self) -> Literal["open", "closed"]:
         """The gate's answer in a word."""
         return "open" if self.open else "closed"
+
+
+def facts_of(door: manifest.Door[doors.Release]) -> VersionFacts | None:
+    """What a release says of itself, its scores left out; None where it learned no concept."""
+    release = door.record
+    if release.concept is None:
+        return None
+    return VersionFacts(
+        task=release.task,
+        concept=release.concept.name,
+        class_noun=release.concept.class_noun,
+        parent_version=release.parent_version,
+        digest=door.digest,
+        open=release.verdict.open,
+        reasons=release.verdict.reasons,
+        findings=release.verdict.findings,
+    )
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ import time
 import numpy as np
 from PIL import Image
 
-from l2dm.uploads.pictures import look, repeats
-from tests.worlds.picture_files import SPEC, saved
+from l2dm.uploads.likeness import repeats
+from tests.worlds.picture_files import SPEC, look, saved
 
 NEAR = SPEC.near_duplicate_bits
 

@@ -9,8 +9,8 @@ from PIL import Image
 
 from l2dm.errors import BadUpload
 from l2dm.uploads import pictures
-from l2dm.uploads.pictures import FORMATS, look
-from tests.worlds.picture_files import SPEC, chunk, open_picture, saved, scene
+from l2dm.uploads.pictures import FORMATS
+from tests.worlds.picture_files import SPEC, chunk, look, open_picture, saved, scene
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from l2dm.pocket.world import scenes
-from l2dm.uploads.pictures import look, repeats, same
-from tests.worlds.picture_files import SPEC, flat, open_picture, saved, scene
+from l2dm.uploads.likeness import repeats, same
+from tests.worlds.picture_files import SPEC, flat, look, open_picture, saved, scene
 
 NEAR = SPEC.near_duplicate_bits
 PHOTOS = Path(os.environ.get("L2DM_PHOTOS", Path(__file__).parents[4] / "shared" / "photos"))

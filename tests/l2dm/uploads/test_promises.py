@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from l2dm.errors import BadUpload
-from l2dm.uploads.pictures import look
-from tests.worlds.picture_files import SPEC, chunk, saved, scene
+from tests.worlds.picture_files import SPEC, chunk, look, saved, scene
 
 
 def jpeg(picture: Image.Image, **options) -> bytearray:

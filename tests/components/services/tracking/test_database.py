@@ -17,6 +17,7 @@ import pytest
 from components.services.store.home import Home
 from components.services.tracking import database
 from components.services.tracking.connection import connect
+from components.services.tracking.left_files import RELEASE, versions_in
 from components.services.tracking.mlflow_registry import MlflowRegistry
 from components.services.tracking.registry import VersionFacts
 from components.services.tracking.runs import MlflowTracking
@@ -289,3 +290,15 @@ def test_versions_of_a_lost_database_are_found_again_by_their_files(
     ]
     assert manifest.read(found.fetch("pets", 4, tmp_path / "got"), doors.Release).digest == digest
     assert found.adopt("pets", {}) == ()
+
+
+def test_what_a_release_says_of_itself_is_not_lost_with_the_database(tmp_path: Path) -> None:
+    """Of a version whose facts an earlier release left in the database alone: all but scores."""
+    rex, finding = doors.Concept("rex", "dog"), doors.Finding("identity", False)
+    verdict = doors.Verdict(False, ("too unlike",), (finding,))
+    record = doors.Release("pets", "t0002", rex, 1, "a", "m", "s", verdict)
+    door = manifest.write(tmp_path / "m-1/artifacts" / RELEASE, record, lambda _: None)
+    ((_, facts),) = versions_in(tmp_path)
+    assert facts == VersionFacts(
+        *("t0002", "rex", "dog", 1, door.digest, False, ("too unlike",)), findings=(finding,)
+    )
