@@ -81,15 +81,19 @@ def test_pocket_photos_are_found_again(tmp_path):
 
 
 def test_different_pocket_photos_of_one_identity_are_different(tmp_path):
-    """Twenty photographs in eight places: the same thing, the same grass, another moment."""
+    """Twenty photographs in eight places: the same thing, the same grass, another moment.
+
+    Two of the 5,700 pairs (a fish, a hat) are one picture taken again from half a step nearer, as a
+    crop is, and crops must be found.
+    """
     repeated = []
-    for seed, noun in zip(scenes.TEST_SEEDS[:8], itertools.cycle(scenes.NOUNS), strict=False):
+    for seed, noun in zip(scenes.TEST_SEEDS[:30], itertools.cycle(scenes.NOUNS), strict=False):
         photos = scenes.photos(scenes.identity(seed, noun), 20, 0)
         looks = {
             str(i): look(saved(photo, tmp_path / "a.png"), SPEC) for i, photo in enumerate(photos)
         }
-        repeated += repeats(looks, NEAR)
-    assert len(repeated) <= 1  # of 1,520 pairs: taken again from a step nearer
+        repeated += [(noun, *pair) for pair in repeats(looks, NEAR)]
+    assert set(repeated) <= {("fish", "3", "11"), ("hat", "1", "9")}
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5])
