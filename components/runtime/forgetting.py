@@ -17,7 +17,12 @@ from components.services.line.ledger import ENDINGS, Ledger
 from components.services.line.promotion import repair, reserve, settle_forgotten
 from components.services.line.records import Records
 from components.services.store.home import Home
-from components.services.tracking.registry import Registry, VersionFacts, require_version
+from components.services.tracking.registry import (
+    Registry,
+    VersionFacts,
+    fetch_whole,
+    require_version,
+)
 from l2dm.errors import L2dmError, UnknownLine
 
 
@@ -72,7 +77,7 @@ def _take_out(
     champion = _champion(ledger, line, concept)
     recipe = ledger.recipe or recipes.of_champion(line, records, ledger, registry)
     with tempfile.TemporaryDirectory() as scratch:
-        whole = registry.fetch(line, champion, Path(scratch) / "whole")
+        whole = fetch_whole(registry, line, champion, Path(scratch) / "whole")
         require_known(whole, concept)
         require_exact(whole)
         task = reserve(records, line, concept, champion)

@@ -27,6 +27,7 @@ from components.services.tracking.registry import (
     VersionFacts,
     copy_release,
     facts_of,
+    fetch_whole,
     require_version,
 )
 from l2dm import doors, escape
@@ -56,7 +57,7 @@ def begin(step: Step, parent: str, empty_release: Callable[..., Any]) -> Any:
     else:
         task, version = records.next_task(), records.state().standing.champion
     if version:
-        registry.fetch(line, version, Path(parent))
+        fetch_whole(registry, line, version, Path(parent))
         if step.looked.replaces:
             _take_out(Path(parent), concept)
     else:

@@ -18,7 +18,7 @@ from components.services.line.recipe import (
 )
 from components.services.line.records import Records
 from components.services.store.home import Home
-from components.services.tracking.registry import Registry
+from components.services.tracking.registry import Registry, fetch_whole
 from l2dm import doors
 from l2dm.errors import BadBase
 from l2dm.files import door_files, manifest
@@ -97,7 +97,7 @@ def of_champion(line: str, records: Records, ledger: Ledger, registry: Registry)
 
     version = ledger.standing.champion
     with tempfile.TemporaryDirectory() as scratch:
-        release = registry.fetch(line, version, Path(scratch) / "release")
+        release = fetch_whole(registry, line, version, Path(scratch) / "release")
         adapter = manifest.read(release / door_files.ADAPTER, doors.Adapter)
     method = adapter.record.method
     settings = kept_of(adapter.spec, method)

@@ -83,26 +83,33 @@ def write(
     return Door(folder, record, _digest(text), seed, content["spec"], content["inputs"])
 
 
-def read(folder: Path, kind: type[R]) -> Door[R]:
-    """Read a door and check every byte of it: kind, format, files, manifest. Raises BadDoor."""
-    path = folder / FILE
+def read(folder: Path, kind: type[R], *, called: str = "", advice: str = _AGAIN) -> Door[R]:
+    """Read a door and check every byte of it: kind, format, files, manifest. Raises BadDoor.
+
+    called: what people know it by, where its folder is a copy that soon is gone. advice: what is to
+    be done about one that is missing or was changed.
+    """
+    path, place = folder / FILE, called or str(folder)
+    where = f"{FILE} of {called}" if called else str(path)
     if not path.is_file():
-        raise BadDoor(f"expected a {kind.__name__} door in {folder}, found no {FILE}; {_AGAIN}")
-    text, content = _content(path)
-    _require_format(folder, content)
+        raise BadDoor(f"expected a {kind.__name__} door in {place}, found no {FILE}; {advice}")
+    text, content = _content(path, where, advice)
+    _require_format(place, content, advice)
     if content.get("kind") != kind.__name__:
         raise BadDoor(
-            f"expected a {kind.__name__} door, found a {content.get('kind')} in {folder}; check "
+            f"expected a {kind.__name__} door, found a {content.get('kind')} in {place}; check "
             "which folder is passed to which step"
         )
     written = _text(content) == text
     if content.pop("check", None) != _digest(_text(content)) or not written:
-        raise BadDoor(f"{path} was changed after it was written; {_AGAIN}")
-    _compare(folder, content["files"])
+        raise BadDoor(f"{where} was changed after it was written; {advice}")
+    if problems := _compare(folder, content["files"]):
+        what = called or f"door {folder}"
+        raise BadDoor(f"{what} is not what was written: {'; '.join(problems)}; {advice}")
     try:
         record = from_data(kind, content["record"])
     except (KeyError, TypeError, ValueError) as error:
-        raise BadDoor(f"{path} does not hold a {kind.__name__} record: {error}") from error
+        raise BadDoor(f"{where} does not hold a {kind.__name__} record: {error}") from error
     return Door(folder, record, _digest(text), content["seed"], content["spec"], content["inputs"])
 
 
@@ -186,16 +193,16 @@ def _checksums(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
 
 
-def _require_format(folder: Path, content: Mapping[str, Any]) -> None:
+def _require_format(place: str, content: Mapping[str, Any], advice: str) -> None:
     """Before anything else: what the rest of a manifest means depends on its format."""
     found = content.get("format")
     if found == FORMAT and type(found) is int:
         return
     if type(found) is not int:
         raise BadDoor(
-            f"expected a door of format {FORMAT} in {folder}, found format {found!r}; {_AGAIN}"
+            f"expected a door of format {FORMAT} in {place}, found format {found!r}; {advice}"
         )
-    what = f"the {content.get('kind')} door in {folder} has format {found}"
+    what = f"the {content.get('kind')} door in {place} has format {found}"
     writer = f"l2dm {content.get('code')}"
     if found > FORMAT:
         raise BadDoor(
@@ -208,7 +215,8 @@ def _require_format(folder: Path, content: Mapping[str, Any]) -> None:
     )
 
 
-def _compare(folder: Path, expected: Mapping[str, str]) -> None:
+def _compare(folder: Path, expected: Mapping[str, str]) -> list[str]:
+    """What is wrong with the files of a door; nothing for one that is whole."""
     found = _checksums(folder)
     found.pop(FILE, None)
     missing, foreign = (
@@ -218,21 +226,16 @@ def _compare(folder: Path, expected: Mapping[str, str]) -> None:
     changed = sorted(
         name for name in expected.keys() & found.keys() if expected[name] != found[name]
     )
-    problems = [
-        f"{what} {names}"
-        for what, names in (("missing", missing), ("foreign", foreign), ("changed", changed))
-        if names
-    ]
-    if problems:
-        raise BadDoor(f"door {folder} is not what was written: {'; '.join(problems)}; {_AGAIN}")
+    found_wrong = (("missing", missing), ("foreign", foreign), ("changed", changed))
+    return [f"{what} {names}" for what, names in found_wrong if names]
 
 
-def _content(path: Path) -> tuple[str, dict[str, Any]]:
+def _content(path: Path, where: str, advice: str) -> tuple[str, dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
         content = _as(dict, json.loads(text))
     except (ValueError, TypeError, RecursionError) as error:
-        raise BadDoor(f"{path} is not a manifest ({error!r}); {_AGAIN}") from error
+        raise BadDoor(f"{where} is not a manifest ({error!r}); {advice}") from error
     return text, content
 
 

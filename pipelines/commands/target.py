@@ -108,10 +108,12 @@ class Target:
 
         version: alias or number. Raises UnknownLine.
         """
+        from components.services.tracking.registry import fetch_whole
+
         with tempfile.TemporaryDirectory() as scratch:
             registry = self.registry()
             number = self.resolve(registry, version)
-            yield number, registry.fetch(self.line, number, Path(scratch) / "release")
+            yield number, fetch_whole(registry, self.line, number, Path(scratch) / "release")
 
 
 def open_registry(home: Home, base: str = "") -> "Registry":

@@ -9,17 +9,22 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from components.services.line import status_cache
-from components.services.line.after_backup import Dropped, agree, find_again, restore, take_back
+from components.services.line.after_backup import (
+    Dropped,
+    agree,
+    champions,
+    find_again,
+    restore,
+    take_back,
+)
 from components.services.line.leases import Leases
 from components.services.line.ledger import ConceptState, Standing
 from components.services.line.promotion import Repair, repair
 from components.services.line.records import Records, user
 from components.services.line.uploads import Uploads
 from components.services.store.home import Home
-from components.services.tracking.registry import Registry
-from l2dm import doors
+from components.services.tracking.registry import Registry, fetch_whole
 from l2dm.errors import BadDoor, FilesGone, L2dmError
-from l2dm.files import manifest
 
 log = logging.getLogger(__name__)
 
@@ -102,24 +107,45 @@ def _follow(
 def has_files(registry: Registry, line: str, version: int) -> bool:
     """Whether the files of a version are there; False only when the store says that they are not.
 
-    Damaged ones are there. Raises what keeps them from being looked at.
+    Damaged ones are there: `require_whole` tells of them. Raises what keeps them from being looked
+    at.
     """
     with TemporaryDirectory() as scratch:
         try:
-            folder = registry.fetch(line, version, Path(scratch) / "release")
-            manifest.read(folder, doors.Release)
+            registry.fetch(line, version, Path(scratch) / "release")
         except FilesGone as error:
             log.warning("line %s: version %d has no files: %s", line, version, error)
             return False
-        except BadDoor as error:
-            log.warning(
-                "line %s: version %d is damaged: %s. Bring its files back from a backup, or make "
-                "another version the champion: l2dm rollback --line %s",
-                line,
-                version,
-                error,
-                line,
-            )
+    return True
+
+
+def require_whole(home: Home, registry: Registry, line: str) -> None:
+    """Raise BadDoor for a champion whose files were changed, naming the last version that is whole.
+
+    Nothing is moved: whether the files come back or the champion goes is for a person to say.
+    """
+    records = Records(home.store, line)
+    champion = records.state().standing.champion
+    if not champion or _is_whole(registry, line, champion):
+        return
+    known, whole = records.state().versions, partial(_is_whole, registry, line)
+    former = [one for one in champions(records.events()) if one != champion and one in known]
+    last = next(filter(whole, dict.fromkeys(reversed(former))), 0)
+    back = "bring its files back from a backup"
+    offer = f"no former champion is whole, so {back}"
+    if last:
+        offer = f"version {last} is whole: `l2dm rollback --line {line} --to {last}`; or {back}"
+    with TemporaryDirectory() as scratch:
+        fetch_whole(registry, line, champion, Path(scratch) / "release", offer)
+
+
+def _is_whole(registry: Registry, line: str, version: int) -> bool:
+    """Whether every file of a version is there as it was written."""
+    with TemporaryDirectory() as scratch:
+        try:
+            fetch_whole(registry, line, version, Path(scratch) / "release")
+        except (BadDoor, FilesGone):
+            return False
     return True
 
 

@@ -162,7 +162,7 @@ def _unreadable(
     if now and now not in lost and loads(now):
         return {}
     found = {}
-    for number in reversed(_champions(records.events())):
+    for number in reversed(champions(records.events())):
         if number in lost or number not in ledger.versions:
             continue
         if loads(number):
@@ -177,7 +177,7 @@ def _facts(
     """Where the aliases stand afterwards, and the highest task number that is used up."""
     highest = max((_task(one.facts.task) for one in versions), default=0)
     now = ledger.standing
-    there = [number for number in _champions(events) if number not in lost]
+    there = [number for number in champions(events) if number not in lost]
     if lost:
         champion = there[-1] if there else 0
         previous = next((one for one in reversed(there) if one != champion), 0)
@@ -188,7 +188,7 @@ def _facts(
     return names | {"tasks": max(ledger.tasks, highest)}
 
 
-def _champions(events: Sequence[Event]) -> list[int]:
+def champions(events: Sequence[Event]) -> list[int]:
     """Every champion that the line ever had, in order; a restore takes some of them away."""
     found: list[int] = []
     dropped: list[int] = []

@@ -17,7 +17,7 @@ from components.services.store.home import delete_folder
 from components.services.tracking import home_files
 from l2dm import doors, escape
 from l2dm.doors import Finding
-from l2dm.errors import UnknownLine
+from l2dm.errors import FilesGone, UnknownLine
 from l2dm.files import manifest
 
 Alias = Literal["champion", "challenger", "previous"]
@@ -269,6 +269,26 @@ def require_version(registry: Registry, line: str, version: int) -> Version:
         f"expected version {version} of line {line!r}, found versions {numbers}; "
         "see `l2dm status` for what there is"
     )
+
+
+def fetch_whole(registry: Registry, line: str, version: int, to: Path, advice: str = "") -> Path:
+    """Copy the Release folder of a version to `to`, and check every byte of it.
+
+    Raises as Registry.fetch does, and BadDoor: both name the version, what of it is missing or was
+    changed, and the way out. `to` is a copy, so no message names it. advice: the way out, if the
+    caller knows a better one.
+    """
+    called = f"version {version} of line {line!r}"
+    advice = advice or (
+        f"`l2dm repair --line {line}` says which version is whole, `l2dm rollback --line {line} "
+        "--to NUMBER` makes that one the champion; or bring its files back from a backup"
+    )
+    try:
+        folder = registry.fetch(line, version, to)
+    except FilesGone as error:
+        raise FilesGone(f"{called} has no files any more: {error}; {advice}") from error
+    manifest.read(folder, doors.Release, called=called, advice=advice)
+    return folder
 
 
 def resolve(registry: Registry, line: str, name: str) -> int:

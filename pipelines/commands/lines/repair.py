@@ -1,6 +1,7 @@
 """`l2dm repair`: after a restore from backups, make records and registry agree."""
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,20 +20,29 @@ def repair(
     line: Annotated[str | None, typer.Option("--line", help="Only this line.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Drop what is lost without asking.")] = False,
     undo: Annotated[
-        bool, typer.Option("--undo", help="Take back what the last repair of the line dropped.")
+        bool,
+        typer.Option(
+            "--undo",
+            help="Take back the last repair: the versions that it dropped count again, once their "
+            "files are back and while the line has learned nothing since.",
+        ),
     ] = False,
     home: HomeOption = HOME,
     json: JsonOption = False,
 ) -> None:
-    """After a restore from backups: make records and registry agree, ask before one is dropped."""
+    """After a restore from backups: make records and registry agree, ask before one is dropped.
+
+    Every champion's files are read. One that is damaged stays, is told, and the exit code is 1.
+    """
     found, failed = repair_lines(Home.at(home), line, yes=yes, undo=undo)
     if json:
         tell_json({"lines": found, "failed": failed})
     else:
-        for name, dropped in found.items():
-            tell(f"{name}: {dropped or 'records and registry agree'}")
+        for name, done in found.items():
+            tell(f"{name}: {done or 'records and registry agree'}")
         for name, why in failed.items():
-            note(f"error: {name} is left as it is: {why}")
+            left = "" if name in found else " is left as it is"
+            note(f"error: {name}{left}: {why}")
     if failed:
         raise typer.Exit(FAILED)
 
@@ -42,8 +52,9 @@ def repair_lines(
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Make every line, or one, agree with the registry.
 
-    Returns what was done with each, "" if nothing, and why others were left alone. yes: drop what
-    is lost without asking. undo: take back what was dropped instead.
+    Returns what was done with each, "" if nothing, and what is wrong with others: they were left
+    alone, or their champion is damaged. yes: drop what is lost without asking. undo: take back what
+    was dropped instead.
     """
     from components.services.tracking import database
     from components.services.tracking.connection import server
@@ -57,7 +68,8 @@ def repair_lines(
         try:
             if undo:
                 back = lines_repair.undo(home, registry, name)
-                found[name] = f"versions that are there again: {list(back)}"
+                found[name] = _back(back)
+                lines_repair.require_whole(home, registry, name)
                 continue
             dropped = lines_repair.repair_line(
                 home,
@@ -67,11 +79,18 @@ def repair_lines(
                 agreed=lambda lost, name=name: yes or _agreed(name, lost),  # type: ignore[misc]
             )
             found[name] = str(dropped or "")
+            lines_repair.require_whole(home, registry, name)
         except L2dmError as error:
             failed[name] = str(error)
         except OSError as error:
             failed[name] = system_words(error)
     return found, failed
+
+
+def _back(versions: Sequence[int]) -> str:
+    """What an undo brought back, in a sentence."""
+    named = ", ".join(map(str, versions))
+    return f"taken back what the last repair dropped; the line knows again: version {named}"
 
 
 def _agreed(line: str, lost: "Dropped") -> bool:
@@ -80,4 +99,7 @@ def _agreed(line: str, lost: "Dropped") -> bool:
     if not sys.stdin.isatty():
         note("nobody can be asked here: run it again with --yes to drop it")
         return False
-    return typer.confirm("Drop it? `l2dm repair --undo` takes it back", err=True)
+    return typer.confirm(
+        f"Drop it? `l2dm repair --line {line} --undo` takes it back once the files are there again",
+        err=True,
+    )

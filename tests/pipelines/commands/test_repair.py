@@ -47,6 +47,21 @@ def learned(home: Home, tmp_path: Path, tiny_base: Path) -> Home:
     return there
 
 
+def files_of(home: Home, version: int) -> Path:
+    """Where the release of a version of pets lies."""
+    client = MlflowRegistry(home, "pocket", MODEL_CODE)._client
+    model = client.get_model_version("l2dm.pets", str(version)).source.rpartition("/")[2]
+    (release,) = (home.artifacts / "pets" / "models" / model).rglob("release")
+    return release
+
+
+def flip(path: Path) -> None:
+    """One bit of a file is another one."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
 def champion(home: Home) -> int:
     return Records(home.store, "pets").state().standing.champion
 
@@ -110,3 +125,61 @@ def test_without_files_and_database_no_champion_is_dropped_unless_the_line_is_na
     assert "this may be another database" in result.stderr
     result = run(there, "--yes", "--line", "pets")
     assert result.exit_code == 0 and champion(there) == 0
+
+
+@pytest.fixture
+def damaged(learned: Home) -> Home:
+    """Pets, with one bit of its champion's adapter flipped."""
+    flip(files_of(learned, 2) / "adapter" / "manifest.json")
+    return learned
+
+
+def test_a_damaged_champion_is_told_with_its_files_and_the_last_whole_version(
+    damaged: Home, tiny_base: Path
+) -> None:
+    result = run(damaged)
+    assert (result.exit_code, champion(damaged)) == (1, 2)
+    assert "version 2 of line 'pets' is not what was written" in result.stderr
+    assert "changed ['adapter/manifest.json']" in result.stderr
+    assert "version 1 is whole: `l2dm rollback --line pets --to 1`" in result.stderr
+    assert "/tmp" not in result.stderr
+    words = ["rollback", "--home", str(damaged.folder), "--line", "pets", "--to", "1"]
+    back = CliRunner().invoke(app, [*words, "--base", str(tiny_base)])
+    assert (back.exit_code, champion(damaged)) == (0, 1), back.output
+    assert run(damaged).exit_code == 0
+    again = CliRunner().invoke(app, [*words[:-1], "2", "--base", str(tiny_base)])
+    assert (again.exit_code, champion(damaged)) == (1, 1)
+    assert "version 2 of line 'pets' is not what was written" in again.stderr
+
+
+def test_no_version_is_offered_that_is_damaged_too(damaged: Home) -> None:
+    (files_of(damaged, 1) / "adapter" / "manifest.json").unlink()
+    result = run(damaged, "--json")
+    assert result.exit_code == 1
+    (why,) = json.loads(result.stdout)["failed"].values()
+    assert why.endswith("no former champion is whole, so bring its files back from a backup")
+
+
+@pytest.mark.parametrize(
+    "words", [("generate", "a photo of <rex> dog", "--out"), ("export", "--out")]
+)
+@pytest.mark.parametrize("harm", ["flipped", "lost", "gone"])
+def test_who_draws_or_exports_a_damaged_champion_is_told_the_way_out(
+    learned: Home, tmp_path: Path, tiny_base: Path, words: tuple[str, ...], harm: str
+) -> None:
+    release = files_of(learned, 2)
+    if harm == "flipped":
+        flip(release / "scores" / "manifest.json")
+    elif harm == "lost":
+        (release / "scores" / "manifest.json").unlink()
+    else:
+        release.rename(tmp_path / "away")
+    where = ["--line", "pets", "--home", str(learned.folder), "--base", str(tiny_base)]
+    result = CliRunner().invoke(app, [*words, str(tmp_path / "out"), *where])
+    assert result.exit_code == 1 and not (tmp_path / "out").exists()
+    said = result.stderr
+    assert "version 2 of line 'pets'" in said and "run the step that writes it" not in said
+    assert "l2dm repair --line pets" in said and "l2dm rollback --line pets" in said
+    if harm != "gone":
+        assert "scores/manifest.json" in said
+        assert "/tmp" not in said

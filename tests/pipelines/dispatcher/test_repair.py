@@ -9,7 +9,7 @@ import pytest
 from components.services.line import status_cache
 from components.services.line.records import Records
 from components.services.line.uploads import Uploads
-from l2dm.errors import ClosedStore, L2dmError, TrackingFailed
+from l2dm.errors import BadDoor, ClosedStore, L2dmError, TrackingFailed
 from pipelines.dispatcher import repair
 from tests.worlds.dispatch_world import World
 
@@ -142,13 +142,12 @@ def test_a_version_that_is_out_of_reach_is_never_dropped(
     assert (world.kinds(), world.registry.aliases("pets")) == (before, aliases)
 
 
-def test_a_damaged_champion_is_not_called_lost(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_damaged_champion_is_not_called_lost(world: World) -> None:
     learned(world, "rex")
     (world.registry.folder / "pets" / "1" / "release" / "manifest.json").write_text("{}")
     assert repair.repair_line(world.home, world.registry, "pets") is None
-    assert "version 1 is damaged" in caplog.text
+    with pytest.raises(BadDoor, match="version 1 of line 'pets'"):
+        repair.require_whole(world.home, world.registry, "pets")
 
 
 def test_what_is_gone_is_dropped_with_leave_and_taken_back_when_it_is_there_again(
