@@ -20,7 +20,11 @@ EVALUATION_TEMPLATES = ("a photo of a {}", "a picture of a {}")
 MAX_PROMPT = 10_000  # characters; no base reads a tenth of it
 
 _PLACEHOLDER = re.compile(r"<([a-z][a-z0-9_-]*)>")
-_ANGLED = re.compile(r"<([^<>]*)>")
+_ANGLED = re.compile(r"(?<!<)<++([^<>]*+)>++")  # `<rex>`, `< rex >`, `<<rex>>`
+_OPENED = re.compile(r"<++(\s*)([\w-]*)")
+_CLOSED = re.compile(r">++")
+_LAST = re.compile(r"([\w-]+)\s*\Z")  # word before it
+_REACH = 80  # characters in which that is looked for
 _SHOWN = 60  # characters of a prompt in a message
 
 
@@ -93,8 +97,9 @@ def without_placeholders(prompt: str, names: Collection[str] | None = None) -> s
 def understand(prompt: str, concepts: Sequence[Concept]) -> Understood:
     """A prompt as somebody typed it, read as they meant it where that is sure.
 
-    `<Rex>` is read as `<rex>`, and told. Raises BadPrompt with every problem at once: an unknown
-    placeholder in any case, a notation of other tools, letters that cannot be read.
+    `<Rex>`, `< rex >` and `<<rex>>` are read as `<rex>`, and told. Raises BadPrompt with every
+    problem at once: an unknown placeholder in any case, one with half of its brackets, a notation
+    of other tools, letters that cannot be read.
     """
     if problem := _unreadable(prompt):
         raise BadPrompt(problem)
@@ -104,7 +109,8 @@ def understand(prompt: str, concepts: Sequence[Concept]) -> Understood:
     for one in _REFUSED:
         plain = one.pattern.sub(" ", plain)
     unknown, notes = _angled(plain, names)
-    problems = foreign + ([_unknown(prompt, unknown, names)] if unknown else [])
+    halves, told = _unpaired(_ANGLED.sub(" ", plain), prompt, names)
+    problems = foreign + ([_unknown(prompt, unknown, names)] if unknown else []) + halves
     if problems:
         raise BadPrompt(problems)
     read = _ANGLED.sub(lambda found: _placeholder(found[1], names) or found[0], prompt)
@@ -113,8 +119,13 @@ def understand(prompt: str, concepts: Sequence[Concept]) -> Understood:
             f"{found[0]!r} in the prompt is read as plain text: {one.advice}"
             for found in one.pattern.finditer(read)
         ]
-    notes += _bare(read, concepts)
+    notes += [*told, *_bare(read, concepts)]
     return Understood(read, tuple(dict.fromkeys(notes)))
+
+
+def is_empty(prompt: str) -> bool:
+    """Whether nothing in a prompt can be seen: no letter, nor any other sign."""
+    return all(unicodedata.category(letter)[0] in "ZC" for letter in prompt)
 
 
 def _unreadable(prompt: str) -> str:
@@ -155,8 +166,43 @@ def _angled(prompt: str, names: Sequence[str]) -> tuple[list[str], list[str]]:
         elif found[1].strip() and not re.search(r"\s", found[1].strip()):
             unknown.append(found[0])
         else:
-            notes.append(f"{found[0]!r} in the prompt is read as plain text: no concept's name")
+            notes.append(_as_text(found[0]))
     return unknown, notes
+
+
+def _unpaired(plain: str, prompt: str, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Brackets without their other half: problems where a name is meant, notes where none is.
+
+    plain: the prompt without what stands between two brackets.
+    """
+    problems, notes = dict[str, None](), dict[str, None]()
+    for found in _OPENED.finditer(plain):
+        name = _placeholder(found[2], names)
+        if name or (not found[1] and found[2][:1].isalpha()):
+            problems[_half(prompt, found[0], ">", name, names)] = None
+        else:
+            notes[_as_text(found[0].split()[0])] = None
+    for found in _CLOSED.finditer(plain):
+        before = plain[max(0, found.start() - _REACH) : found.start()]
+        word = _LAST.search(before)
+        if word and (name := _placeholder(word[1], names)):
+            problems[_half(prompt, word[0] + found[0], "<", name, names)] = None
+        else:
+            notes[_as_text(found[0])] = None
+    return list(problems), list(notes)
+
+
+def _as_text(found: str) -> str:
+    return f"{found!r} in the prompt is read as plain text: no concept's name"
+
+
+def _half(prompt: str, found: str, missing: str, name: str, names: Sequence[str]) -> str:
+    known = ", ".join(f"<{one}>" for one in sorted(names)) or "none yet"
+    return (
+        f"prompt {shortened(prompt)}: expected < and > around a concept's name, found "
+        f"{shortened(found.strip())} without its {missing}; "
+        f"{f'write {name}' if name else f'this line knows: {known}'}"
+    )
 
 
 def _placeholder(inner: str, names: Sequence[str]) -> str:

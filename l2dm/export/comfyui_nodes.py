@@ -28,7 +28,9 @@ WEIGHTS = "gated.safetensors"
 EMBEDDINGS = "embeddings"
 GATES = ("token", "span", "prompt")
 REMEMBERED = 1024  # prompts whose features are known
-_WORD = re.compile(r"<([a-z][a-z0-9_-]*)>")
+_WORD = re.compile(r"(?<!<)<([a-z][a-z0-9_-]*)>(?!>)")
+# `<Toy>`, `< toy >`, `<<toy>>`, `<toy` and `toy>`, which would be drawn as letters
+_NEARLY = re.compile(r"<+\s*[^\W\d_][^<>]*>+|<[\d_-][\w-]*>|<+[^\W\d_][\w-]*|[\w-]*[^\W\d_]>+")
 
 
 class GatedConcepts:
@@ -194,6 +196,9 @@ def _tokens(clip: Any, key: str, end: Any, concepts: GatedConcepts, text: str) -
                 raise ValueError(f"expected words of {known}, found <{part}>")
             found.append(part)
         elif part.strip():
+            if nearly := _NEARLY.search(part):
+                known = ", ".join(f"<{name}>" for name in concepts.ids)
+                raise ValueError(f"expected words of {known}, found {nearly[0]!r}")
             if part.count("(") != part.count(")"):
                 raise ValueError(
                     f"expected brackets beside words like <toy>, not around them, found {part!r}"

@@ -209,9 +209,9 @@ class GatedStableDiffusionPipeline(StableDiffusionPipeline):  # type: ignore[mis
         return ids
 
     def _require_words(self, gates: _Gates, *prompts: Any) -> None:
-        """Raise ValueError for a word like `<toy>` that no loaded concept has."""
+        """Raise ValueError for a word like `<toy>` that no loaded concept has, or nearly has."""
         texts = [text for one in prompts for text in ([one] if isinstance(one, str) else one or ())]
-        named = dict.fromkeys(name for text in texts for name in re.findall(r"<[a-z0-9_-]+>", text))
+        named = dict.fromkeys(name for text in texts for name in words_in(text))
         unknown = [word for word in named if word[1:-1] not in gates.concepts]
         if unknown:
             known = ", ".join(f"<{name}>" for name in gates.concepts) or "none"
@@ -224,6 +224,14 @@ class GatedStableDiffusionPipeline(StableDiffusionPipeline):  # type: ignore[mis
         """The gates of this pipeline's UNet, made on first use; pipelines may share a UNet."""
         gates: _Gates = self.unet.__dict__.setdefault("_l2dm_gates", _Gates())
         return gates
+
+
+def words_in(prompt: str) -> list[str]:
+    """Words in brackets; also `<Toy>`, `< toy >`, `<<toy>>`, `<toy` and `toy>`, as they stand."""
+    found = re.findall(
+        r"<+\s*[^\W\d_][^<>]*>+|<[\d_-][\w-]*>|<+[^\W\d_][\w-]*|[\w-]*[^\W\d_]>+", prompt
+    )
+    return [str(word) for word in found]
 
 
 def rows_of(ids: Tensor, gate: str, own: int, noun: Sequence[int], everyone: set[int]) -> Tensor:

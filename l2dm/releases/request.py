@@ -8,7 +8,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from l2dm.bases.prompts import placeholders_in, understand, without_placeholders
+from l2dm.bases.prompts import (
+    is_empty,
+    placeholders_in,
+    shortened,
+    understand,
+    without_placeholders,
+)
 from l2dm.doors import Concept
 from l2dm.errors import BadPrompt
 
@@ -104,6 +110,11 @@ def read_strengths(texts: Sequence[str]) -> dict[str, float]:
 
 def _planned(wish: Wish, concepts: Sequence[Concept]) -> DrawPlan:
     problems = [*_out_of_range(wish, concepts)]
+    if is_empty(wish.prompt):
+        problems.append(
+            f"prompt {wish.prompt[:60]!r}: expected words that say what to draw, found none, of "
+            'which a base draws anything; write for example "a photo of a dog"'
+        )
     understood = []
     for text in (wish.prompt, wish.negative):
         try:
@@ -118,8 +129,13 @@ def _planned(wish: Wish, concepts: Sequence[Concept]) -> DrawPlan:
     absent = {name for name, value in strengths.items() if value == 0}
     drawn = [without_placeholders(text, absent) if absent else text
              for text in (read.prompt, read.negative)]  # fmt: skip
-    notes = (*prompt.notes, *(f"negative prompt: {note}" for note in negative.notes))
-    return DrawPlan(read, drawn[0], drawn[1], strengths, notes)
+    notes = [*prompt.notes, *(f"negative prompt: {note}" for note in negative.notes)]
+    if is_empty(drawn[0]):
+        notes.append(
+            f"nothing is left of prompt {shortened(read.prompt)} without the concepts of strength "
+            "0, so the base draws anything"
+        )
+    return DrawPlan(read, drawn[0], drawn[1], strengths, tuple(notes))
 
 
 def _out_of_range(wish: Wish, concepts: Sequence[Concept]) -> list[str]:

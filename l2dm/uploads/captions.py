@@ -17,6 +17,7 @@ MAX_CAPTION = 500  # characters; a text encoder reads about 75 words
 _MAX_BYTES = 8 * MAX_CAPTION
 _BLANK = "{}"  # where a caption may leave room for the concept
 _WORD = re.compile(r"<[^<>\s]*>")
+_NEARLY = re.compile(r"<+\s*[^\W\d_][\w-]*[\s>]*|[\w-]*[^\W\d_]\s*>+")  # `< rex >`, `<rex`, `rex>`
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,16 @@ def read(path: Path) -> str:
         raise ValueError("another encoding than UTF-8") from error
 
 
-def problem(name: str, caption: str, concept: Concept) -> str | None:
-    """Why a caption cannot be a prompt; None when it can. name: of what holds it."""
+def problem(name: str, caption: str, concept: Concept, *, typed: bool = False) -> str | None:
+    """Why a caption cannot be a prompt; None when it can. name: of what holds it.
+
+    typed: also when brackets are nearly a placeholder, which is learned as letters. Uploads that
+    were accepted before that was asked stay uploads.
+    """
     words = [word for word in _WORD.findall(caption) if word != concept.placeholder]
+    if typed and not words:
+        clean = re.compile(rf"(?<!<){re.escape(concept.placeholder)}(?!>)")
+        words = [found[0].strip() for found in _NEARLY.finditer(clean.sub(" ", caption))]
     found = ""
     if len(caption) > MAX_CAPTION:
         found = f"{len(caption):,} characters"
@@ -121,6 +129,6 @@ def texts(found: Mapping[str, Path], concept: Concept) -> tuple[dict[str, str], 
                 "again or take it out"
             )
             continue
-        wrong = problem(path.name, said[name], concept)
+        wrong = problem(path.name, said[name], concept, typed=True)
         problems += [wrong] if wrong else []
     return said, problems

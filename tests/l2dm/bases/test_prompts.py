@@ -61,6 +61,14 @@ def test_a_plain_prompt_is_read_as_it_is_and_nothing_is_told(prompt: str) -> Non
         ("< LORA:rex>", "files are not loaded by a prompt"),
         ("embedding:rex dog", "found 'embedding:rex'; embeddings are not loaded by a prompt"),
         ("(Embedding:rex.pt:1.2)", "embeddings are not loaded"),
+        ("a <rex dog", r"found '<rex' without its >; write <rex>"),
+        ("a < Rex dog", r"found '< Rex' without its >; write <rex>"),
+        ("a my-cup> on grass", r"found 'my-cup>' without its <; write <my-cup>"),
+        ("a rex > dog", r"found 'rex >' without its <; write <rex>"),
+        ("<a <rex> dog", r"found '<a' without its >; this line knows: <bear>, <my-cup>, <rex>"),
+        ("a <tom cat", r"found '<tom' without its >; this line knows"),
+        ("a <<rexx>> dog", "names <<rexx>>, which this line has not learned"),
+        ("<rex></rex>", "names </rex>"),
         ("a\x00dog", "a control character or half a letter"),
         ("a \ud800 dog", "a control character or half a letter"),
         ("dog " * MAX_PROMPT, "expected at most 10,000 characters, found 40,000"),
@@ -92,6 +100,10 @@ def test_all_problems_of_a_prompt_are_listed() -> None:
         ("a {red|blue} dog", "nothing is chosen at random here"),
         ("a __colour__ dog", "nothing is chosen at random here"),
         ("a <red hat> dog", "no concept's name"),
+        ("a <rex dog>", "no concept's name"),
+        ("a dog <3", "'<3' in the prompt is read as plain text: no concept's name"),
+        ("a dog -> a cat", "'>' in the prompt is read as plain text"),
+        ("a <> dog", "'<>' in the prompt is read as plain text"),
     ],
 )
 def test_what_may_mean_something_else_is_told(prompt: str, said: str) -> None:
@@ -109,7 +121,16 @@ def test_another_case_is_read_as_the_concept_and_told() -> None:
     )
 
 
-@pytest.mark.parametrize("part", ["(", "((", "(a:", "{|", "__a", "<", "< a ", "[:", "lora:", "<a:"])
+@pytest.mark.parametrize("typed", ["<<rex>>", "< rex >", "<rex>>", "<<  REX>", "<\nrex\n>"])
+def test_brackets_around_brackets_or_blanks_are_no_letters(typed: str) -> None:
+    read = understand(f"a {typed} dog", KNOWN)
+    assert read.prompt == "a <rex> dog"
+    assert read.notes == (f"{typed!r} in the prompt is read as <rex>",)
+
+
+@pytest.mark.parametrize(
+    "part", ["(", "((", "(a:", "{|", "__a", "<", "< a ", "[:", "lora:", "<a:", ">", "a>", " "]
+)
 def test_no_text_takes_long_to_read(part: str) -> None:
     text = (part * MAX_PROMPT)[: MAX_PROMPT - 1]
     try:

@@ -206,6 +206,11 @@ def test_features_of_another_node_are_refused(loaded: Loaded) -> None:
     ("prompt", "said"),
     [
         ("a <rex> dog", "expected words of <toy>, <toy2>, found <rex>"),
+        ("a <Toy> dog", "expected words of <toy>, <toy2>, found '<Toy>'"),
+        ("a < toy > dog", "found '< toy >'"),
+        ("a <<toy>> dog", "found '<<toy>>'"),
+        ("a <toy dog", "found '<toy'"),
+        ("a toy> dog", "found 'toy>'"),
         ("a (<toy> dog)", "expected brackets beside words"),
         ("a dog " * 9, "at most 14 tokens, found 18"),
     ],

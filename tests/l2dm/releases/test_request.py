@@ -31,6 +31,19 @@ def test_a_concept_of_strength_nought_is_left_out_of_what_is_read() -> None:
     assert asked.strengths == {"rex": 0.0, "tom": 1.0}
 
 
+@pytest.mark.parametrize("prompt", ["", "   ", "\n\t", "\u200b\ufeff", "\u3000"])
+def test_a_prompt_that_says_nothing_is_refused(prompt: str) -> None:
+    with pytest.raises(BadPrompt, match="expected words that say what to draw, found none"):
+        one(Wish(prompt))
+    assert one(Wish("a dog", negative="")).notes == ()
+
+
+def test_nothing_left_of_a_prompt_is_told() -> None:
+    asked = one(Wish("<rex>", strengths={"rex": 0.0}))
+    assert asked.prompt == ""
+    assert "nothing is left of prompt '<rex>'" in " ".join(asked.notes)
+
+
 def test_a_strength_of_all_holds_for_prompts_that_name_none() -> None:
     assert one(Wish("a dog", strengths={EVERY: 0.5})).strengths == {"rex": 0.5, "tom": 0.5}
     assert one(Wish("a dog", strengths={"rex": 0.5})).strengths == {}

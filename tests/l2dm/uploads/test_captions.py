@@ -46,6 +46,19 @@ def test_captions_beside_pictures_are_kept_with_them(folder, place):
     ]
 
 
+def test_brackets_that_name_nothing_are_text(folder, place):
+    (folder / "p01.txt").write_text("a <milo> dog <3, box -> bed, 5 > 3")
+    upload = write_upload(place, folder, "pets", MILO, SPEC, {})
+    assert upload.pictures[1].caption == "a <milo> dog <3, box -> bed, 5 > 3"
+
+
+def test_a_caption_of_half_a_placeholder_that_was_accepted_before_stays_one(written):
+    data = json.loads((written / "concept.json").read_text())
+    data["pictures"][0]["caption"] = "a <milo dog"
+    (written / "concept.json").write_text(json.dumps(data))
+    assert read_upload(written).pictures[0].caption == "a <milo dog"
+
+
 def test_pictures_without_captions_leave_no_word_of_them(written):
     listed = json.loads((written / "concept.json").read_text())["pictures"]
     assert all(set(one) == {"name", "sha256"} for one in listed)
@@ -56,6 +69,10 @@ def test_pictures_without_captions_leave_no_word_of_them(written):
     [
         (b"a <rex> dog", "'<rex>', which is not the placeholder '<milo>'"),
         (b"a <Milo> dog", "'<Milo>', which is not"),
+        (b"a < milo > dog", "'< milo >', which is not the placeholder '<milo>'"),
+        (b"a <<milo>> dog", "'<<milo>>', which is not"),
+        (b"a <milo dog", "'<milo', which is not"),
+        (b"a milo> dog", "'milo>', which is not"),
         (b"a dog\x1b[2J", "control characters"),
         (b"\xff\xfe\x00", "another encoding than UTF-8"),
         (b"dog " * 130, "519 characters"),
