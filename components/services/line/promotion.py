@@ -20,7 +20,6 @@ from components.services.tracking.registry import (
     Alias,
     Registry,
     VersionFacts,
-    fetch_whole,
     require_version,
     version_of,
 )
@@ -112,7 +111,7 @@ def roll_back(
                 "name another one with --to, see `l2dm status`"
             )
         if not checked:
-            check(version, fetch_whole(registry, line, version, scratch))
+            check(version, registry.fetch(line, version, scratch))
             checked = True
         try:
             records.append_next(

@@ -121,19 +121,32 @@ def status(home: Home, line: str, index: Index) -> dict[str, Any]:
             }
             for version in index.versions
         ],
-        "concepts": [
-            {
-                "name": state.name,
-                "class_noun": state.class_noun,
-                "state": state.state,
-                "version": state.version,
-                "reasons": list(state.reasons),
-                "findings": _findings(state.reasons, state.findings),
-                "known": state.name in known,
-            }
-            for state in standing
-        ],
+        "concepts": [_concept(state, index.versions, known.get(state.name)) for state in standing],
         "set_aside": list(uploads.set_aside),
+    }
+
+
+def _concept(state: ConceptState, versions: Sequence[Version], known: int | None) -> dict[str, Any]:
+    """One concept as `l2dm status --json` prints it. known: the version that the champion knows.
+
+    A rollback may take back what was promoted last (`taken_back`). The champion may still know the
+    concept by an older version, if it was taught anew: that one is shown then, with its reasons.
+    """
+    version, reasons, findings = state.version, state.reasons, state.findings
+    back = state.state == "promoted" and known != version
+    if back and known is not None:
+        facts = {one.number: one.facts for one in versions}[known]
+        version, reasons, findings = known, facts.reasons, facts.findings
+    return {
+        "name": state.name,
+        "class_noun": state.class_noun,
+        "state": state.state,
+        "version": version,
+        "reasons": list(reasons),
+        "findings": _findings(reasons, findings),
+        "known": known is not None,
+        "known_version": known,
+        "taken_back": state.version if back else None,
     }
 
 

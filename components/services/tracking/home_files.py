@@ -44,12 +44,13 @@ def folder_of(home: Home, uri: str, line: str) -> Path:
         ) from error
 
 
-def present(folder: Path, among: Path) -> Path:
+def present(folder: Path, among: Path, what: str) -> Path:
     """The same folder, when it is there.
 
-    among: where the folders of all versions of its line lie. Raises FilesGone when that one is
-    there and this one is not, and TrackingFailed when that one is missing, too: a disk that is not
-    mounted, rather than files that somebody removed. Raises OSError for what cannot be looked at.
+    among: where the folders of all versions of its line lie. what: lies in it, in words. Raises
+    FilesGone when that one is there and this one is not, and TrackingFailed when that one is
+    missing, too: a disk that is not mounted, rather than files that somebody removed. Raises
+    OSError for what cannot be looked at.
     """
     try:
         folder.stat()
@@ -60,7 +61,7 @@ def present(folder: Path, among: Path) -> Path:
         among.stat()
     except (FileNotFoundError, NotADirectoryError):
         raise TrackingFailed(
-            f"expected the files of versions in {among}, found no such folder; mount the disk that "
+            f"expected {what} in {among}, found no such folder; mount the disk that "
             "holds it, or bring it back from a backup"
         ) from None
-    raise FilesGone(f"expected the files of a version in {folder}, found none; others are there")
+    raise FilesGone(f"expected {what} in {folder}, found none; those of others are there")

@@ -168,7 +168,9 @@ class MlflowRegistry:
             if server() is None:
                 model = self._client.get_logged_model(model_id(found))
                 folder = home_files.folder_of(self.home, model.artifact_location, line)
-                return copy_release(home_files.present(folder / RELEASE, self._models(line)), to)
+                what = f"files of version {version} of line {line!r}"
+                there = home_files.present(folder / RELEASE, self._models(line), what)
+                return copy_release(there, to)
             with tempfile.TemporaryDirectory() as scratch:
                 return copy_release(self._download(line, found, Path(scratch)) / RELEASE, to)
 

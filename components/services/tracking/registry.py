@@ -229,7 +229,8 @@ class FolderRegistry:
         """See Registry."""
         require_version(self, line, version)
         release = self.folder / line / str(version) / "release"
-        return copy_release(home_files.present(release, self.folder / line), to)
+        what = f"files of version {version} of line {line!r}"
+        return copy_release(home_files.present(release, self.folder / line, what), to)
 
     def tell(
         self,
@@ -274,21 +275,31 @@ def require_version(registry: Registry, line: str, version: int) -> Version:
 def fetch_whole(registry: Registry, line: str, version: int, to: Path, advice: str = "") -> Path:
     """Copy the Release folder of a version to `to`, and check every byte of it.
 
-    Raises as Registry.fetch does, and BadDoor: both name the version, what of it is missing or was
-    changed, and the way out. `to` is a copy, so no message names it. advice: the way out, if the
-    caller knows a better one.
+    Raises as Registry.fetch does, FilesGone with the way out, and as `require_whole` does.
     """
-    called = f"version {version} of line {line!r}"
-    advice = advice or (
-        f"`l2dm repair --line {line}` says which version is whole, `l2dm rollback --line {line} "
-        "--to NUMBER` makes that one the champion; or bring its files back from a backup"
-    )
     try:
         folder = registry.fetch(line, version, to)
     except FilesGone as error:
-        raise FilesGone(f"{called} has no files any more: {error}; {advice}") from error
-    manifest.read(folder, doors.Release, called=called, advice=advice)
+        raise FilesGone(f"{error}; {advice or _way_out(line)}") from error
+    require_whole(folder, line, version, advice)
     return folder
+
+
+def require_whole(release: Path, line: str, version: int, advice: str = "") -> None:
+    """Raise BadDoor for a version's files that are not those of its release.
+
+    It names the version, what is missing or was changed, and the way out; never the folder, which
+    is a copy. advice: the way out, if the caller knows a better one.
+    """
+    called = f"version {version} of line {line!r}"
+    manifest.read(release, doors.Release, called=called, advice=advice or _way_out(line))
+
+
+def _way_out(line: str) -> str:
+    return (
+        f"`l2dm repair --line {line}` says which version is whole, `l2dm rollback --line {line} "
+        "--to NUMBER` makes that one the champion; or bring its files back from a backup"
+    )
 
 
 def resolve(registry: Registry, line: str, name: str) -> int:

@@ -135,27 +135,30 @@ def _tell(line: Mapping[str, Any]) -> None:
             str(concept["version"] or ""),
             _known(concept),
         )
-        reasons = "\n".join(map(escape.line, _reasons(concept)))
+        reasons = "\n".join(map(escape.line, _reasons(line["name"], concept)))
         # Text, because rich takes [brackets] of a plain string for markup
         table.add_row(*(Text(escape.line(value)) for value in row), Text(reasons))
     Console().print(table)
 
 
 def _known(concept: Mapping[str, Any]) -> str:
-    """Whether the champion knows it; after a rollback it may not any more."""
-    if concept["known"]:
-        return "yes"
-    return "not any more" if concept["state"] == "promoted" else "no"
+    """Whether the champion knows it, and by which version if another one is shown beside it."""
+    known = concept["known_version"]
+    if known is not None:
+        return "yes" if known == concept["version"] else f"version {known}"
+    return "not any more" if concept["taken_back"] else "no"
 
 
-def _reasons(concept: Mapping[str, Any]) -> list[str]:
+def _reasons(line: str, concept: Mapping[str, Any]) -> list[str]:
     """Why it stands where it stands; what the gate found is marked as passed or not."""
     findings = [Finding(one["question"], one["passed"]) for one in concept["findings"]]
     reasons = [SIGNS[passed] + reason for passed, reason in marked(concept["reasons"], findings)]
-    if _known(concept) == "not any more":
-        version = concept["version"]
+    if version := concept["taken_back"]:
+        what = "taken back by a rollback"
+        if concept["known"]:
+            what = f"it was taught anew in version {version}, which was {what}"
         reasons.append(
-            f"taken back by a rollback: `l2dm rollback --to {version}` makes version {version} the "
+            f"{what}: `l2dm rollback --line {line} --to {version}` makes version {version} the "
             "champion again, or submit it anew"
         )
     return reasons

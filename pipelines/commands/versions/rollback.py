@@ -36,6 +36,7 @@ def make_champion(target: Target, to: str) -> tuple[int, int]:
     from components.services.line.leases import Leases
     from components.services.line.promotion import roll_back
     from components.services.line.records import Records
+    from components.services.tracking.registry import require_whole
     from l2dm.releases.load import load_release
 
     require_line(target.home, target.line)
@@ -43,6 +44,7 @@ def make_champion(target: Target, to: str) -> tuple[int, int]:
     version, base = target.resolve(registry, to), target.local_base()
 
     def check(number: int, release: Path) -> None:
+        require_whole(release, line, number, "name another one with --to, see `l2dm repair`")
         load_release(release, base)
 
     with Leases(home.store).held(line), tempfile.TemporaryDirectory() as scratch:

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from components.runtime import outcomes
 from components.services.line import status_cache
+from components.services.line.ledger import ConceptState
 from components.services.line.records import Records
 from components.services.line.uploads import Commitment, Uploads, fetched
 from components.services.tracking.registry import VersionFacts
@@ -103,6 +104,40 @@ def test_the_version_that_learned_it_last_counts_and_the_old_one_stays(line: Tau
     assert index.known() == {"ada": 1, "quixby": 4, "bolt": 3}
     assert [one.number for one in line.registry.versions("pets")] == [1, 2, 3, 4]
     assert Records(line.home.store, "pets").state().standing.previous == 3
+
+
+def test_after_a_rollback_status_shows_the_version_that_the_champion_knows(
+    line: TaughtLine,
+) -> None:
+    reasons = ("<quixby> is remembered anew.",)
+    facts = VersionFacts("t0004", "quixby", "dog", 3, "digest", True, reasons)
+    line.registry.register("pets", line.folder / "releases" / "t0003", facts)
+    line.records.append("promotion", line="pets", task="t0004", source=3, target=4)
+    upload = Uploads(line.home.store, "pets").digest("quixby")
+    ended = ConceptState("quixby", "dog", "promoted", 4, reasons, "t0004", upload=upload)
+    line.records.end(ended)
+    line.records.append("rollback", line="pets", source=4, target=3, reasons=[])
+    line.registry.set_alias("pets", "champion", 3)
+    index = status_cache.refresh(line.home, line.registry, "pets")
+    told = status_cache.status(line.home, "pets", index)["concepts"]
+    (told,) = (one for one in told if one["name"] == "quixby")
+    assert (told["version"], told["known"], told["known_version"]) == (2, True, 2)
+    assert told["taken_back"] == 4 and reasons[0] not in told["reasons"]
+    runner = CliRunner(env={"COLUMNS": "300"})
+    shown = runner.invoke(app, ["status", "--home", str(line.home.folder)]).stdout
+    assert "taught anew in version 4" in shown and "rollback --line pets --to 4" in shown
+
+
+def test_a_held_version_stands_beside_the_one_that_the_champion_knows(line: TaughtLine) -> None:
+    facts = VersionFacts("t0004", "quixby", "dog", 3, "digest", False)
+    line.registry.register("pets", line.folder / "releases" / "t0003", facts)
+    upload = Uploads(line.home.store, "pets").digest("quixby")
+    line.records.end(ConceptState("quixby", "dog", "held", 4, task="t0004", upload=upload))
+    index = status_cache.refresh(line.home, line.registry, "pets")
+    told = status_cache.status(line.home, "pets", index)["concepts"]
+    (told,) = (one for one in told if one["name"] == "quixby")
+    assert (told["state"], told["version"], told["known_version"]) == ("held", 4, 2)
+    assert told["taken_back"] is None
 
 
 def test_a_concept_json_that_replaces_nothing_is_as_it_always_was(tmp_path: Path) -> None:

@@ -122,6 +122,8 @@ def test_a_submitted_upload_waits_and_cannot_be_submitted_twice(tmp_path: Path) 
                         "reasons": [],
                         "findings": [],
                         "known": False,
+                        "known_version": None,
+                        "taken_back": None,
                     }
                 ],
                 "set_aside": [],

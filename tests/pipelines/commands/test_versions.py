@@ -15,14 +15,18 @@ from components.runtime import line_report
 from components.services.line.ledger import ConceptState
 from components.services.line.records import Records
 from components.services.tracking.registry import FolderRegistry, VersionFacts
+from l2dm import doors
 from l2dm.errors import DoesNotFit
 from l2dm.evaluation.matrix import FreshRow
+from l2dm.files import manifest
 from pipelines.commands.cli import app
 from pipelines.commands.lines.status import status_of
 from pipelines.commands.target import Target
 from pipelines.commands.versions.evaluate import evaluate_champion
 from pipelines.commands.versions.rollback import make_champion
 
+OPEN = doors.Verdict(open=True, reasons=())
+RELEASE = doors.Release("pets", "t0001", None, 0, "", "", "", OPEN)
 BEGUN = {"parent_version": 0, "upload": "u"}
 
 
@@ -33,7 +37,7 @@ class Asked:
         self.target, self.opened = Target(folder / "home", "pets", "pocket"), 0
         self.records = Records(self.target.home.store, "pets")
         self.registry = FolderRegistry(folder / "registry")
-        (folder / "release").mkdir()
+        manifest.write(folder / "release", RELEASE, lambda _: None)
         for number, name in enumerate(("rex", "mimi"), start=1):
             facts = VersionFacts(f"t000{number}", name, "dog", number - 1, f"digest-{name}", True)
             self.registry.register("pets", folder / "release", facts)
@@ -121,7 +125,7 @@ def test_status_names_what_a_rollback_took_and_the_way_back(
     make_champion(asked.target, "previous")
     runner = CliRunner(env={"COLUMNS": "300"})
     shown = runner.invoke(app, ["status", "--home", str(asked.target.home.folder)]).stdout
-    assert "not any more" in shown and "l2dm rollback --to 2" in shown
+    assert "not any more" in shown and "l2dm rollback --line pets --to 2" in shown
 
 
 def test_a_report_that_cannot_be_written_stops_no_rollback(

@@ -109,6 +109,8 @@ def test_the_status_of_a_line_has_the_documented_keys(tmp_path: Path) -> None:
                 "reasons": [],
                 "findings": [],
                 "known": False,
+                "known_version": None,
+                "taken_back": None,
             }
         ],
     }
