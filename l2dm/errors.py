@@ -216,6 +216,11 @@ _ADVICE = {
 }
 
 
+def words(error: BaseException) -> str:
+    """What an error says for people: one of the operating system in words, any other its own."""
+    return system_words(error) if isinstance(error, OSError) else str(error)
+
+
 def system_words(error: OSError) -> str:
     """What the operating system refused, where, and what to do about that."""
     if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):

@@ -21,7 +21,16 @@ from pathlib import Path
 from components.services.store.home import SCRATCH, Home
 from components.services.store.objects import Entry, Objects
 from components.services.store.open import SCHEME, open_objects
-from l2dm.errors import BadBase, BadKey, ClosedStore, Conflict, Corrupt, NoSuchObject, TooLarge
+from l2dm.errors import (
+    BadBase,
+    BadKey,
+    ClosedStore,
+    Conflict,
+    Corrupt,
+    NoSuchObject,
+    TooLarge,
+    words,
+)
 
 ROUNDS = 3  # times that a base which was written anew meanwhile is fetched
 ABANDONED = 24 * 3600.0  # seconds until what a killed process had begun to fetch is removed
@@ -155,8 +164,8 @@ def _fetched(objects: Objects, listed: _Listed, entry: Path) -> bool:
     except OSError as error:
         raise BadBase(
             f"base model {listed.base}: expected room for {size:.2f} GB in {entry.parent}, found "
-            f"{error}; make room, let this user write there, or, with the state in a bucket, name "
-            f"another folder in {SCRATCH}"
+            f"{words(error)}; make room, let this user write there, or, with the state in a bucket,"
+            f" name another folder in {SCRATCH}"
         ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)

@@ -14,9 +14,9 @@ from components.services.line import checks, status_cache
 from components.services.line.promotion import roll_back
 from components.services.line.records import Records
 from components.services.tracking.mlflow_registry import MlflowRegistry
-from components.services.tracking.registry import Version
+from components.services.tracking.registry import Version, require_whole
 from l2dm import doors, escape
-from l2dm.errors import BadDoor, DoesNotFit, StaleParent
+from l2dm.errors import BadDoor, DoesNotFit, FilesGone, StaleParent
 from l2dm.files import door_files
 from l2dm.files.manifest import Door
 
@@ -107,29 +107,39 @@ class ChampionCheck:
             try:
                 if self._health(candidate) != "healthy":
                     continue
-            except (BadDoor, DoesNotFit) as error:  # it cannot be checked; an older one may
+            except (
+                BadDoor,
+                DoesNotFit,
+                FilesGone,
+            ) as error:  # it cannot be checked; an older one may
                 log.warning("version %d is passed over: %s", candidate, error)
                 continue
-            with tempfile.TemporaryDirectory() as scratch:
-                try:
-                    status_cache.forget(self._step.home, self._line)
-                    roll_back(
-                        self._registry,
-                        self._records,
-                        self._line,
-                        candidate,
-                        self._load,
-                        Path(scratch) / "release",
-                        expected=version,
-                        reasons=check.reasons,
-                    )
-                except StaleParent:  # another champion by now: it has not been checked
-                    return None
-                finally:
-                    index = status_cache.refresh(self._step.home, self._registry, self._line)
-            tell_champion(self._registry, self._line, index)
-            return candidate
+            return candidate if self._moved_back(candidate, version, check.reasons) else None
         return None
+
+    def _moved_back(self, candidate: int, version: int, reasons: Sequence[str]) -> bool:
+        """Roll back; False where there is another champion by now: it has not been checked."""
+        home = self._step.home
+        try:
+            with (
+                status_cache.changing(home, self._registry, self._line),
+                tempfile.TemporaryDirectory() as scratch,
+            ):
+                roll_back(
+                    self._registry,
+                    self._records,
+                    self._line,
+                    candidate,
+                    self._load,
+                    Path(scratch) / "release",
+                    expected=version,
+                    reasons=reasons,
+                )
+        except StaleParent:
+            return False
+        index = status_cache.refresh(home, self._registry, self._line)
+        tell_champion(self._registry, self._line, index)
+        return True
 
     def _health(self, version: int) -> str:
         """What a former champion is now: a check of long ago was of another image, or driver.
@@ -167,6 +177,7 @@ class ChampionCheck:
     def _load(self, version: int, release: Path) -> None:
         from l2dm.releases.load import load_release
 
+        require_whole(release, self._line, version)
         load_release(release, self._step.base)
 
 

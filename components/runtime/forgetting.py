@@ -49,14 +49,12 @@ def forget(
     """
     records = Records(home.store, line)
     done = _done(records, registry, line, concept)
-    status_cache.forget(home, line)
-    try:
+    with status_cache.changing(home, registry, line):
         if done:
             repair(registry, records, line)
         else:
             done = _take_out(registry, records, line, concept, reason, allowed)
-    finally:
-        index = status_cache.refresh(home, registry, line)
+    index = status_cache.refresh(home, registry, line)
     tell_champion(registry, line, index)
     facts = require_version(registry, line, done.version).facts
     renew_report(home, registry, line, facts.task)

@@ -19,7 +19,7 @@ from components.services.store.home import Home
 from components.services.tracking import runs
 from components.services.tracking.registry import Registry, VersionState
 from l2dm import doors
-from l2dm.errors import BadDoor, L2dmError, TrackingFailed
+from l2dm.errors import BadDoor, L2dmError, TrackingFailed, words
 from l2dm.files import manifest
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def renew_report(home: Home, registry: Registry, line: str, task: str) -> None:
         home.store.write(home.report(line), text.encode())
         _file(text, line, lambda named: runs.file(home, line, task, named))
     except (L2dmError, OSError) as error:
-        log.warning("line %s: its report is of before: %s", line, error)
+        log.warning("line %s: its report is of before: %s", line, words(error))
 
 
 def tell_champion(registry: Registry, line: str, index: Index) -> None:

@@ -1,11 +1,13 @@
 """A line's recipe against what is asked: read off the records, or once off an older champion."""
 
+import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from components.runtime.stored_bases import listed, place_of
 from components.services.line.ledger import Ledger
 from components.services.line.recipe import (
     NEW_BASE,
@@ -20,11 +22,13 @@ from components.services.line.records import Records
 from components.services.store.home import Home
 from components.services.tracking.registry import Registry, fetch_whole
 from l2dm import doors
-from l2dm.errors import BadBase
+from l2dm.errors import BadBase, L2dmError
 from l2dm.files import door_files, manifest
 
 if TYPE_CHECKING:
     from l2dm.spec import Spec
+
+log = logging.getLogger(__name__)
 
 
 def learned_with(
@@ -49,12 +53,15 @@ def learned_with(
 def base_of(home: Home, line: str, recipe: Recipe | None, asked: str, *, fixed: bool) -> str:
     """The base of a line by its load name. asked: "" for its own. Raises BadBase."""
     own, there = _own(home, recipe)
-    base = asked or own or NEW_BASE
     if recipe and own and not asked and not there:
-        raise BadBase(
-            f"line {line!r} learns on the base in {own} (fingerprint {recipe.fingerprint}), found "
-            "no such folder; name its new place with --base"
-        )
+        own = _taken_instead(home, line, recipe, own)
+        if not own:
+            raise BadBase(
+                f"line {line!r} learns on the base in {placed(recipe.base, home.folder)} "
+                f"(fingerprint {recipe.fingerprint}), found no such folder; name its new place "
+                "with --base, or keep a copy with the state: l2dm base add FOLDER"
+            )
+    base = asked or own or NEW_BASE
     if recipe is not None and fixed:
         found = _fingerprint(base)
         require_base(line, recipe, base, found, home.folder, given=bool(asked))
@@ -72,7 +79,9 @@ def checked_on(home: Home, line: str, ledger: Ledger, given: str) -> str:
     given: what to take where the records name none, or its folder is not there; "" for the default.
     """
     own, there = _own(home, ledger.recipe)
-    return own if there else given or NEW_BASE
+    if ledger.recipe and own and not there:
+        own = _taken_instead(home, line, ledger.recipe, own)
+    return own if there else own or given or NEW_BASE
 
 
 def _own(home: Home, recipe: Recipe | None) -> tuple[str, bool]:
@@ -84,6 +93,54 @@ def _own(home: Home, recipe: Recipe | None) -> tuple[str, bool]:
         return "", False
     own = placed(recipe.base, home.folder)
     return own, own == recipe.base or Path(own).is_dir()
+
+
+def _taken_instead(home: Home, line: str, recipe: Recipe, own: str) -> str:
+    """The same base in another place that this state knows, told in a sentence; "" for none.
+
+    A base beside a state folder does not move along with it. Another copy is known where it was
+    stored by `l2dm base add`, or where a task or another line names one.
+    """
+    for base in dict.fromkeys(_known_elsewhere(home, recipe.fingerprint)):
+        if base != own and _is_base(base, recipe.fingerprint):
+            log.warning(
+                "line %s: its base is no longer in %s; taken instead: %s, which holds the same "
+                "files (fingerprint %s)",
+                line,
+                own,
+                base,
+                recipe.fingerprint,
+            )
+            return base
+    return ""
+
+
+def _known_elsewhere(home: Home, fingerprint: str) -> Iterator[str]:
+    """Load names of bases with these files, as far as the state's own records say so."""
+    for record in listed(home):
+        if record.get("fingerprint") == fingerprint:
+            yield place_of(home, record)
+    for line in home.lines():
+        try:
+            recipes = Records(home.store, line).state().recipes.values()
+        except L2dmError as error:  # a line that cannot be read keeps no other one from its base
+            log.warning("line %s: %s", line, error)
+            continue
+        for recipe in recipes:
+            if recipe.base and recipe.fingerprint == fingerprint:
+                yield placed(recipe.base, home.folder)
+
+
+def _is_base(base: str, fingerprint: str) -> bool:
+    """Whether these files are there; what a hub or a bucket has, the records said."""
+    from l2dm.bases import folder as base_folder
+
+    if base_folder.source_of(base) == "folder" and not Path(base).is_dir():
+        return False
+    try:
+        return _fingerprint(base) in ("", fingerprint)
+    except (BadBase, OSError):
+        return False
 
 
 def recipe_of(home: Home, spec: "Spec", base: str, fingerprint: str) -> Recipe:

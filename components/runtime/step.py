@@ -28,7 +28,7 @@ from components.services.store.open import SCHEME
 from components.services.tracking.runs import MlflowTracking, Point, Tracking
 from components.services.tracking.untold import PatientTracking, tell_again
 from l2dm import doors
-from l2dm.errors import FilesGone, L2dmError, TrackingFailed
+from l2dm.errors import FilesGone, L2dmError, TrackingFailed, words
 from l2dm.files import children, door_files, manifest
 from l2dm.spec import Spec, from_json
 
@@ -301,7 +301,7 @@ class Step:
             if not self._tracking.why:
                 tell_again(store, line, self._run_of)
         except (L2dmError, OSError) as failed:  # what the step made is worth more
-            log.warning("what MLflow was not told cannot be kept: %s", failed)
+            log.warning("what MLflow was not told cannot be kept: %s", words(failed))
 
     def _import_libraries(self) -> None:
         from l2dm.bases.folder import import_classes

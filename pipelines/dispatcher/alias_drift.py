@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from components.services.line.ledger import Ledger, Standing
 from components.services.tracking.registry import Registry
-from l2dm.errors import L2dmError
+from l2dm.errors import L2dmError, words
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class AliasDrift:
         try:
             found = self._registry().every_alias() if learned else {}
         except (L2dmError, OSError) as error:
-            log.warning("the aliases are not compared: %s", error)
+            log.warning("the aliases are not compared: %s", words(error))
             return ()
         differ = {
             line

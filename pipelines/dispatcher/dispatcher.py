@@ -26,7 +26,16 @@ from components.services.line.uploads import Uploads
 from components.services.store.home import Home
 from components.services.tracking.registry import Registry
 from l2dm import escape
-from l2dm.errors import BadBase, BadSpec, Conflict, L2dmError, LineBusy, LostLease, TrackingFailed
+from l2dm.errors import (
+    BadBase,
+    BadSpec,
+    Conflict,
+    L2dmError,
+    LineBusy,
+    LostLease,
+    TrackingFailed,
+    words,
+)
 from l2dm.files.concept_json import NAMED
 from pipelines.dispatcher import repair, retries
 from pipelines.dispatcher.alias_drift import AliasDrift
@@ -201,7 +210,7 @@ class Dispatcher:
             if isinstance(error, TrackingFailed):
                 self._deaf = time.monotonic() + DEAF
             if self._is_news(line, error):
-                log.error("line %s is left as it is: %s", line, error)
+                log.error("line %s is left as it is: %s", line, words(error))
         except Exception as error:  # of ours, on what nobody thought of: the others must go on
             if self._is_news(line, error):
                 log.exception("line %s is left as it is", line)

@@ -13,7 +13,7 @@ from components.services.line.run_journal import Cost, Failure
 from components.services.line.uploads import Commitment, Uploads
 from components.services.store.home import Home
 from components.services.tracking.registry import Registry
-from l2dm.errors import L2dmError
+from l2dm.errors import L2dmError, words
 from pipelines.dispatcher.end_upload import cancelled, end_badly, end_cancelled, give_back, sweep
 from pipelines.places.run_here import Job, Listener, Outcome, RunFailed, run_local
 
@@ -112,7 +112,9 @@ class Learner:
         try:
             give_back(records, concept, failure.problems, failure.step)
         except (L2dmError, OSError) as error:  # the same disk, the same store
-            log.warning("line %s: why %s waits is not recorded: %s", self.line, concept, error)
+            log.warning(
+                "line %s: why %s waits is not recorded: %s", self.line, concept, words(error)
+            )
 
     def _require_end(self, concept: str) -> ConceptState:
         state = Records(self.home.store, self.line).concept(concept)

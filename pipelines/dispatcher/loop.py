@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from components.services.wakeups.sources import Wakeups
-from l2dm.errors import L2dmError
+from l2dm.errors import L2dmError, words
 from pipelines.dispatcher.dispatcher import Moved
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class _Pace:
                 yield from self._changed(*move) if move else ()
                 yield from self.woken(0.0)
         except (L2dmError, OSError) as error:
-            log.error("the lines cannot be listed: %s", error)
+            log.error("the lines cannot be listed: %s", words(error))
             self.deaf = True
         else:
             self.deaf = False

@@ -15,7 +15,7 @@ from components.services.line import checks
 from components.services.line.checks import Schedule
 from components.services.line.records import Records
 from components.services.store.home import Home
-from l2dm.errors import L2dmError
+from l2dm.errors import L2dmError, words
 from l2dm.spec import Spec, override, to_json
 from pipelines.places.run_here import Job
 
@@ -52,7 +52,7 @@ def renew(
         try:
             return records(line).state().checks.schedule
         except (L2dmError, OSError) as error:
-            log.error("line %s: its check on the cluster is not looked at: %s", line, error)
+            log.error("line %s: its check on the cluster is not looked at: %s", line, words(error))
             return None
 
     lines = home.lines()
@@ -68,4 +68,4 @@ def renew(
             if runs.repeat(line, schedule.cron, job):
                 log.info("line %s: its check on the cluster was renewed", line)
         except (L2dmError, OSError) as error:
-            log.error("line %s: its check on the cluster goes on as it was: %s", line, error)
+            log.error("line %s: its check on the cluster goes on as it was: %s", line, words(error))

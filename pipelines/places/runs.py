@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol
 
 from components.services.line.run_journal import Failure
 from components.services.store.home import Home
-from l2dm.errors import L2dmError
+from l2dm.errors import L2dmError, words
 from l2dm.files import children
 from l2dm.files.children import JOB
 from pipelines.places.run_here import Job, RunFailed, run_local
@@ -82,7 +82,7 @@ class Starter:
         try:
             self._runs.start(name, job)
         except (L2dmError, OSError) as error:
-            self._refusals[job.line] = (name, str(error))
+            self._refusals[job.line] = (name, words(error))
             raise
 
     def why_absent(self, line: str, name: str) -> Failure:
@@ -229,8 +229,8 @@ def execute(folder: Path, run: Callable[[Job], object]) -> None:
         failure = asdict(error.failure) if error.failure else None
         end = {"state": "failed", "failure": failure, "text": str(error)}
     except (L2dmError, OSError) as error:  # the store is down, say: no step can tell it
-        failure = asdict(Failure("run", type(error).__name__, (str(error),)))
-        end = {"state": "failed", "failure": failure, "text": str(error)}
+        failure = asdict(Failure("run", type(error).__name__, (words(error),)))
+        end = {"state": "failed", "failure": failure, "text": words(error)}
     else:
         end = {"state": "succeeded", "failure": None, "text": ""}
     children.write(folder / END, end)

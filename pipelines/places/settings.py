@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, core_schema
 
 from l2dm import redaction
-from l2dm.errors import BadInput, BadSettings
+from l2dm.errors import BadInput, BadSettings, words
 from l2dm.sections import Section, refusal
 
 NOUN = "l2dm.toml"
@@ -367,7 +367,9 @@ def load(path: Path) -> Settings:
             raise BadSettings(f"expected settings up to {MAX_FILE:,} bytes in {path}, found more")
         data = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
-        raise BadSettings(f"expected settings in {path}, could not read it: {error}") from error
+        raise BadSettings(
+            f"expected settings in {path}, could not read it: {words(error)}"
+        ) from error
     except (ValueError, RecursionError) as error:  # also brackets or digits without end
         raise BadSettings(f"expected TOML in {path}, found: {str(error)[:300]}") from error
     return parse(data)

@@ -67,3 +67,9 @@ def test_a_folder_that_cannot_be_copied_is_told_by_its_first_file(tmp_path):
 
 def test_an_error_without_a_number_keeps_its_words():
     assert errors.system_words(OSError("the server hung up")) == "the server hung up"
+
+
+def test_what_an_error_says_is_in_words_whatever_it_is() -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", "/state/lines")
+    assert errors.words(full) == "No space left on device at /state/lines: free some space there"
+    assert errors.words(errors.BadDoor("a door")) == "a door"

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from components.services.store.objects import Objects
-from l2dm.errors import Conflict, Corrupt, L2dmError, LineBusy, LostLease, NoSuchObject
+from l2dm.errors import Conflict, Corrupt, L2dmError, LineBusy, LostLease, NoSuchObject, words
 
 log = logging.getLogger(__name__)
 
@@ -217,11 +217,24 @@ class Keeper:
             return lease
 
     def free(self, line: str) -> None:
-        """Give a line back; no error when it is not held, or was lost."""
+        """Give a line back; no error when it is not held, or was lost.
+
+        None either where the store refuses it: the lease expires by itself, and whatever the line
+        was held for counts, or its error does.
+        """
         with self._lock(line):
             lease = self._held.pop(line, None)
-            if lease is not None:
+            if lease is None:
+                return
+            try:
                 self._leases.release(lease)
+            except (L2dmError, OSError) as error:
+                log.warning(
+                    "lease of line %r not given back: %s. It is free in %.0f s",
+                    line,
+                    words(error),
+                    self._leases.seconds,
+                )
 
     def forget(self, line: str) -> None:
         """It was lost: another one holds it now."""
@@ -241,7 +254,7 @@ class Keeper:
             try:
                 self._leases.leave(lease)
             except (L2dmError, OSError) as error:  # it expires, as if we had died
-                log.warning("lease of line %r not handed over: %s", line, error)
+                log.warning("lease of line %r not handed over: %s", line, words(error))
 
     def _renew(self) -> None:
         with ThreadPoolExecutor(TOGETHER) as pool:
@@ -275,7 +288,7 @@ class Keeper:
                 log.warning("%s", error)
                 self._forget(line, error)
             except (L2dmError, OSError) as error:  # the store may answer again
-                log.warning("lease of line %r not renewed: %s", line, error)
+                log.warning("lease of line %r not renewed: %s", line, words(error))
 
 
 def _key(line: str) -> str:

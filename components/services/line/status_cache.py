@@ -7,7 +7,8 @@ copy, and the next reader asks the registry and writes it again.
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ from components.services.store.home import Home
 from components.services.tracking.registry import Registry, Version
 from components.services.tracking.untold import untold
 from l2dm.doors import Finding
-from l2dm.errors import L2dmError, NoSuchObject
+from l2dm.errors import BadStore, L2dmError, NoSuchObject, words
 from l2dm.files import manifest
 
 log = logging.getLogger(__name__)
@@ -65,25 +66,58 @@ def forget(home: Home, line: str) -> None:
     home.store.delete(_key(line))
 
 
+@contextmanager
+def changing(home: Home, registry: Registry, line: str) -> Iterator[None]:
+    """Around what changes a line: the copy is removed before, `refresh` writes it afterwards.
+
+    Where the change fails, the copy is written here, and what keeps it from that is told and no
+    more: the first error is the one that counts.
+    """
+    forget(home, line)
+    try:
+        yield
+    except BaseException:
+        try:
+            refresh(home, registry, line)
+        except (L2dmError, OSError) as error:
+            log.warning("line %s: what `l2dm status` shows is asked again: %s", line, words(error))
+        raise
+
+
 def refresh(home: Home, registry: Registry, line: str) -> Index:
-    """Write the copy anew from the registry."""
+    """Write the copy anew from the registry.
+
+    Where it cannot be written, that is told and no more: it saves time and nothing else.
+    """
     index = Index({str(a): n for a, n in registry.aliases(line).items()}, registry.versions(line))
     try:
         home.store.write(_key(line), json.dumps(manifest.to_data(index), indent=1).encode())
-    except OSError as error:  # a full or a read-only disk: the copy saves time and nothing else
-        log.warning("line %s: its copy for `l2dm status` cannot be written: %s", line, error)
+    except (OSError, BadStore) as error:  # a full or a read-only disk, a bucket that is closed
+        log.warning(
+            "line %s: its copy for `l2dm status` was not stored: %s. What is shown is right; the "
+            "next one asks the registry again",
+            line,
+            words(error),
+        )
     return index
 
 
-def read(home: Home, line: str, registry: Callable[[], Registry]) -> Index:
-    """The copy; written anew from the registry when it is missing and a task was ever begun."""
+def read(home: Home, line: str, registry: Callable[[], Registry], *, anew: bool = False) -> Index:
+    """The copy; written anew from the registry when it is missing and a task was ever begun.
+
+    anew: the registry is asked whatever the copy says.
+    """
     try:
+        if anew:
+            raise NoSuchObject(_key(line))
         index: Index = manifest.from_data(Index, json.loads(home.store.read(_key(line)).data))
         return index
     except NoSuchObject:
         pass
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, L2dmError) as error:
-        log.warning("line %s: %s cannot be read (%s), it is made again", line, _key(line), error)
+        log.warning(
+            "line %s: %s cannot be read (%s), it is made again", line, _key(line), words(error)
+        )
     if not Records(home.store, line).state().tasks:
         return Index()
     return refresh(home, registry(), line)

@@ -7,11 +7,12 @@ write and is what `replace` must present.
 
 import unicodedata
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from l2dm.errors import BadKey, TooLarge
+from l2dm.errors import BadKey, L2dmError, TooLarge
 
 MAX_KEY = 1024  # bytes of UTF-8, S3's limit
 
@@ -92,6 +93,20 @@ class Objects(Protocol):
     def hasty(self) -> "Objects":
         """The same objects for whoever would rather be told soon that the store does not answer."""
         ...
+
+
+@contextmanager
+def removed_after(objects: Objects, *keys: str) -> Iterator[None]:
+    """Objects that are there for this block only; an error of the block is the one that counts."""
+    try:
+        yield
+    except BaseException:
+        with suppress(L2dmError, OSError):
+            for key in keys:
+                objects.delete(key)
+        raise
+    for key in keys:
+        objects.delete(key)
 
 
 def require_key(key: str) -> None:

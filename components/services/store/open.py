@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from components.services.store.folder import FolderObjects
-from components.services.store.objects import Objects
+from components.services.store.objects import Objects, removed_after
 from components.services.store.s3 import PROBE, S3Objects
 from components.services.store.s3_client import CONDITIONS
 from l2dm import redaction
@@ -38,13 +38,10 @@ def probe(objects: Objects) -> None:
     create, replace = (f"{PROBE}{uuid.uuid4().hex}" for _ in range(2))
     objects.create(create, b"one")
     tag = objects.write(replace, b"one")
-    try:
+    with removed_after(objects, create, replace):
         _require_refused(objects, "create", lambda: objects.create(create, b"two"))
         objects.replace(replace, b"two", tag)
         _require_refused(objects, "replace", lambda: objects.replace(replace, b"three", tag))
-    finally:
-        objects.delete(create)
-        objects.delete(replace)
 
 
 def _require_refused(objects: Objects, what: str, second: Callable[[], str]) -> None:

@@ -28,6 +28,7 @@ from components.services.store.objects import (
     MAX_KEY,
     Entry,
     Stored,
+    removed_after,
     require_key,
     require_prefix,
     require_size,
@@ -277,13 +278,11 @@ class S3Objects:
     def _learnt_quotes(self) -> bool:
         key = f"{PROBE}{uuid.uuid4().hex}"
         tag = self.write(key, b"before")
-        try:
+        with removed_after(self, key):
             for quoted in (True, False):
                 match = f'"{tag}"' if quoted else tag
                 if self._conditionally(key, b"after", IfMatch=match) or self._landed(key, b"after"):
                     return quoted
-        finally:
-            self.delete(key)
         raise BadStore(
             f"expected {self._where} to replace an object on condition, found it refusing the tag "
             f"that it gave itself; {s3_client.CONDITIONS}"

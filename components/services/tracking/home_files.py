@@ -64,4 +64,4 @@ def present(folder: Path, among: Path, what: str) -> Path:
             f"expected {what} in {among}, found no such folder; mount the disk that "
             "holds it, or bring it back from a backup"
         ) from None
-    raise FilesGone(f"expected {what} in {folder}, found none; those of others are there")
+    raise FilesGone(f"expected {what} in {folder}, found none; others are there")

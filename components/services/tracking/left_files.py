@@ -7,7 +7,7 @@ from pathlib import Path
 
 from components.services.tracking.registry import VersionFacts, facts_of
 from l2dm import doors
-from l2dm.errors import BadDoor
+from l2dm.errors import BadDoor, words
 from l2dm.files import manifest
 
 FACTS = "l2dm.json"  # within a logged model: what the database knows of the version
@@ -27,7 +27,7 @@ def versions_in(models: Path) -> Iterator[tuple[Path, VersionFacts]]:
         try:
             facts = _facts(model, manifest.read(model / RELEASE, doors.Release))
         except (BadDoor, OSError, ValueError, KeyError, TypeError) as error:
-            log.warning("no version is made of %s: %s", model, error)
+            log.warning("no version is made of %s: %s", model, words(error))
             continue
         if facts is not None:
             yield model, facts

@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from components.services.wakeups.events import MAX_BODY
-from l2dm.errors import BadInput
+from l2dm.errors import BadInput, words
 
 MAX_CONNECTIONS = 64  # at once; one more, and the oldest is hung up on: it may only be slow
 SILENCE = 10.0  # seconds that a client may say nothing
@@ -47,8 +47,8 @@ class Webhook:
             self._server = _Server(host, port, hear, secret, {**answers, **(pages or {})})
         except (OSError, OverflowError) as error:
             raise BadInput(
-                f"expected to listen on {host}:{port}, found {error}; choose a free port of this "
-                "machine"
+                f"expected to listen on {host}:{port}, found {words(error)}; choose a free port "
+                "of this machine"
             ) from None
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(TICK,), name="webhook", daemon=True

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from components.services.store.home import Home
-from l2dm.errors import L2dmError, system_words
+from l2dm.errors import L2dmError, words
 from pipelines.commands.options import FAILED, HOME, HomeOption, JsonOption
 from pipelines.commands.output import note, tell, tell_json
 from pipelines.commands.target import chosen_lines, open_registry
@@ -80,10 +80,8 @@ def repair_lines(
             )
             found[name] = str(dropped or "")
             lines_repair.require_whole(home, registry, name)
-        except L2dmError as error:
-            failed[name] = str(error)
-        except OSError as error:
-            failed[name] = system_words(error)
+        except (L2dmError, OSError) as error:
+            failed[name] = words(error)
     return found, failed
 
 

@@ -8,7 +8,7 @@ import typer
 from components.services.store.home import Home
 from l2dm import escape
 from l2dm.doors import SIGNS, Finding, marked
-from l2dm.errors import L2dmError, system_words
+from l2dm.errors import L2dmError, words
 from l2dm.files.concept_json import NAMED
 from pipelines.commands.options import HOME, HomeOption, JsonOption
 from pipelines.commands.output import tell, tell_json
@@ -52,12 +52,10 @@ def _status(home: Home, line: str, *, refresh: bool) -> dict[str, Any]:
     from components.services.line import status_cache
 
     try:
-        if refresh:
-            status_cache.forget(home, line)
-        index = status_cache.read(home, line, lambda: open_registry(home))
+        index = status_cache.read(home, line, lambda: open_registry(home), anew=refresh)
         return status_cache.status(home, line, index)
     except (L2dmError, OSError) as error:
-        return {"name": line, "unreadable": _why(error), "set_aside": []}
+        return {"name": line, "unreadable": words(error), "set_aside": []}
 
 
 def _tell_line(home: Home, line: dict[str, Any]) -> None:
@@ -74,11 +72,7 @@ def _tell_line(home: Home, line: dict[str, Any]) -> None:
         if holder := _holder(home, name):
             tell(f"being learned by {holder}")
     except (L2dmError, OSError) as error:
-        line["unreadable"] = _why(error)
-
-
-def _why(error: Exception) -> str:
-    return system_words(error) if isinstance(error, OSError) else str(error)
+        line["unreadable"] = words(error)
 
 
 def _require_readable(lines: Sequence[Mapping[str, Any]]) -> None:

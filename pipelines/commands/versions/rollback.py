@@ -48,12 +48,10 @@ def make_champion(target: Target, to: str) -> tuple[int, int]:
         load_release(release, base)
 
     with Leases(home.store).held(line), tempfile.TemporaryDirectory() as scratch:
-        status_cache.forget(home, line)
         records = Records(home.store, line)
-        try:
+        with status_cache.changing(home, registry, line):
             before = roll_back(registry, records, line, version, check, Path(scratch) / "release")
-        finally:
-            index = status_cache.refresh(home, registry, line)
+        index = status_cache.refresh(home, registry, line)
         tell_champion(registry, line, index)
         replaced = next((one.facts.task for one in index.versions if one.number == before), "")
         renew_report(home, registry, line, replaced)

@@ -1,5 +1,6 @@
 """A concept is taken out of a line on the way of a promotion: records first, aliases after."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from components.services.line.promotion import roll_back
 from components.services.line.records import Records
 from components.services.store.home import Home
 from components.services.tracking.registry import FolderRegistry, Registry
-from l2dm.errors import L2dmError, LineBusy, LostLease, UnknownLine
+from l2dm.errors import L2dmError, LineBusy, LostLease, TrackingFailed, UnknownLine
 from l2dm.releases.without import known
 from pipelines.commands.cli import app
 from pipelines.commands.target import Target
@@ -111,6 +112,30 @@ def test_killed_at_any_action_it_leaves_the_old_or_the_new_and_a_repeat_ends_it(
         assert ledger.forgetting is None
         index = status_cache.refresh(line.home, line.registry, "pets")
         assert index.known() == {"ada": 1, "bolt": 3}
+
+
+def test_what_fails_while_it_is_cleaned_up_hides_no_error(
+    line: TaughtLine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The registry goes away in the middle, and the store before the lease is given back."""
+
+    def gone(*_: object, **__: object) -> None:
+        raise TrackingFailed("MLflow is gone")
+
+    def silent(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", "leases/pets.json")
+
+    def first(*_: object, **__: object) -> None:
+        monkeypatch.setattr(line.registry, "aliases", gone)
+        monkeypatch.setattr(Leases, "release", silent)
+        raise LostLease("the first error")
+
+    monkeypatch.setattr(line.registry, "register", first)
+    with pytest.raises(LostLease, match="the first error"):
+        take_out(line, Cut())
+    assert "MLflow is gone" in caplog.text and "not given back: Input/output error" in caplog.text
+    with pytest.raises(LostLease, match="the first error"), Leases(line.home.store).held("cars"):
+        raise LostLease("the first error")
 
 
 def _expire(home: Home) -> None:

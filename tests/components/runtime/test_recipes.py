@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from components.runtime import outcomes
+from components.runtime import outcomes, stored_bases
 from components.runtime.recipes import checked_on, learned_with, named_base, recipe_of
 from components.services.line import snapshots, status_cache
 from components.services.line.ledger import Ledger
@@ -131,6 +131,51 @@ def test_a_base_in_a_folder_is_found_again_when_both_move(tmp_path: Path, tiny_b
     asked = Asked(str(tmp_path / "elsewhere"))
     assert learned_with(Home.at(new / "home"), "pets", moved, asked, _no_registry)[0]
     assert checked_on(Home.at(new / "home"), "pets", moved.state(), "given") == "given"
+
+
+@pytest.mark.parametrize("known_by", ["stored", "another line", "another task"])
+def test_the_same_base_in_another_place_is_taken_and_told(
+    tmp_path: Path, tiny_base: Path, known_by: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The state moved, and its base, which lay beside it, did not come along."""
+    gone = shutil.copytree(tiny_base, tmp_path / "gone")
+    line = KeptLine(tmp_path / "old", base=str(gone)).promote()
+    fingerprint = base_folder.fingerprint(tiny_base)
+    other = shutil.copytree(tiny_base, tmp_path / "old" / "home" / "near")
+    if known_by == "stored":
+        stored = stored_bases.store(line.home, "tiny", other, {"fingerprint": fingerprint})
+        expected = stored_bases.place_of(Home.at(tmp_path / "new" / "home"), stored)
+    else:
+        at = {"task": "t0001", "parent_version": 0, "upload": "u", "class_noun": "dog"}
+        name = "cars"
+        if known_by == "another task":  # that was held
+            name, at = "pets", {**at, "task": "t0002"}
+        kept = Recipe({"train.method": "gated"}, (), "./near", fingerprint)
+        Records(line.home.store, name).append("begun", concept="bolt", recipe=asdict(kept), **at)
+        expected = str(tmp_path / "new" / "home" / "near")
+    shutil.move(tmp_path / "old", tmp_path / "new")
+    shutil.move(gone, tmp_path / "away")
+    home = Home.at(tmp_path / "new" / "home")
+    records = Records(home.store, "pets")
+    assert learned_with(home, "pets", records, Asked(), _no_registry)[0] == expected
+    (said,) = caplog.messages
+    assert said.startswith("line pets: its base is no longer in ") and expected in said
+    assert checked_on(home, "pets", records.state(), "given") == expected
+    assert Target(home.folder, "pets", "").base_name == expected
+
+
+def test_another_base_is_never_taken_for_it(tmp_path: Path, tiny_base: Path) -> None:
+    gone = shutil.copytree(tiny_base, tmp_path / "gone")
+    line = KeptLine(tmp_path, base=str(gone)).promote()
+    near = shutil.copytree(tiny_base, line.home.folder / "near")
+    config = near / "unet" / "config.json"
+    config.write_text(config.read_text() + " ")  # changed since it was recorded
+    kept = Recipe({"train.method": "gated"}, (), "./near", base_folder.fingerprint(tiny_base))
+    at = {"task": "t0001", "parent_version": 0, "upload": "u", "class_noun": "dog"}
+    Records(line.home.store, "cars").append("begun", concept="bolt", recipe=asdict(kept), **at)
+    shutil.move(gone, tmp_path / "away")
+    with pytest.raises(BadBase, match="no such folder; name its new place with --base"):
+        line.learned_with()
 
 
 def test_an_older_line_is_read_off_its_champion_once(tmp_path: Path) -> None:

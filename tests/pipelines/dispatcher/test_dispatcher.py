@@ -1,6 +1,7 @@
 """The dispatcher, one look at a time: what it does next follows from records, runs and leases."""
 
 import errno
+import os
 import random
 import shutil
 from dataclasses import asdict
@@ -362,3 +363,17 @@ def test_of_twenty_lines_one_of_each_trouble_stops_no_other(tmp_path: Path) -> N
     learned = [f"line-{number:02d}" for number in (0, 3, 4, *range(7, 20))]
     assert all(world.states(line) == {"rex": "promoted", "tom": "promoted"} for line in learned)
     assert world.states("line-06")["tom"] in ("waiting", "learning")
+
+
+def test_what_the_operating_system_refuses_is_told_in_words_with_the_path(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.upload("pets", "rex")
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/state/records/pets")
+
+    monkeypatch.setattr(Records, "append_next", refused)
+    assert world.dispatcher.reconcile("pets") == "broken"
+    assert "No space left on device at /state/records/pets: free some space" in caplog.text
+    assert "[Errno" not in caplog.text

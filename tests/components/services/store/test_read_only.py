@@ -1,6 +1,7 @@
 """A state folder that can only be read is looked at like any other."""
 
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -8,12 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from components.services.line import status_cache
 from components.services.line.records import Records
 from components.services.store.folder import FolderObjects
 from components.services.store.home import Home
 from components.services.tracking.registry import FolderRegistry, VersionFacts
+from pipelines.commands.cli import app
+from pipelines.commands.lines import status
 
 FACTS = VersionFacts("t0001", "rex", "dog", 0, "digest", True)
 
@@ -48,6 +52,40 @@ def test_status_of_a_folder_that_cannot_be_written(
     assert [one.number for one in index.versions] == [1]
     assert status_cache.status(home, "pets", index)["concepts"][0]["name"] == "rex"
     assert home.store.read("records/pets/000001.json").age < 60
+
+
+def test_status_asked_anew_shows_the_registry_and_says_that_nothing_was_stored(
+    home: Home, registry: FolderRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stale = json.dumps({"aliases": {"champion": 9}, "versions": []}).encode()
+    home.store.write("lines/pets.json", stale)
+    registry.set_alias("pets", "champion", 1)
+
+    def refused(store: FolderObjects, key: str, *_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(store.folder / key))
+
+    monkeypatch.setattr(FolderObjects, "write", refused)
+    monkeypatch.setattr(FolderObjects, "delete", refused)
+    monkeypatch.setattr(status, "open_registry", lambda *_: registry)
+    words = ["status", "--refresh", "--home", str(home.folder)]
+    done = CliRunner().invoke(app, words)
+    assert (done.exit_code, "pets: champion 1" in done.stdout) == (0, True), done.output
+    assert home.store.read("lines/pets.json").data == stale
+
+
+def test_what_was_not_stored_is_told_in_words(
+    home: Home,
+    registry: FolderRegistry,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refused(store: FolderObjects, key: str, *_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(store.folder / key))
+
+    monkeypatch.setattr(FolderObjects, "write", refused)
+    status_cache.refresh(home, registry, "pets")
+    assert "was not stored: No space left on device at " in caplog.text
+    assert "lines/pets.json: free some space there" in caplog.text and "Errno" not in caplog.text
 
 
 def test_a_disk_that_fails_is_not_taken_for_a_read_only_one(
