@@ -204,14 +204,22 @@ class S3Objects:
         return S3Objects(self.bucket, self.prefix, client=s3_client.connect(hasty=True))
 
     def presign(
-        self, key: str, *, sha256: str, size: int, expires: int = 3600, new: bool = False
+        self,
+        key: str,
+        *,
+        sha256: str,
+        size: int,
+        expires: int = 3600,
+        new: bool = False,
+        over: str = "",
     ) -> SignedPut:
         """A PUT for a client without credentials: these bytes, under this key, for so long.
 
         sha256, size: of the bytes, announced by the client and part of the signature. AWS and MinIO
         refuse other bytes at once; where a store does not look, `read` raises Corrupt. expires:
-        seconds. new: only where nothing is under the key; who leaves that header out is refused by
-        a store that verifies signatures. Raises BadStore for what cannot be signed.
+        seconds. new: only where nothing is under the key. over: only over the bytes of this tag.
+        Who leaves the header of that out is refused by a store that verifies signatures. Raises
+        BadStore for what cannot be signed.
         """
         if not 1 <= expires <= LONGEST_URL or not SHA256.fullmatch(sha256) or size < 0:
             raise BadStore(
@@ -220,13 +228,14 @@ class S3Objects:
             )
         checksum = base64.b64encode(bytes.fromhex(sha256)).decode()
         signed = {"Metadata": {"sha256": sha256}, "ContentLength": size, "ChecksumSHA256": checksum}
-        signed |= {"IfNoneMatch": "*"} if new else {}
+        match = f'"{over}"' if over and self._quotes() else over
+        signed |= {"IfNoneMatch": "*"} if new else {"IfMatch": match} if over else {}
         with self._told(key):
             url = self._client.generate_presigned_url(
                 "put_object", Params={**self._at(key), **signed}, ExpiresIn=expires
             )
         headers = {"x-amz-meta-sha256": sha256, "content-length": str(size)}
-        headers |= {"if-none-match": "*"} if new else {}
+        headers |= {"if-none-match": "*"} if new else {"if-match": match} if over else {}
         return SignedPut(url, {**headers, "x-amz-checksum-sha256": checksum}, expires)
 
     def _name(self, key: str) -> str:

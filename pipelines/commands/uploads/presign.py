@@ -24,9 +24,11 @@ from pipelines.commands.options import (
     SetOption,
 )
 from pipelines.commands.output import tell_script, tell_signed
-from pipelines.commands.target import Target
+from pipelines.commands.target import Target, are_names
+from pipelines.commands.uploads.submit import taken_names
 
 if TYPE_CHECKING:
+    from components.services.store.home import Home
     from l2dm.doors import Concept
     from l2dm.spec import IntakeSpec
 
@@ -49,7 +51,7 @@ class Request:
         return {"method": "PUT", "url": self.url, "headers": dict(self.headers), **what}
 
 
-def presign(
+def presign(  # noqa: PLR0913 - one parameter per option
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of pictures.")],
     line: LineOption,
     concept: Annotated[str, typer.Option("--concept", help="Name of the concept, a slug.")],
@@ -57,6 +59,9 @@ def presign(
     seconds: Annotated[
         int, typer.Option("--seconds", min=1, max=604800, help="How long they may be sent.")
     ] = 3600,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Teach a concept anew that the line knows.")
+    ] = False,
     home: HomeOption = HOME,
     settings: SetOption = None,
     json: JsonOption = False,
@@ -71,7 +76,8 @@ def presign(
 
     spec = override(Spec(), settings or []).intake
     named = Concept(concept, class_noun)
-    requests = signed_requests(Target(home, line, BASE), folder, named, spec, seconds)
+    target = Target(home, line, BASE)
+    requests = signed_requests(target, folder, named, spec, seconds, replace=replace)
     if json:
         told = [request.data for request in requests]
         tell_signed({"line": line, "concept": concept, "seconds": seconds, "requests": told})
@@ -80,15 +86,21 @@ def presign(
 
 
 def signed_requests(
-    target: Target, pictures: Path, concept: "Concept", spec: "IntakeSpec", seconds: int
+    target: Target,
+    pictures: Path,
+    concept: "Concept",
+    spec: "IntakeSpec",
+    seconds: int,
+    *,
+    replace: bool = False,
 ) -> tuple[Request, ...]:
     """What to send for an upload of these pictures, in this order; nothing is written.
 
-    Raises BadUpload with every problem, BadStore where the state is in a folder or the store does
-    not honour conditions.
+    replace: it teaches a concept anew that the champion knows, and takes the place of that one's
+    upload as it lies there now. Raises BadUpload with every problem, BadStore where the state is in
+    a folder or the store does not honour conditions.
     """
-    from components.services.line import status_cache
-    from components.services.line.uploads import Uploads, as_stored
+    from components.services.line.uploads import as_stored
     from components.services.store.open import probe
     from components.services.store.s3 import S3Objects
     from l2dm.files.concept_json import FILE, to_bytes
@@ -104,11 +116,10 @@ def signed_requests(
             f"{home.place}; use `l2dm submit`"
         )
     probe(store)
-    taken = status_cache.taken(home, line, status_cache.read(home, line, target.registry))
-    if concept.name not in taken and Uploads(store, line).digest(concept.name):
-        taken[concept.name] = "its upload has ended, and only `l2dm submit` may replace that"
+    taken, over = _taken(home, line, concept.name, replace=replace)
     with tempfile.TemporaryDirectory() as scratch:
-        upload = write_upload(Path(scratch) / concept.name, pictures, line, concept, spec, taken)
+        into = Path(scratch) / concept.name
+        upload = write_upload(into, pictures, line, concept, spec, taken, replaces=replace)
     stored = as_stored(upload)
     folder, requests = f"inbox/{line}/{concept.name}/", list[Request]()
     # what was checked is listed in this order, and nothing else of the folder is read
@@ -118,8 +129,36 @@ def signed_requests(
         requests.append(Request(signed.url, signed.headers, file=path.name))
     body = to_bytes(stored)
     digest = _sha256(body)
-    last = store.presign(folder + FILE, sha256=digest, size=len(body), expires=seconds, new=True)
+    condition: dict[str, Any] = {"over": over} if over else {"new": True}
+    last = store.presign(folder + FILE, sha256=digest, size=len(body), expires=seconds, **condition)
     return (*requests, Request(last.url, last.headers, body=body.decode()))
+
+
+def _taken(home: "Home", line: str, name: str, *, replace: bool) -> tuple[dict[str, str], str]:
+    """Names that cannot be submitted, with the reasons; the tag of the concept.json to replace.
+
+    "" for an upload where none lies. Raises BadUpload where nothing is there to be taught anew.
+    """
+    from components.services.line.records import Records
+    from components.services.line.uploads import Uploads
+    from l2dm.errors import NoSuchObject
+    from l2dm.files.concept_json import FILE
+
+    if not are_names(line, name):  # the refusal lists all problems
+        return {}, ""
+    known = Records(home.store, line).concept(name)
+    taken = taken_names(home, line, name, known, replace=replace)
+    there = Uploads(home.store, line).digest(name)
+    if name in taken or not there:
+        return taken, ""
+    if not replace:
+        return taken | {name: "its upload has ended, and only `l2dm submit` may replace that"}, ""
+    if known is None or known.upload != there:
+        return taken | {name: "somebody submits it at this moment"}, ""
+    try:
+        return taken, home.store.read(f"inbox/{line}/{name}/{FILE}").tag
+    except NoSuchObject:  # removed since
+        return taken, ""
 
 
 def script(requests: Sequence[Request], seconds: int) -> str:

@@ -83,7 +83,7 @@ def submit_pictures(
             write_upload(Path(scratch) / "upload", pictures, line, concept, spec, {})
     records, uploads = Records(home.store, line), Uploads(home.store, line)
     since, known = records.state().last, records.concept(concept.name)
-    taken = _taken(home, line, concept.name, known, replace)
+    taken = taken_names(home, line, concept.name, known, replace=replace)
     over = "" if concept.name in taken else uploads.digest(concept.name)
     if over and (known is None or known.upload != over):
         taken[concept.name] = "somebody submits it at this moment"
@@ -103,10 +103,14 @@ def submit_pictures(
     return data | ({"warnings": warnings} if warnings else {})
 
 
-def _taken(
-    home: Home, line: str, name: str, known: "ConceptState | None", replace: bool
+def taken_names(
+    home: Home, line: str, name: str, known: "ConceptState | None", *, replace: bool
 ) -> dict[str, str]:
-    """Concept names that cannot be submitted, each with the reason. Raises BadUpload."""
+    """Concept names that cannot be submitted, each with the reason.
+
+    name, known: what is to be submitted, and what is recorded of it. replace: that teaches a
+    concept anew. Raises BadUpload where the line does not know it.
+    """
     from components.services.line import status_cache
 
     index = status_cache.read(home, line, lambda: open_registry(home))

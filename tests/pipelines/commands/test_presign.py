@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from components.services.line import status_cache
 from components.services.line.uploads import Uploads, fetched
 from l2dm.uploads.folder import read_upload
 from pipelines.commands.cli import app
@@ -127,3 +128,51 @@ def test_the_place_of_an_upload_that_has_ended_is_not_given_away(
     done = presign(place, given)
     assert done.exit_code == 2
     assert "its upload has ended, and only `l2dm submit` may replace that" in done.stderr
+
+
+def test_a_known_concept_is_taught_anew_by_what_is_printed_with_replace(
+    place: str, tmp_path: Path
+) -> None:
+    given, better = pictures(tmp_path / "in"), pictures(tmp_path / "better", first=7)
+    world = World(tmp_path / "world", place=place)
+    world.home.store.write("lines/pets.json", b'{"aliases": {}, "versions": []}')
+    refused = presign(place, better, "--replace")
+    assert refused.exit_code == 2 and "--replace teaches it anew, found none" in refused.stderr
+    assert CliRunner().invoke(app, ["submit", str(given), *WORDS, "--home", place]).exit_code == 0
+    refused = presign(place, better, "--replace")
+    assert refused.exit_code == 2  # it is not known yet
+    world.dispatcher.look()
+    world.finish()
+    world.dispatcher.look()
+    status_cache.refresh(world.home, world.registry, "pets")
+    before = Uploads(world.home.store, "pets").digest("rex")
+    refused = presign(place, better)
+    assert refused.exit_code == 2 and "--replace teaches it anew" in refused.stderr
+    (*_, last) = json.loads(presign(place, better, "--replace", "--json").stdout)["requests"]
+    assert "if-match" in last["headers"] and json.loads(last["body"])["replaces"] is True
+
+    sent = send(presign(place, better, "--replace").stdout, better)
+    assert (sent.returncode, sent.stderr) == (0, "")
+    uploads = Uploads(world.home.store, "pets")
+    folder = uploads.fetch("rex", tmp_path / "rex", max_bytes=10**6)
+    found = fetched(folder, "")
+    assert (found.digest != before, found.replaces) == (True, True)
+    world.now += 601  # without an event it is found by a whole listing
+    assert world.dispatcher.look() == {"pets": "started"}
+
+
+def test_of_two_that_replace_one_upload_the_second_is_refused(place: str, tmp_path: Path) -> None:
+    given = pictures(tmp_path / "in")
+    world = World(tmp_path / "world", place=place)
+    assert CliRunner().invoke(app, ["submit", str(given), *WORDS, "--home", place]).exit_code == 0
+    world.dispatcher.look()
+    world.finish()
+    world.dispatcher.look()
+    status_cache.refresh(world.home, world.registry, "pets")
+    both = [pictures(tmp_path / str(at), first=7 * at) for at in (1, 2)]
+    scripts = [presign(place, folder, "--replace").stdout for folder in both]
+    assert send(scripts[0], both[0]).returncode == 0
+    kept = Uploads(world.home.store, "pets").digest("rex")
+    late = send(scripts[1], both[1])
+    assert late.returncode != 0 and "412" in late.stderr
+    assert Uploads(world.home.store, "pets").digest("rex") == kept
