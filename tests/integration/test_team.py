@@ -60,7 +60,7 @@ def test_an_upload_in_a_bucket_becomes_the_champion(
 
     (now,) = status_of(home, line, refresh=True)
     assert (now["champion"], now["concepts"][0]["state"]) == (1, "promoted")
-    kinds = [event["kind"] for event in events_of(home, line)]
+    kinds = [event["kind"] for event in events_of(home, line)[0]]
     assert kinds == ["submitted", "started", "begun", "promotion", "ended"]
     assert report_of(home, line) == f"{place}/reports/{line}.html"
     drawn = draw(

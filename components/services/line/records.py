@@ -25,10 +25,11 @@ from components.services.line.ledger import (
 )
 from components.services.store.objects import Entry, Objects
 from l2dm import redaction
-from l2dm.errors import Conflict, Corrupt
+from l2dm.errors import Conflict, Corrupt, ObjectError
 
 EVENT = re.compile(r"\d{6,}\.json")
 WORDS = ("reasons", "reason", "why")  # facts that are words of people and of errors
+MANY = 1000  # numbers of one gap that are named
 COMPACT = 50  # events that a new process may have to read one by one
 
 
@@ -111,6 +112,24 @@ class Records:
     def events(self) -> tuple[Event, ...]:
         """Every event, oldest first: one request each, for people and backups."""
         return tuple(self._event(entry.key) for entry in self._entries(0))
+
+    def legible(self) -> tuple[tuple[Event, ...], dict[int, str]]:
+        """Every event that can be read, and what is wrong at the numbers of the others.
+
+        For people: a line of which one record is lost or damaged can still be looked at.
+        """
+        events, wrong = list[Event](), dict[int, str]()
+        expected = 1
+        for entry in self._entries(0):
+            number = _number(entry.key)
+            for lost in range(expected, min(number, expected + MANY)):
+                wrong[lost] = _lost(self._key(lost))
+            expected = number + 1
+            try:
+                events.append(self._event(entry.key))
+            except ObjectError as error:
+                wrong[number] = str(error)
+        return tuple(events), wrong
 
     def latest(self) -> Iterator[Event]:
         """The same, newest first, each read when it is asked for."""
@@ -216,6 +235,13 @@ def _same(entry: Entry, ledger: Ledger) -> bool:
 
 def _number(key: str) -> int:
     return int(key.rpartition("/")[2].removesuffix(".json"))
+
+
+def _lost(key: str) -> str:
+    return (
+        f"expected an event in {key!r}, found none, and others after it; restore that object from "
+        "a backup: events are never removed"
+    )
 
 
 def _damaged(key: str, error: Exception) -> Corrupt:

@@ -95,3 +95,24 @@ def test_what_no_line_or_concept_can_be_called_is_set_aside_and_named(
     pets = {one["name"]: one for one in asked["lines"]}["pets"]
     assert (asked["set_aside"], pets["set_aside"]) == ([f"inbox/{name}"], [f"inbox/pets/{name}"])
     assert pets["concepts"] == []
+
+
+def test_history_names_a_lost_record_and_a_damaged_one_and_shows_the_others(home: Home) -> None:
+    records = Records(home.store, "cups")
+    for source in (1, 2, 3):
+        records.append("promotion", line="cups", source=source, target=source + 1)
+    (home.folder / "records/cups/000002.json").unlink()
+    home.store.write("records/cups/000004.json", b"{")
+    words = ["history", "--line", "cups", "--home", str(home.folder)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 1
+    shown = done.stdout.splitlines()
+    assert [one.split()[0] for one in shown] == ["1", "2", "3", "4", "5"]
+    assert "cannot be read: expected an event in 'records/cups/000002.json', found none" in shown[1]
+    assert "cannot be read: expected an event as JSON in 'records/cups/000004.json'" in shown[3]
+    assert "missing or damaged at 2, 4; restore it from a backup" in done.stderr
+    told = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    assert [one["number"] for one in told["events"]] == [1, 3, 5]
+    assert [one["number"] for one in told["wrong"]] == [2, 4]
+    words[2] = "pets"
+    assert CliRunner().invoke(app, words).exit_code == 0
