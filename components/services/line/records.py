@@ -12,6 +12,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -25,7 +26,7 @@ from components.services.line.ledger import (
 )
 from components.services.store.objects import Entry, Objects
 from l2dm import redaction
-from l2dm.errors import Conflict, Corrupt, ObjectError
+from l2dm.errors import BadStore, Conflict, Corrupt, ObjectError
 
 EVENT = re.compile(r"\d{6,}\.json")
 WORDS = ("reasons", "reason", "why")  # facts that are words of people and of errors
@@ -72,13 +73,15 @@ class Records:
             self._saved = ledger.last
         fresh = self._entries(ledger.last)
         if ledger.last and (not fresh or not _same(fresh.pop(0), ledger)):
-            ledger, self._saved = Ledger(), 0  # restored from a backup, or removed
+            ledger = Ledger()  # restored from a backup, or removed, or erased in part
+            self._drop_snapshot()
             fresh = self._entries(0)
         self._ledger = None  # an event that cannot be read leaves no half sum
         before = ledger.last
         for entry in fresh:
             kind = self._add(ledger, entry)
             if kind == "erased" and before:  # what was read before may name what is gone
+                self._drop_snapshot()
                 return self._anew()
         self._ledger = ledger
         return ledger
@@ -100,10 +103,28 @@ class Records:
         return self._ledger or Ledger()
 
     def compact(self) -> None:
-        """Leave a snapshot for the next process when it would have much to read."""
-        if self._ledger is not None and self._ledger.last - self._saved >= COMPACT:
-            snapshots.write(self._store, self._line, self._ledger)
-            self._saved = self._ledger.last
+        """Leave a snapshot for the next process when it would have much to read.
+
+        One that sums what was erased meanwhile is removed again. An erasure records its end before
+        it removes the snapshot, so either it finds this one, or its end is found here.
+        """
+        if self._ledger is None or self._ledger.last - self._saved < COMPACT:
+            return
+        last = self._ledger.last
+        snapshots.write(self._store, self._line, self._ledger)
+        self._saved = last
+        since = (self._event(entry.key) for entry in self._entries(last + 1))
+        if any(event.kind == "erased" for event in since):
+            self._drop_snapshot()
+
+    def _drop_snapshot(self) -> None:
+        """Remove one that sums other events; it may name what was erased.
+
+        Whoever may not write leaves that to others.
+        """
+        self._saved = 0
+        with suppress(OSError, BadStore):
+            snapshots.delete(self._store, self._line)
 
     def age(self, number: int) -> float:
         """Seconds since an event was written, by the store's clock. Raises NoSuchObject."""

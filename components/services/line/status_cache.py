@@ -87,9 +87,24 @@ def changing(home: Home, registry: Registry, line: str) -> Iterator[None]:
 def refresh(home: Home, registry: Registry, line: str) -> Index:
     """Write the copy anew from the registry.
 
-    Where it cannot be written, that is told and no more: it saves time and nothing else.
+    Where it cannot be written, that is told and no more: it saves time and nothing else. The
+    registry is asked again afterwards: a line that changed meanwhile may have written its copy
+    before this one, which would stay.
     """
-    index = Index({str(a): n for a, n in registry.aliases(line).items()}, registry.versions(line))
+    index = _asked(registry, line)
+    while True:
+        _write(home, line, index)
+        now = _asked(registry, line)
+        if now == index:
+            return index
+        index = now
+
+
+def _asked(registry: Registry, line: str) -> Index:
+    return Index({str(a): n for a, n in registry.aliases(line).items()}, registry.versions(line))
+
+
+def _write(home: Home, line: str, index: Index) -> None:
     try:
         home.store.write(_key(line), json.dumps(manifest.to_data(index), indent=1).encode())
     except (OSError, BadStore) as error:  # a full or a read-only disk, a bucket that is closed
@@ -99,7 +114,6 @@ def refresh(home: Home, registry: Registry, line: str) -> Index:
             line,
             words(error),
         )
-    return index
 
 
 def read(home: Home, line: str, registry: Callable[[], Registry], *, anew: bool = False) -> Index:

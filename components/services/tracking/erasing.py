@@ -66,9 +66,16 @@ class Eraser:
             if run.data.tags.get(TASK_KEY) in keys or self._mentions(run):
                 self._delete_files(run.info.artifact_uri)
                 if run.info.lifecycle_stage == "active":
+                    self._untag(run)
                     self._client.delete_run(run.info.run_id)
             else:
                 self._delete_files(run.info.artifact_uri, f"{self._line}.html")
+
+    def _untag(self, run: Any) -> None:
+        """Take off what names it; the tag by which a repeat finds the run names its task only."""
+        for tag, value in run.data.tags.items():
+            if tag != TASK_KEY and self._names(f"{tag} {value}"):
+                self._client.delete_tag(run.info.run_id, tag)
 
     def _mentions(self, run: Any) -> bool:
         data = run.data

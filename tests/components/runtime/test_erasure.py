@@ -11,6 +11,7 @@ import pytest
 from components.runtime.erasure import erase, is_known
 from components.runtime.expunging import without
 from components.runtime.forgetting import forget
+from components.services.line import records as records_module
 from components.services.line import snapshots, status_cache
 from components.services.line.ledger import ConceptState, Event
 from components.services.line.promotion import roll_back
@@ -263,6 +264,49 @@ def test_in_a_bucket_nothing_is_left_either(
     assert left_of(line)
     take_out(line, Cut())
     assert left_of(line) == []
+
+
+def test_a_snapshot_that_is_written_while_a_concept_is_erased_does_not_stay(
+    line: TaughtLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dispatcher has summed the line before, and writes after the erasure is done."""
+    monkeypatch.setattr(records_module, "COMPACT", 1)
+    dispatcher = line.records
+    dispatcher.state()
+    take_out(line, Cut())
+    dispatcher.compact()
+    assert left_of(line) == []
+    for _ in range(2):  # and goes on as ever
+        dispatcher.append("mended", aliases=[])
+        assert "quixby" not in dispatcher.state().concepts
+        dispatcher.compact()
+    assert line.home.store.read("snapshots/pets.json").data and left_of(line) == []
+
+
+def test_a_snapshot_of_a_writer_that_was_killed_goes_when_it_is_read(line: TaughtLine) -> None:
+    before = line.records.state()
+    take_out(line, Cut())
+    snapshots.write(line.home.store, "pets", before)
+    assert left_of(line)
+    assert "quixby" not in line.records.state().concepts
+    assert left_of(line) == []
+
+
+def test_a_status_that_is_asked_while_a_concept_is_erased_leaves_no_copy_of_before(
+    line: TaughtLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = line.registry.versions
+
+    def late(name: str) -> object:
+        found = ask(name)
+        monkeypatch.setattr(line.registry, "versions", ask)
+        take_out(line, Cut())  # between the question and the writing of the answer
+        return found
+
+    monkeypatch.setattr(line.registry, "versions", late)
+    index = status_cache.refresh(line.home, line.registry, "pets")
+    assert index == status_cache.read(line.home, "pets", lambda: line.registry)
+    assert index.aliases["champion"] == 4 and left_of(line) == []
 
 
 class Tracked(TaughtLine):
