@@ -19,6 +19,7 @@ else is added beside them, under another name.
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -150,10 +151,19 @@ def _on_this_machine(base: str) -> str:
         return base
     for fetcher in installed.entry_points(FETCHERS):
         if fetcher.name == scheme:
-            fetched: str = fetcher.load()(base)
-            return fetched
+            return _fetched(fetcher, base)
     raise BadBase(
         f"base model {base}: expected an installed package that fetches {scheme}://, found none; "
         "install this project from its checkout (pip install .), which brings what fetches s3://, "
         "or name a folder"
     )
+
+
+def _fetched(fetcher: EntryPoint, base: str) -> str:
+    """What an installed package makes of a base behind a scheme; its own errors are passed on."""
+    try:
+        fetch = fetcher.load()
+    except (Exception, SystemExit) as error:
+        raise BadBase(f"base model {base}: {installed.left_out(fetcher, error)}") from error
+    fetched: str = fetch(base)
+    return fetched

@@ -164,12 +164,14 @@ def _found() -> tuple[Family, ...]:
 def _declared(known: set[str]) -> Iterator[Family]:
     for point in installed.entry_points(GROUP):
         try:
-            family = importlib.import_module(point.value).FAMILY
+            module = importlib.import_module(installed.require_module(point))
+            if not isinstance(family := getattr(module, "FAMILY", None), Family):
+                raise installed.Unfit(f"expected a module with FAMILY, found {family!r}")
             if family.name in known:
-                raise ValueError(f"found family {family.name!r} a second time; rename it")
+                raise installed.Unfit(f"found family {family.name!r} a second time; rename it")
         except (Exception, SystemExit) as error:  # noqa: BLE001 - told below
             # whatever a wrong package does must not end what has nothing to do with it
-            log.warning("%s: %s = %s is left out: %s", GROUP, point.name, point.value, error)
+            log.warning("%s", installed.left_out(point, error))
         else:
             known.add(family.name)
             yield family

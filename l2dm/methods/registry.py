@@ -30,6 +30,7 @@ from typing import Any, TypeGuard
 
 from l2dm import installed
 from l2dm.errors import BrokenPackage
+from l2dm.installed import Unfit
 
 GROUP = "l2dm.methods"  # entry points named by a method: the module of its page
 
@@ -127,11 +128,11 @@ def _found() -> Mapping[str, MethodPage]:
         try:
             page = _declared(point)
             if page.name in pages:
-                raise ValueError(f"found method {page.name!r} a second time; rename it")
+                raise Unfit(f"found method {page.name!r} a second time; rename it")
             pages[page.name] = page
         except Exception as error:  # noqa: BLE001 - told below
             # whatever a wrong package holds must not end what has nothing to do with it
-            log.warning("%s: %s = %s is left out: %s", GROUP, point.name, point.value, error)
+            log.warning("%s", installed.left_out(point, error))
     return pages
 
 
@@ -140,10 +141,11 @@ def _declared(point: EntryPoint) -> MethodPage:
 
     A value that names no module, or a source that is nested beyond what Python parses.
     """
-    page = None if ":" in point.value else read_page(_source(point.module), point.module)
+    module = installed.require_module(point)
+    page = read_page(_source(module), module)
     if page is None or page.name != point.name:
         found = f"NAME {page.name!r}" if page else "none"
-        raise ValueError(f"expected a module with NAME = {point.name!r}, found {found}")
+        raise Unfit(f"expected a module with NAME = {point.name!r}, found {found}")
     return replace(page, load=lambda: _imported(point))
 
 
@@ -154,8 +156,8 @@ def _imported(point: EntryPoint) -> Any:
     except (Exception, SystemExit) as error:
         raise BrokenPackage(
             f"method {point.name!r}: expected module {point.module} of an installed package, found "
-            f"that it cannot be imported ({type(error).__name__}: {error}); mend that package, or "
-            "uninstall it"
+            f"that it cannot be imported ({type(error).__name__}: {error}); it stands in "
+            f"{installed.called(point)}: {installed.MEND}"
         ) from error
 
 
@@ -167,9 +169,9 @@ def _source(module: str) -> Path:
         name = f"{name}.{part}"
         spec = PathFinder.find_spec(name, spec.submodule_search_locations) if spec else None
     if spec is None or spec.origin is None:
-        raise ImportError(f"expected a module {module}, found none")
+        raise Unfit(f"expected a module {module}, found none")
     if not Path(spec.origin).is_file():  # a pipe, say, would be waited for
-        raise ImportError(f"expected the source of {module}, found no file {spec.origin}")
+        raise Unfit(f"expected the source of {module}, found no file {spec.origin}")
     return Path(spec.origin)
 
 
@@ -188,7 +190,7 @@ def _assigned(tree: ast.Module) -> Mapping[str, ast.expr]:
 
 def _constant(path: Path, name: str, value: ast.expr) -> Any:
     if not isinstance(value, ast.Constant):
-        raise ValueError(
+        raise Unfit(
             f"expected {name} of {path} written out, because it is read off the source, found "
             f"{ast.unparse(value)!r}"
         )

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from l2dm import installed
+from l2dm.bases import family
 from l2dm.files import children
+from l2dm.methods import registry
 
 POINTS = """\
 [l2dm.methods]
@@ -126,8 +128,10 @@ def test_a_family_of_another_package_is_known_and_a_broken_one_ends_nothing(site
         site,
     )
     assert done.stdout == "Own Diffusion False\n"
-    assert "broken = elsewhere.broken is left out: No module named 'nothing_of_this_name'" in (
-        done.stderr
+    assert done.stderr == (
+        "installed package elsewhere 0.1, l2dm.families: broken = elsewhere.broken is left out: "
+        "elsewhere.broken needs a module nothing_of_this_name, which is not installed; mend that "
+        "package, or uninstall it\n"
     )
 
 
@@ -163,6 +167,48 @@ def test_whatever_a_package_declares_or_does_ends_nothing_else(site: Path) -> No
         assert f"l2dm.methods: {name} = " in done.stderr
     for name in ("empty", "ends", "raises"):
         assert f"l2dm.families: {name} = " in done.stderr
+
+
+WRONG = {
+    "[l2dm.methods]\nfoo\n[l2dm.families]\nfoo\n": "expected groups of NAME = MODULE",
+    "[l2dm.methods]\nx = a b c\n": "expected the name of a module, found 'a b c'",
+    "[l2dm.methods]\nx =\n": "expected the name of a module, found ''",
+    "[l2dm.methods]\nx = ..a\n": "expected the name of a module, found '..a'",
+    "[l2dm.methods]\nx = other.page\n": "expected a module other.page, found none",
+    "[l2dm.methods]\nx = torn\n": "expected Python in the source of torn, found something else",
+    "[l2dm.methods]\nx = void\n": "expected a module with NAME = 'x', found none",
+    "[l2dm.methods]\nx = made\n": "expected NAME of ",
+    "[l2dm.families]\nx = other\n": "expected a module other, found none",
+    "[l2dm.families]\nx = torn\n": "expected Python in the source of torn, found something else",
+    "[l2dm.families]\nx = void\n": "expected a module with FAMILY, found None",
+    "[l2dm.families]\nx = raises\n": "raises ended with RuntimeError when it was looked at",
+}
+
+
+@pytest.mark.parametrize("points", WRONG)
+def test_what_a_package_declares_wrongly_is_one_sentence_of_ours(
+    site: Path, points: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It names package, group and entry, and holds no words of Python's."""
+    (site / "elsewhere-0.1.dist-info" / "entry_points.txt").write_text(points)
+    (site / "torn.py").write_text("def (\x00")
+    (site / "void.py").write_text("")
+    (site / "made.py").write_text("NAME = 'x' * 2\n")
+    (site / "raises.py").write_text("raise RuntimeError('Traceback of its own')\n")
+    monkeypatch.syspath_prepend(str(site))
+    for cached in (installed._ours, installed.entry_points, registry._found, family._found):
+        cached.cache_clear()
+    try:
+        assert "l2dm" in registry.names() and family.families()
+    finally:
+        for cached in (installed._ours, installed.entry_points, registry._found, family._found):
+            cached.cache_clear()
+    (said,) = (one for one in caplog.messages if "elsewhere" in one)
+    assert said.startswith("installed package elsewhere 0.1") and WRONG[points] in said
+    assert said.endswith("; mend that package, or uninstall it")
+    if "x = " in points:
+        assert f", {points.partition(']')[0][1:]}: x = " in said
+    assert not any(word in said for word in ("Traceback", "invalid syntax", "No module named"))
 
 
 def test_a_fetcher_of_another_package_is_asked_for_its_scheme(site: Path) -> None:
