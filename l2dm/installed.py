@@ -10,8 +10,6 @@ import re
 from functools import cache
 from importlib.metadata import Distribution, EntryPoint, distributions
 
-from l2dm import errors
-
 log = logging.getLogger(__name__)
 OURS = "l2dm."  # how the names of our groups begin
 MEND = "mend that package, or uninstall it"
@@ -63,7 +61,7 @@ def _why(module: str, error: BaseException) -> str:
     if isinstance(error, SyntaxError | UnicodeError | RecursionError):
         return f"expected Python in the source of {module}, found something else"
     if isinstance(error, OSError):
-        return errors.words(error)
+        return f"expected the source of {module}, found that it cannot be read"
     return f"{module} ended with {type(error).__name__} when it was looked at"
 
 
@@ -78,7 +76,7 @@ def _ours() -> tuple[EntryPoint, ...]:
             continue
         try:
             found += [one for one in distribution.entry_points if one.group.startswith(OURS)]
-        except Exception as error:  # noqa: BLE001 - whatever the parser makes of a damaged file
+        except Exception as error:
             log.debug("%s", _FILE, exc_info=error)
             log.warning(
                 "installed package %s is left out: expected groups of NAME = MODULE in its %s, "
