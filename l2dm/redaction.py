@@ -72,6 +72,18 @@ def redacted(text: str) -> str:
     text = _BEARER.sub(rf"\1 {HIDDEN}", text)
     text = _ASSIGNED.sub(_hide, text)
     text = _QUOTED.sub(_hide, text)
+    return _without_known(text)
+
+
+def in_path(path: str) -> str:
+    """A path as whoever is to open it needs it: without the secrets that this process holds.
+
+    What merely looks like one is a name that somebody gave: `token=7/` is a folder.
+    """
+    return _without_known(path)
+
+
+def _without_known(text: str) -> str:
     for value in _KNOWN:
         text = text.replace(value, HIDDEN)
     return text

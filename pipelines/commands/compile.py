@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from pipelines.commands.options import ConfigOption, JsonOption
-from pipelines.commands.output import tell, tell_json
+from pipelines.commands.output import tell_json, tell_paths
 
 
 def compile_(
@@ -22,4 +22,4 @@ def compile_(
     if json:
         tell_json({"files": files})
     else:
-        tell("\n".join(files))
+        tell_paths(files)

@@ -6,7 +6,9 @@ goes through `l2dm.escape` first, so that a terminal shows it and does not obey 
 
 import json
 import logging
+import os
 import sys
+from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
 
 from l2dm import escape, redaction
@@ -34,14 +36,20 @@ def tell(text: str) -> None:
     _write(sys.stdout, escape.lines(text))
 
 
+def tell_paths(paths: Iterable[str]) -> None:
+    """Files that were written, one a line, as they are called."""
+    for path in paths:
+        _put(sys.stdout, escape.lines(redaction.in_path(path)))
+
+
 def tell_json(value: Any) -> None:
-    """The result for a script."""
-    _write(sys.stdout, _json(value, indent=1))
+    """The result for a script. Paths of what is there keep their names."""
+    _put(sys.stdout, _json(_shown(value), indent=1))
 
 
 def tell_json_line(value: Any) -> None:
     """One of many results for a script, on a line of its own."""
-    _write(sys.stdout, _json(value))
+    _put(sys.stdout, _json(_shown(value)))
 
 
 def tell_script(text: str) -> None:
@@ -60,6 +68,27 @@ def tell_signed(value: Any) -> None:
 def note(text: str) -> None:
     """A line that is not part of the result."""
     _write(sys.stderr, escape.lines(text))
+
+
+def _shown(value: Any, called: str = "") -> Any:
+    """Data of JSON's kinds without secrets. called: the name under which it stands."""
+    if isinstance(value, str):
+        if called and redaction.is_secret(called):
+            return redaction.HIDDEN
+        return redaction.in_path(value) if _is_there(value) else redaction.redacted(value)
+    if isinstance(value, Mapping):
+        return {key: _shown(one, str(key)) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shown(one, called) for one in value]
+    return value
+
+
+def _is_there(text: str) -> bool:
+    """Whether it is the path of something on this machine."""
+    try:
+        return os.sep in text and os.path.lexists(text)
+    except ValueError:  # a null character
+        return False
 
 
 def _json(value: Any, indent: int | None = None) -> str:

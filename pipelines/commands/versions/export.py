@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from pipelines.commands.options import BASE, HOME, BaseOption, HomeOption, JsonOption, LineOption
-from pipelines.commands.output import tell, tell_json
+from pipelines.commands.output import tell_json, tell_paths
 from pipelines.commands.target import Target, require_line
 
 
@@ -24,7 +24,7 @@ def export(
     if json:
         tell_json({"files": files})
     else:
-        tell("\n".join(files))
+        tell_paths(files)
 
 
 def export_version(target: Target, version: str, out: Path) -> None:

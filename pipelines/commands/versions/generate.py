@@ -16,7 +16,7 @@ from pipelines.commands.options import (
     LineOption,
     SetOption,
 )
-from pipelines.commands.output import note, tell, tell_json
+from pipelines.commands.output import note, tell_json, tell_paths
 from pipelines.commands.target import Target, require_line
 from pipelines.commands.versions import picture_files
 from pipelines.commands.versions.picture_files import PATTERN
@@ -121,7 +121,7 @@ def generate(  # noqa: PLR0913 - one parameter per option
     if json:
         tell_json(_told(drawn))
     else:
-        tell("\n".join(str(path) for path in drawn.files))
+        tell_paths(str(path) for path in drawn.files)
 
 
 def draw(target: Target, version: str, order: Order, listener: "Listener") -> Drawn:

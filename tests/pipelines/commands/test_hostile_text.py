@@ -12,12 +12,19 @@ from typer.testing import CliRunner, Result
 from components.services.line.ledger import ConceptState
 from components.services.line.records import Records
 from components.services.store.home import Home
-from l2dm import escape
+from l2dm import escape, redaction
 from l2dm.doors import Concept
 from l2dm.errors import BadUpload
 from pipelines.commands import cli
 from pipelines.commands.cli import app
-from pipelines.commands.output import PlainLog, guard_streams, tell_script
+from pipelines.commands.output import (
+    PlainLog,
+    guard_streams,
+    tell_json,
+    tell_json_line,
+    tell_paths,
+    tell_script,
+)
 from tests.worlds.hostile_text import printable, texts
 
 FEW = ("--set", "intake.max_pictures=100")
@@ -139,3 +146,31 @@ def test_a_script_keeps_its_bytes_and_a_terminal_is_shown_them(
 def test_a_concept_prints_as_it_was_typed() -> None:
     for noun in printable():
         assert escape.line(Concept("rex", noun).phrase) == f"<rex> {noun}"
+
+
+def test_what_scripts_are_told_hides_secrets_and_alters_no_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redaction, "_KNOWN", ["hush-hush"])
+    named = tmp_path / "token=7&api_key=rex" / "it's \"pw='x'\".png"
+    named.parent.mkdir()
+    named.touch()
+    secret = tmp_path / "hush-hush"
+    secret.mkdir()
+    tell_json(
+        {
+            "files": [str(named), str(secret)],
+            "why": "GET http://me:hush@mlflow/?token=hush failed",
+            "password": "hush",
+            "gone": str(tmp_path / "gone" / "token=hush"),
+            "seed": 7,
+        }
+    )
+    told = json.loads(capsys.readouterr().out)
+    assert told["files"] == [str(named), str(tmp_path / "***")]
+    assert "hush" not in json.dumps([told["why"], told["password"], told["gone"]])
+    assert told["seed"] == 7
+    tell_json_line({"file": str(named)})
+    assert json.loads(capsys.readouterr().out) == {"file": str(named)}
+    tell_paths([str(named)])
+    assert capsys.readouterr().out == f"{named}\n"
