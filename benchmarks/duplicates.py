@@ -24,7 +24,7 @@ from l2dm.uploads.likeness import FINE, Appearance, appearance, same
 
 SIDE = 640  # pixels of a made scene
 THINGS = 16
-NEAR = IntakeSpec().near_duplicate_bits
+NEAR = IntakeSpec().copy_levels
 SMOOTH = (Image.Resampling.LANCZOS, Image.Resampling.BICUBIC, Image.Resampling.BILINEAR)
 BEGIN, END = "<!-- duplicates: begin -->", "<!-- duplicates: end -->"
 

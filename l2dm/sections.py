@@ -44,6 +44,7 @@ class Section(BaseModel):
     TABLE: ClassVar[str] = "an object"  # and a table in it
     ERROR: ClassVar[type[BadInput]] = BadSpec
     AT: ClassVar[str] = ""  # where in the whole this one stands, with a dot behind
+    RENAMED: ClassVar[Mapping[str, str]] = {}  # keys of former releases, and what to write instead
 
     def __init__(self, /, **values: Any) -> None:
         try:
@@ -110,8 +111,9 @@ def explain_validation(
     for one in error.errors(include_url=False):
         where = kind.AT + _dotted(one["loc"])
         if one["type"] == "extra_forbidden":
-            near = nearest(where, _known(kind, data, one["loc"]))
-            sentences.append(f"{kind.NOUN} has no key {where!r}; nearest known key: {near}")
+            sentences.append(
+                f"{kind.NOUN} has no key {where!r}; {_instead(kind, data, one['loc'])}"
+            )
         else:
             sentences.append(f"{kind.NOUN} {where}: {_problem(one, kind)}")
     return sentences
@@ -126,6 +128,19 @@ def nearest(where: str, keys: Sequence[str]) -> str:
         return SequenceMatcher(None, key, name).ratio(), home == section
 
     return max(keys, key=likeness)
+
+
+def _instead(kind: type[Section], data: Mapping[str, Any], location: Location) -> str:
+    """What to write in place of a key that there is not."""
+    tables = [_table(_field(kind, location[:-1])) or kind]
+    if len(location) == 1:  # a key that was written without its table
+        tables += filter(None, map(_table, kind.model_fields.values()))
+    for table in tables:
+        if now := table.RENAMED.get(str(location[-1])):
+            return f"it has another name now: {now}"
+    return (
+        f"nearest known key: {nearest(kind.AT + _dotted(location), _known(kind, data, location))}"
+    )
 
 
 def _problem(one: Any, kind: type[Section]) -> str:

@@ -9,6 +9,7 @@ and name the nearest known one; values are checked when a spec is made.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -38,10 +39,16 @@ Precision = Literal["fp32", "bf16"]
 Policy = Literal["tell", "roll_back"]
 
 
+LEVELS_OF_A_BIT = 5.75  # of `near_duplicate_bits`, as `copy_levels` was called before
+
+
 class IntakeSpec(Section):
     """Which uploads are accepted."""
 
     AT: ClassVar = "intake."
+    RENAMED: ClassVar = {
+        "near_duplicate_bits": "intake.copy_levels, which counts levels of 255; 4 bits are 23"
+    }
 
     min_pictures: int = Field(3, ge=1, le=1000, description="fewest pictures of an upload")
     max_pictures: int = Field(
@@ -57,11 +64,12 @@ class IntakeSpec(Section):
     max_bytes: int = Field(
         30_000_000, ge=1, le=10_000_000_000, description="of a picture's file, at most"
     )
-    near_duplicate_bits: int = Field(
-        4,
+    copy_levels: int = Field(
+        23,
         ge=0,
-        le=128,
-        description="how alike two pictures are one; 0: all pixels are nearly equal",
+        le=255,
+        description="of 255: two pictures that differ by less in every place are one picture twice;"
+        " 0: only if all pixels are nearly equal",
     )
 
     @field_validator("max_pictures")
@@ -71,6 +79,19 @@ class IntakeSpec(Section):
         if value < fewest:
             raise refusal(f"expected at least min_pictures ({fewest}), found {value}")
         return value
+
+    @staticmethod
+    def as_called_now(data: Mapping[str, Any]) -> dict[str, Any]:
+        """Keys of this table as a program may have kept them under their former names.
+
+        Whole levels are no more than the bits allowed, so what was accepted still is.
+        """
+        found = dict(data)
+        bits = found.get("near_duplicate_bits")
+        if isinstance(bits, int) and not isinstance(bits, bool) and 0 <= bits <= 128:
+            del found["near_duplicate_bits"]
+            found.setdefault("copy_levels", min(255, math.floor(LEVELS_OF_A_BIT * bits)))
+        return found
 
 
 class SamplingSpec(Section):
@@ -171,7 +192,7 @@ class TrainSpec(Section):
     steps: int = Field(200, ge=1, description="optimizer steps")
     batch: int = Field(8, ge=1, le=4096, description="new pictures per step")
     rate: float = Field(
-        1e-3, ge=0, description="AdamW learning rate of adapter weights; 0: they stay as they are"
+        3e-3, ge=0, description="AdamW learning rate of adapter weights; 0: they stay as they are"
     )
     token_rate: float = Field(
         5e-3, ge=0, description="learning rate of the placeholder's embedding row; 0: it stays"
@@ -466,13 +487,15 @@ def parse(data: Mapping[str, Any]) -> Spec:
 
 
 def from_json(text: str) -> Spec:
-    """A spec from JSON text. Raises BadSpec."""
+    """A spec from JSON text, which an earlier release may have written. Raises BadSpec."""
     try:
         data = read_json(text or "{}")
     except ValueError as error:
         raise BadSpec(f"spec is not JSON ({error}); expected an object such as {{}}") from error
     if not isinstance(data, dict):
         raise BadSpec(f"spec must be a JSON object, found {type(data).__name__}")
+    if isinstance(intake := data.get("intake"), dict):
+        data["intake"] = IntakeSpec.as_called_now(intake)
     return parse(data)
 
 

@@ -48,8 +48,8 @@ def accepted_under(limits: Mapping[str, int | float], house: "IntakeSpec") -> "I
     What was accepted is not refused later because somebody learns with other settings. An upload
     may come from anybody who may write to the inbox, so none carries a limit above CEILINGS.
     """
-    values = house.model_dump()
-    values |= {key: limits[key] for key in values if key in limits}
+    values, carried = house.model_dump(), house.as_called_now(limits)
+    values |= {key: carried[key] for key in values if key in carried}
     values |= {key: min(values[key], most) for key, most in CEILINGS.items()}
     try:
         return type(house)(**values)

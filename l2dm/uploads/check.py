@@ -186,7 +186,7 @@ def _plain(seen: Mapping[str, SeenPicture]) -> Iterator[str]:
 
 def _twice(seen: Mapping[str, SeenPicture], spec: IntakeSpec) -> Iterator[str]:
     looks = {name: one.look for name, one in seen.items() if one.look.span > PLAIN}
-    for one, other in repeats(looks, spec.near_duplicate_bits):
+    for one, other in repeats(looks, spec.copy_levels):
         yield (
             f"pictures {one!r} and {other!r}: expected different pictures, found the same one "
             "twice; take one out or replace it"

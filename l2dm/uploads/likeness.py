@@ -2,7 +2,8 @@
 
 A thumbnail is laid over the other, cropped until both fit best; then the place where they differ
 most decides. A copy differs a little everywhere. Another view of the thing differs much somewhere,
-however small the thing and however plain or equal the ground. docs/uploads.md has the error rates.
+however plain or equal the ground. A small thing before a plain ground is looked at from near, too
+(`closeup.py`). docs/uploads.md has the error rates.
 """
 
 import operator
@@ -13,14 +14,15 @@ from itertools import product
 
 from PIL import Image, ImageChops
 
+from l2dm.uploads import closeup
+
 FINE = 128  # pixels a side of the thumbnail that is kept
 _SMALL = 160  # pixels of the smaller side below which a picture holds no such detail
 _WINDOW = 4  # pixels a side of the places that are compared, in a thumbnail of half the size
-_LEVELS, _LEVELS_SMALL = 5.75, 7.0  # of 255 a place may differ, for each of near_duplicate_bits
+_IF_SMALL = 1.22  # times what a place may differ, of a picture that small
+_IF_NEAR = 2.8  # times that, in a close-up, where a place is a few pixels of the picture
 _UNCUT = 0.65  # of that where nothing is cut off, so that nothing is laid over a little beside
 _CUT = 0.6  # pixels cut off in all, of a thumbnail of half the size, from which all of it holds
-_GROUND = 24  # levels from which a pixel is told from a plain ground
-_PLAIN = 0.75  # share of a side that the content of a picture with a plain ground fills at most
 _FULL_RANGE = 160  # levels between darkest and brightest pixel from which the above holds
 _NOISE = 2.0  # levels that an encoder adds to the plainest picture
 _CROPPED = 0.1  # of each side, at most
@@ -40,24 +42,30 @@ class Appearance:
     """How a picture looks, small enough to compare with twenty others.
 
     format: one of `pictures.FORMATS`. size: width and height, upright. span: the largest difference
-    between two pixels in any colour, in levels. colours: (FINE * FINE * 3) bytes, RGB.
+    between two pixels in any colour, in levels. colours: (FINE * FINE * 3) bytes, RGB. near: as
+    `closeup.of` sees it.
     """
 
     format: str
     size: tuple[int, int]
     span: int
     colours: bytes
+    near: bytes = b""
 
 
 def appearance(kind: str, picture: Image.Image, size: tuple[int, int]) -> Appearance:
     """Of an RGB picture, perhaps reduced. kind: its format; size: before it was reduced."""
     span = max(int(high) - int(low) for low, high in picture.getextrema())  # type: ignore[misc]
     thumbnail = picture.resize((FINE, FINE), Image.Resampling.BILINEAR)
-    return Appearance(kind, size, span, thumbnail.tobytes())
+    return Appearance(kind, size, span, thumbnail.tobytes(), closeup.of(picture))
 
 
-def same(one: Appearance, other: Appearance, near_bits: int) -> bool:
-    """Whether two looks are one picture. near_bits: how alike; 0 asks for nearly equal pixels."""
+def same(one: Appearance, other: Appearance, levels: float) -> bool:
+    """Whether two looks are one picture. levels: of 255, by which no place of them may differ.
+
+    They count where a picture has its full range, and less where it has less. 0 asks for nearly
+    equal pixels.
+    """
     wide, narrow = sorted((one.size[0] / one.size[1], other.size[0] / other.size[1]), reverse=True)
     if wide / narrow > 1 / (1 - 2 * _CROPPED) + 0.05:
         return False
@@ -65,20 +73,22 @@ def same(one: Appearance, other: Appearance, near_bits: int) -> bool:
     a, b = (_thumbnail(each, FINE // 2 if small else FINE) for each in (one, other))
     if _is_far(a.coarse, b.coarse):
         return False
-    levels = near_bits * min(1.0, min(a.span, b.span) / _FULL_RANGE)
-    limits = _Limits(levels * _LEVELS_SMALL, 1.0) if small else _Limits(levels * _LEVELS, _UNCUT)
-    if _is_within(ImageChops.difference(a.half, b.half), limits.at((0, 0, 0, 0))):
-        return True
-    return _is_crop(a, b, limits) or _is_crop(b, a, limits)
+    levels *= min(1.0, min(a.span, b.span) / _FULL_RANGE)
+    limits = _Limits(levels * _IF_SMALL, 1.0) if small else _Limits(levels, _UNCUT)
+    uncut = ImageChops.difference(a.half, b.half)
+    alike = _is_within(uncut, limits.at((0, 0, 0, 0)))
+    if not (alike or _is_crop(a, b, limits) or _is_crop(b, a, limits)):
+        return False
+    return small or _is_same_from_near(one, other, _IF_NEAR * levels + _NOISE)
 
 
-def repeats(looks: Mapping[str, Appearance], near_bits: int) -> list[tuple[str, str]]:
+def repeats(looks: Mapping[str, Appearance], levels: float) -> list[tuple[str, str]]:
     """Every name whose picture an earlier name shows already, as (earlier, later)."""
     found = []
     names = list(looks)
     for i, later in enumerate(names):
         for earlier in names[:i]:
-            if same(looks[earlier], looks[later], near_bits):
+            if same(looks[earlier], looks[later], levels):
                 found.append((earlier, later))
                 break
     return found
@@ -107,7 +117,7 @@ class _Thumbnail:
         self.coarse = self.half.resize((_COARSE, _COARSE), Image.Resampling.BOX).tobytes()
         levels = self.half.getextrema()
         self.span = max(int(high) - int(low) for low, high in levels)  # type: ignore[misc]
-        self.content = _content(self.fine.convert("L"))
+        self.content = closeup.content(self.fine.convert("L"))
 
 
 @lru_cache(maxsize=256)
@@ -139,6 +149,29 @@ def _is_crop(whole: _Thumbnail, part: _Thumbnail, limits: _Limits) -> bool:
     return _is_within(_apart(whole, part, cut), limits.at(cut))
 
 
+def _is_same_from_near(one: Appearance, other: Appearance, limit: float) -> bool:
+    """Whether close-ups of two looks are one, moved a little; also where there are not two."""
+    if not one.near or not other.near:
+        return True
+    return any(
+        _worst(_most(_apart_from_near(whole, part))) <= limit
+        for whole, part in ((one.near, other.near), (other.near, one.near))
+    )
+
+
+def _apart_from_near(whole: bytes, part: bytes) -> Image.Image:
+    """The difference of two close-ups, the edges of one moved until they are most alike."""
+    side, cut = closeup.SIDE, closeup.CROPPED * closeup.SIDE
+    a, b = (Image.frombytes("RGB", (side, side), each) for each in (whole, part))
+    inner = (cut, cut, side - cut, side - cut)
+    size = (side // 2, side // 2)
+    seen = b.resize(size, Image.Resampling.BILINEAR, box=inner)
+    sides = _fit(a.reduce(2).convert("L"), seen.convert("L"), (cut / 2,) * 4, _EXACT)
+    left, top, right, bottom = (2 * each for each in sides)
+    moved = a.resize(size, Image.Resampling.BILINEAR, box=(left, top, side - right, side - bottom))
+    return ImageChops.difference(moved, seen)
+
+
 def _guess(whole: _Thumbnail, part: _Thumbnail) -> _Sides:
     """Where to begin: with the content of both in one place, where the ground is plain.
 
@@ -168,21 +201,6 @@ def _guesses(here: Sequence[int], there: Sequence[int], side: int) -> list[tuple
         most = _CROPPED * side
         found.append((min(most, max(0.0, before)), min(most, max(0.0, behind))))
     return sorted(set(found))
-
-
-def _content(grey: Image.Image) -> tuple[int, int, int, int] | None:
-    """The box of what is told from a plain ground; None where the ground is not plain."""
-    border = sorted(
-        level
-        for side in ((0, 0, grey.width, 1), (0, grey.height - 1, grey.width, grey.height))
-        for level in grey.crop(side).tobytes()
-    )
-    ground = border[len(border) // 2]
-    told = grey.point([255 if abs(level - ground) >= _GROUND else 0 for level in range(256)])
-    box = told.getbbox()
-    if box is None or max(box[2] - box[0], box[3] - box[1]) > _PLAIN * grey.width:
-        return None
-    return box
 
 
 def _is_within(difference: Image.Image, limit: float) -> bool:

@@ -126,8 +126,8 @@ def _seen(answer: dict[str, Any]) -> SeenPicture:
     if "withheld" in answer:
         raise OSError(*answer["withheld"])
     look, cut = answer["look"], answer["cut"]
-    colours = base64.b64decode(look["colours"])
-    seen = Appearance(look["format"], tuple(look["size"]), look["span"], colours)
+    colours, near = (base64.b64decode(look[key]) for key in ("colours", "near"))
+    seen = Appearance(look["format"], tuple(look["size"]), look["span"], colours, near)
     left, top, right, bottom = cut["box"]
     box = (left, top, right, bottom)
     return SeenPicture(seen, Cut(box, cut["lost"]), base64.b64decode(answer["square"]))
@@ -152,6 +152,7 @@ def _answer(job: dict[str, Any]) -> dict[str, Any]:
             "size": look.size,
             "span": look.span,
             "colours": base64.b64encode(look.colours).decode(),
+            "near": base64.b64encode(look.near).decode(),
         },
         "cut": {"box": cut.box, "lost": cut.lost},
         "square": base64.b64encode(seen.square).decode(),

@@ -57,6 +57,18 @@ def test_left_out_keys_keep_their_defaults():
     assert from_json("") == from_json("{}") == Spec()
 
 
+@pytest.mark.parametrize(("bits", "levels"), [(0, 0), (4, 23), (6, 34), (128, 255)])
+def test_a_spec_that_an_earlier_release_kept_is_read(bits, levels):
+    kept = from_json(f'{{"intake": {{"near_duplicate_bits": {bits}, "min_side": 20}}}}')
+    assert kept == parse({"intake": {"copy_levels": levels, "min_side": 20}})
+
+
+@pytest.mark.parametrize("bits", ["-1", "129", "true", "4.0", '"4"', "null"])
+def test_what_no_earlier_release_kept_is_refused(bits):
+    with pytest.raises(BadSpec, match=r"it has another name now: intake\.copy_levels"):
+        from_json(f'{{"intake": {{"near_duplicate_bits": {bits}}}}}')
+
+
 def test_a_whole_number_is_a_float_where_a_float_is_meant():
     value = parse({"train": {"rate": 1}}).train.rate
     assert (value, type(value)) == (1.0, float)
@@ -70,6 +82,11 @@ def test_a_whole_number_is_a_float_where_a_float_is_meant():
         ({"rank": 3}, r"no key 'rank'; nearest known key: train.rank"),
         ({"train": {"bugdet": 3}}, r"no key 'train.bugdet'; nearest known key: memory.budget"),
         ({"steps": 3}, r"no key 'steps'; nearest known key: train.steps"),
+        (
+            {"intake": {"near_duplicate_bits": 4}},
+            r"no key 'intake.near_duplicate_bits'; it has another name now: intake.copy_levels, ",
+        ),
+        ({"near_duplicate_bits": 4}, r"it has another name now: intake.copy_levels, which counts"),
         ({"train": {"method": "l2d"}}, r"train.method: expected one of .*'gated', .*found 'l2d'"),
         ({"train": {"method": 3}}, r"train.method: expected one of .*'gated', .*found 3"),
         ({"train": {"precision": "fp8"}}, r"train.precision: expected one of 'fp32', 'bf16', "),

@@ -25,6 +25,17 @@ def test_an_upload_carries_the_limits_that_it_was_accepted_under(tmp_path, place
         task_pictures(place, found, 32, SPEC, {}, line="pets")
 
 
+def test_an_upload_that_was_accepted_under_a_former_name_of_a_limit_is_read(written):
+    path = written / "concept.json"
+    data = json.loads(path.read_text())
+    limits = IntakeSpec(min_side=20).model_dump()
+    del limits["copy_levels"]
+    path.write_text(json.dumps(data | {"limits": limits | {"near_duplicate_bits": 6}}))
+    asked = IntakeSpec(min_side=20, copy_levels=34)
+    assert accepted_under(read_upload(written).limits, IntakeSpec(copy_levels=200)) == asked
+    assert limits_in(path.read_bytes(), SPEC) == asked
+
+
 def test_an_upload_without_limits_is_asked_for_the_houses():
     house = IntakeSpec(max_pictures=7)
     assert accepted_under({}, house) == house

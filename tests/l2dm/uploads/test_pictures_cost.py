@@ -8,7 +8,7 @@ from PIL import Image
 from l2dm.uploads.likeness import repeats
 from tests.worlds.picture_files import SPEC, look, saved
 
-NEAR = SPEC.near_duplicate_bits
+NEAR = SPEC.copy_levels
 
 
 def test_twenty_phone_pictures_are_checked_in_three_seconds(tmp_path):
