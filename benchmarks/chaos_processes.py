@@ -42,7 +42,7 @@ from pipelines.places.run_here import Job, RunFailed
 from pipelines.places.runs import Child, LocalRuns, Look, execute
 from tests.worlds.fast_runs import keep_contracts
 
-ECHO = ROOT / "tests" / "components" / "echo_model.py"
+ECHO = ROOT / "tests" / "worlds" / "echo_model.py"
 LEASE_SECONDS = 8.0
 STARTS = 10.0  # seconds that a process may take to say its number
 BLURRED = "blurred"  # class noun of pictures that are refused
