@@ -17,10 +17,8 @@ from components.services.line.records import Records
 from components.services.line.status_cache import Index
 from components.services.store.home import Home
 from components.services.tracking import runs
-from components.services.tracking.registry import Registry, VersionState
-from l2dm import doors
+from components.services.tracking.registry import Registry, VersionState, require_whole
 from l2dm.errors import BadDoor, L2dmError, TrackingFailed, words
-from l2dm.files import manifest
 
 log = logging.getLogger(__name__)
 LOOKED_BACK = 300  # events among which the report looks: each is a request
@@ -111,7 +109,7 @@ def _history(registry: Registry, line: str, scratch: Path) -> Iterator[Any]:
         named = tuple(alias for alias, target in aliases.items() if target == number)
         try:
             release = registry.fetch(line, number, scratch / str(number))
-            door = manifest.read(release, doors.Release)
+            door = require_whole(release, line, number)
         except (BadDoor, TrackingFailed) as error:
             registry.versions(line)  # raises where it is the server that does not answer
             log.warning("version %d is left out of the report: %s", number, error)

@@ -31,6 +31,7 @@ from l2dm.spec import Spec, parse
 METRIC = "identity_similarity"  # what forgetting is measured by, at the gate, too
 COSINES = (METRIC, "image_alignment", "text_alignment")  # where the bare base may show a change
 AGAIN, FRESH = "again", "fresh"
+BACK = "bring its files back from a backup, or go back to another version: l2dm rollback"
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def check_release(
     """
     now = base_folder.fingerprint(base_folder.locate(base))
     try:
-        door = manifest.read(release, Release)
+        door = manifest.read(release, Release, called="the release", advice=BACK)
         adapter, bank = releases.adapter_of(release), releases.memory_of(release)
         scores = releases.scores_of(release)
     except BadDoor as error:

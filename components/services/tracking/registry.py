@@ -285,14 +285,16 @@ def fetch_whole(registry: Registry, line: str, version: int, to: Path, advice: s
     return folder
 
 
-def require_whole(release: Path, line: str, version: int, advice: str = "") -> None:
-    """Raise BadDoor for a version's files that are not those of its release.
+def require_whole(
+    release: Path, line: str, version: int, advice: str = ""
+) -> manifest.Door[doors.Release]:
+    """The release of a version whose files were fetched; BadDoor for others than were released.
 
-    It names the version, what is missing or was changed, and the way out; never the folder, which
+    That names the version, what is missing or was changed, and the way out; never the folder, which
     is a copy. advice: the way out, if the caller knows a better one.
     """
     called = f"version {version} of line {line!r}"
-    manifest.read(release, doors.Release, called=called, advice=advice or _way_out(line))
+    return manifest.read(release, doors.Release, called=called, advice=advice or _way_out(line))
 
 
 def _way_out(line: str) -> str:

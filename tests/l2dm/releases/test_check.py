@@ -128,6 +128,7 @@ def test_files_that_were_changed_are_a_regression_of_the_release(run: Run, tmp_p
     found = steps.check(release, tmp_path / "check", run.context, seed=1).record
     assert (found.health, found.cause, found.findings) == ("regressed", "release", ())
     assert "is not what was written: changed" in found.reasons[0]
+    assert str(tmp_path) not in found.reasons[0] and "l2dm rollback" in found.reasons[0]
 
 
 def test_another_base_is_told_from_a_forgotten_concept(run: Run, tmp_path: Path) -> None:
