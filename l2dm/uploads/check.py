@@ -207,6 +207,12 @@ def _remarks(seen: Mapping[str, SeenPicture], ignored: Sequence[str], resolution
             f"smaller than the {resolution} x {resolution} that the base draws, so they are "
             f"enlarged: {_some(small)}"
         )
+    odd = [f"{name!r} ({one.note})" for name, one in seen.items() if one.note]
+    if odd:
+        remarks.append(
+            f"read as sRGB, though their files say otherwise: {_some(odd)}; if their colours look "
+            "wrong in the report, save them as sRGB"
+        )
     cut = [
         f"{name!r} ({one.cut.lost:.0%} is cut off)"
         for name, one in seen.items()

@@ -1,15 +1,17 @@
 """A decoded picture as upright 8-bit RGB in sRGB, as a viewer shows it. Pillow only.
 
-EXIF rotation applied, colour profiles applied, 16 bits scaled, transparent things put on a ground
-that keeps them visible.
+EXIF rotation applied, colour profiles and colour spaces that are named without one applied, 16 bits
+scaled, transparent things put on a ground that keeps them visible.
 """
 
 import io
+from contextlib import suppress
 from functools import lru_cache
 
 from PIL import ExifTags, Image, ImageChops, ImageCms, ImageOps
 
 from l2dm.errors import BadUpload
+from l2dm.uploads import spaces
 
 MAX_PROFILE = 16_000_000  # bytes; those of presses have three million
 _AS_SRGB = 2  # levels of 255 that a profile may differ from sRGB and still be called it
@@ -20,9 +22,12 @@ _ENOUGH = 256  # pixels a side on which that is counted
 _SHOWN = 0.75  # share of a thing that must be told from white, so that it stays on white
 
 
-def upright_rgb(picture: Image.Image, name: str) -> Image.Image:
-    """The same as 8-bit RGB. name: of the file, for messages. Raises BadUpload."""
-    profile = picture.info.get("icc_profile")
+def upright_rgb(picture: Image.Image, name: str, space: spaces.Space | None = None) -> Image.Image:
+    """The same as 8-bit RGB. name: of the file, for messages. Raises BadUpload.
+
+    space: of its colours, where something else than its profile counts (`spaces.said`).
+    """
+    profile = space or picture.info.get("icc_profile")
     upright = _upright(picture)
     if upright.mode.startswith("I"):
         upright = _eight_bits(upright, name)
@@ -48,8 +53,10 @@ def _upright(picture: Image.Image) -> Image.Image:
 
 
 def _orientation(picture: Image.Image) -> int:
-    found = picture.getexif().get(ExifTags.Base.Orientation, 1)
-    return found if found in range(2, 9) else 1
+    found: object = None
+    with suppress(*spaces.BAD_EXIF):  # viewers show a picture whose EXIF is torn as it lies
+        found = picture.getexif().get(ExifTags.Base.Orientation)
+    return found if isinstance(found, int) and found in range(2, 9) else 1
 
 
 def _srgb(picture: Image.Image, profile: object) -> Image.Image:
@@ -57,6 +64,8 @@ def _srgb(picture: Image.Image, profile: object) -> Image.Image:
     if picture.mode not in _SPACES:
         picture = picture.convert("RGB")
     transform = None
+    if isinstance(profile, spaces.Space):
+        profile = spaces.profile(profile, grey=picture.mode == "L")
     if isinstance(profile, bytes) and 0 < len(profile) <= MAX_PROFILE:
         transform = _to_srgb(profile, picture.mode)
     elif picture.mode == "LAB":

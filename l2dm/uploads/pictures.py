@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, UnidentifiedImageError
 
 from l2dm.errors import BadUpload
-from l2dm.uploads import crop, promises
+from l2dm.uploads import crop, promises, spaces
 from l2dm.uploads.colours import upright_rgb, upright_size
 from l2dm.uploads.crop import Cut
 from l2dm.uploads.likeness import FINE, Appearance, appearance
@@ -56,11 +56,16 @@ _WITHHELD = {
 
 @dataclass(frozen=True)
 class SeenPicture:
-    """What was seen of a picture. square: RGB bytes, (side, side, 3), of what the cut leaves."""
+    """What was seen of a picture.
+
+    square: RGB bytes, (side, side, 3), of what the cut leaves. note: what its file says of its
+    colours and was not applied, "" if nothing.
+    """
 
     look: Appearance
     cut: Cut
     square: bytes = b""
+    note: str = ""
 
 
 def read(path: Path, spec: "IntakeSpec", side: int = 0) -> SeenPicture:
@@ -71,9 +76,9 @@ def read(path: Path, spec: "IntakeSpec", side: int = 0) -> SeenPicture:
     found = _decoded(path, spec, whole=side > 0)
     cut = crop.square(found.small, found.size)
     if found.whole is None:
-        return SeenPicture(_appearance(found), cut)
+        return SeenPicture(_appearance(found), cut, note=found.note)
     square = found.whole.resize((side, side), Image.Resampling.LANCZOS, box=cut.box)
-    return SeenPicture(_appearance(found), cut, square.tobytes())
+    return SeenPicture(_appearance(found), cut, square.tobytes(), found.note)
 
 
 def pixels(path: Path, spec: "IntakeSpec") -> int:
@@ -89,12 +94,16 @@ def pixels(path: Path, spec: "IntakeSpec") -> int:
 
 @dataclass(frozen=True)
 class _Decoded:
-    """Upright 8-bit RGB in sRGB, reduced as far as a look needs it, and whole if it is wanted."""
+    """Upright 8-bit RGB in sRGB, reduced as far as a look needs it, and whole if it is wanted.
+
+    note: as `SeenPicture` has it.
+    """
 
     format: str
     size: tuple[int, int]
     small: Image.Image
     whole: Image.Image | None
+    note: str
 
 
 def _decoded(path: Path, spec: "IntakeSpec", *, whole: bool) -> _Decoded:
@@ -103,15 +112,24 @@ def _decoded(path: Path, spec: "IntakeSpec", *, whole: bool) -> _Decoded:
         warnings.simplefilter("ignore")
         try:
             picture = promises.load(lambda: _opened(path, spec), path)
+            space, note = _said_space(picture, path, spec)
             if picture.format in ("JPEG", "MPO"):
-                small = upright_rgb(_reduced(picture), path.name)
+                small = upright_rgb(_reduced(picture), path.name, space)
                 size = upright_size(picture)
-                full = upright_rgb(picture, path.name) if whole else None
-                return _Decoded("JPEG", size, small, full)
-            kind, full = str(picture.format), upright_rgb(picture, path.name)
-            return _Decoded(kind, full.size, _reduced(full), full if whole else None)
+                full = upright_rgb(picture, path.name, space) if whole else None
+                return _Decoded("JPEG", size, small, full, note)
+            kind, full = str(picture.format), upright_rgb(picture, path.name, space)
+            return _Decoded(kind, full.size, _reduced(full), full if whole else None, note)
         except _DAMAGE as error:
             raise _damaged(path, error) from error
+
+
+def _said_space(picture: Image.Image, path: Path, spec: "IntakeSpec") -> spaces.SaidSpace:
+    """The colour space that a decoded picture names. Of a TIFF its open file has to be asked."""
+    if picture.format != "TIFF":
+        return spaces.said(picture, path)
+    with _opened(path, spec) as again:
+        return spaces.said(again, path)
 
 
 def _reduced(picture: Image.Image) -> Image.Image:

@@ -130,7 +130,8 @@ def _seen(answer: dict[str, Any]) -> SeenPicture:
     seen = Appearance(look["format"], tuple(look["size"]), look["span"], colours, near)
     left, top, right, bottom = cut["box"]
     box = (left, top, right, bottom)
-    return SeenPicture(seen, Cut(box, cut["lost"]), base64.b64decode(answer["square"]))
+    square = base64.b64decode(answer["square"])
+    return SeenPicture(seen, Cut(box, cut["lost"]), square, answer["note"])
 
 
 def _answer(job: dict[str, Any]) -> dict[str, Any]:
@@ -156,6 +157,7 @@ def _answer(job: dict[str, Any]) -> dict[str, Any]:
         },
         "cut": {"box": cut.box, "lost": cut.lost},
         "square": base64.b64encode(seen.square).decode(),
+        "note": seen.note,
     }
 
 
