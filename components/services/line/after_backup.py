@@ -144,7 +144,10 @@ def _undoable(line: str, events: Sequence[Event]) -> Event:
                 f"since (event {event.number}, {event.kind!r}); versions that are there again are "
                 "named by `l2dm history`, and `l2dm rollback` makes one the champion"
             )
-    raise L2dmError(f"expected a repair of line {line!r} that dropped versions, found none")
+    raise L2dmError(
+        f"expected a repair of line {line!r} that dropped versions, found none: there is nothing to "
+        f"take back, see `l2dm history --line {line}`"
+    )
 
 
 def agree(ledger: Ledger, versions: Sequence[Version]) -> bool:
