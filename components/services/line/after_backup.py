@@ -145,8 +145,8 @@ def _undoable(line: str, events: Sequence[Event]) -> Event:
                 "named by `l2dm history`, and `l2dm rollback` makes one the champion"
             )
     raise L2dmError(
-        f"expected a repair of line {line!r} that dropped versions, found none: there is nothing to "
-        f"take back, see `l2dm history --line {line}`"
+        f"expected a repair of line {line!r} that dropped versions, found none: there is nothing "
+        f"to take back, see `l2dm history --line {line}`"
     )
 
 
