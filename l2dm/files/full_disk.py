@@ -1,7 +1,7 @@
-"""What the operating system refuses while tensors are written, as an OSError.
+"""What the operating system refuses while a file is written, as an OSError with the file's path.
 
-safetensors and torch raise errors of their own then. A full disk would read as a fault of the
-tensors, and of the upload that they were learned from.
+An error of writing to an open file names none. safetensors and torch raise errors of their own: a
+full disk would read as a fault of the tensors, and of the upload that they were learned from.
 """
 
 import os
@@ -11,6 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _NUMBER = re.compile(r"\(os error (\d+)\)")
+
+
+@contextmanager
+def told_where(path: Path) -> Iterator[None]:
+    """Around what writes to the file at `path`: an OSError that names no file names this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_
 
 from l2dm import __version__
 from l2dm.errors import BadDoor
+from l2dm.files.full_disk import told_where
 
 FORMAT = 1
 FILE = "manifest.json"
@@ -153,7 +154,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a file that is absent or whole: to a sibling first, flushed to disk, then renamed."""
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        with open(draft, "w", encoding="utf-8") as file:
+        with told_where(path), open(draft, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -24,6 +24,7 @@ from components.services.store.objects import (
     require_size,
 )
 from l2dm.errors import BadKey, Conflict, NoSuchObject
+from l2dm.files.full_disk import told_where
 
 MAX_NAME = 255  # bytes of one part of a key that a file system takes
 LOCKS = 64  # lock files of a store; keys share them by hash
@@ -245,7 +246,7 @@ class FolderObjects:
             except FileNotFoundError:  # its folder was pruned just now: make it again
                 continue
             try:
-                with file:
+                with told_where(self._path(key)), file:
                     shutil.copyfileobj(source, file)
                     file.flush()
                     os.fsync(file.fileno())

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from l2dm.errors import BadInput, BadPrompt
+from l2dm.files.full_disk import told_where
 
 PATTERN = "{line}-{digest}-{seed:05d}"
 FIELDS: Mapping[str, type] = {
@@ -98,7 +99,8 @@ def write_new(path: Path, data: bytes) -> Path:
     """
     draft = path.with_name(f".{uuid.uuid4().hex}.png")
     try:
-        draft.write_bytes(data)
+        with told_where(path):
+            draft.write_bytes(data)
         for number in range(1, MAX_COPIES):
             free = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
             if _placed(draft, free) or _holds(free, data):

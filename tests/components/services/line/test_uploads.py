@@ -276,8 +276,9 @@ def test_a_full_disk_leaves_no_upload(tmp_path: Path, monkeypatch: pytest.Monkey
         left = iter(range(writes, -1, -1))
         with monkeypatch.context() as full:
             full.setattr(os, "fsync", no_space)
-            with pytest.raises(OSError, match="No space left"):
+            with pytest.raises(OSError, match="No space left") as refused:
                 uploads.commit(source)
+            assert str(refused.value.filename).startswith(str(tmp_path / "store/inbox/pets/rex/"))
         assert [entry.key for entry in store.list("inbox/")] == []
         assert uploads.waiting(()) == ()
     uploads.commit(source)
