@@ -192,7 +192,7 @@ class TrainSpec(Section):
     steps: int = Field(200, ge=1, description="optimizer steps")
     batch: int = Field(8, ge=1, le=4096, description="new pictures per step")
     rate: float = Field(
-        1e-3, ge=0, description="AdamW learning rate of adapter weights; 0: they stay as they are"
+        3e-3, ge=0, description="AdamW learning rate of adapter weights; 0: they stay as they are"
     )
     token_rate: float = Field(
         5e-3, ge=0, description="learning rate of the placeholder's embedding row; 0: it stays"
@@ -282,7 +282,7 @@ class GateSpec(Section):
         0.35, description="largest distance of class prompts to the base, mean over nouns"
     )
     max_text_loss: float = Field(
-        0.3,
+        0.4,
         ge=0,
         description="largest share of the base's text alignment that the new concept may lack",
     )
@@ -529,6 +529,16 @@ def override(spec: Spec, settings: Sequence[str]) -> Spec:
                 raise BadSpec(f"setting {path!r}: {section!r} has no keys of its own")
         at[key] = value
     return parse(data)
+
+
+def keeping(spec: Spec, own: Mapping[str, Any]) -> Spec:
+    """The spec with what a line keeps of its method's own options; those that are set stay.
+
+    Not checked here, which would import the method's page: whoever reads the spec's JSON does.
+    """
+    method = spec.train.method
+    options = {**own, **(spec.__pydantic_extra__ or {}).get(method, {})}
+    return spec.model_copy(update={method: options}) if options else spec
 
 
 def _chosen(data: Mapping[str, Any]) -> str | None:

@@ -157,9 +157,7 @@ def of_champion(line: str, records: Records, ledger: Ledger, registry: Registry)
         release = fetch_whole(registry, line, version, Path(scratch) / "release")
         adapter = manifest.read(release / door_files.ADAPTER, doors.Adapter)
     method = adapter.record.method
-    settings = kept_of(adapter.spec, method)
-    own = tuple(key for key in settings if not key.startswith("train."))
-    recipe = Recipe(settings, own, "", adapter.record.base)
+    recipe = Recipe(kept_of(adapter.spec, method), "", adapter.record.base)
     records.append(
         "kept", task=ledger.versions.get(version, ""), version=version, recipe=asdict(recipe)
     )

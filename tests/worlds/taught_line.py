@@ -25,9 +25,7 @@ from tests.worlds import history
 
 QUIXBY = doors.Concept("quixby", "dog")  # a shorter name is found in base64 by chance
 KNOWN = (doors.Concept("ada", "cat"), QUIXBY, doors.Concept("bolt", "car"))
-RECIPE = Recipe(
-    {"train.method": "gated", "train.rank": 2, "gated.gate": "token"}, (), "pocket", "f"
-)
+RECIPE = Recipe({"train.method": "gated", "train.rank": 2, "gated.gate": "token"}, "pocket", "f")
 CHANGES = ("write", "create", "replace", "delete", "upload")  # of a store
 MOVES = ("register", "set_alias", "drop_alias", "erase")  # of a registry
 

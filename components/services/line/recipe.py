@@ -7,7 +7,7 @@ Another one is refused before any work.
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from l2dm.spec import Spec
 
 METHOD = "train.method"
+FORMER = "said"  # a field of records of before: options that differed from the defaults of then
 NEW_BASE = "pocket"  # of a line that nobody named another one for
 
 
@@ -25,14 +26,12 @@ NEW_BASE = "pocket"  # of a line that nobody named another one for
 class Recipe:
     """What a line keeps.
 
-    settings: by dotted key of the spec, the method among them. said: those of the method's own
-    options that differ from their defaults. base: its load name, "" where only its fingerprint is
-    known; a folder's begins with a dot and is reached from the state folder. fingerprint: of the
-    base's files.
+    settings: by dotted key of the spec, the method among them. base: its load name, "" where only
+    its fingerprint is known; a folder's begins with a dot and is reached from the state folder.
+    fingerprint: of the base's files.
     """
 
     settings: Mapping[str, Any]
-    said: tuple[str, ...]
     base: str
     fingerprint: str
 
@@ -47,13 +46,19 @@ class Recipe:
         others = {key.rpartition(".")[2]: one for key, one in self.settings.items()}
         return ", ".join(f"{key} {one}" for key, one in others.items() if key != "method")
 
+    @property
+    def own(self) -> dict[str, Any]:
+        """The kept ones of the method's own options. All are said: a default may change."""
+        at = f"{self.method}."
+        return {k.removeprefix(at): one for k, one in self.settings.items() if k.startswith(at)}
+
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Self:
         """Raises KeyError, TypeError, ValueError for something else."""
         if METHOD not in data["settings"]:
             raise ValueError(f"expected {METHOD} among {sorted(data['settings'])}")
-        fields = {**data, "settings": dict(data["settings"]), "said": tuple(data["said"])}
-        return cls(**fields)
+        fields = {key: value for key, value in data.items() if key != FORMER}
+        return cls(**fields | {"settings": dict(data["settings"])})
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class Asked:
         recipe: None for a line that has none yet. fixed: whether the line must keep it; without a
         champion it may begin anew. Raises BadSpec.
         """
-        from l2dm.spec import Spec, override, said
+        from l2dm.spec import Spec, keeping, override, said
 
         asked = said(self.settings)
         if recipe is None:
@@ -83,18 +88,16 @@ class Asked:
             raise BadSpec([_other(line, one, "--set (or --method)") for one in wrong])
         if wrong:
             return override(Spec(), self.settings)
-        return override(Spec(), [*_settings(recipe), *self.settings])
+        shared = [key for key in recipe.settings if key.startswith("train.")]
+        kept = [f"{key}={json.dumps(recipe.settings[key])}" for key in shared]
+        return keeping(override(Spec(), [*kept, *self.settings]), recipe.own)
 
 
 def said_of(spec: "Spec", base: str, fingerprint: str) -> Recipe:
     """The recipe that a task with this spec and base sets. base: as `portable` has it."""
-    from l2dm.spec import kept, to_dict
+    from l2dm.spec import kept
 
-    settings = kept(spec)
-    method = spec.train.method
-    own = to_dict(spec).get(method, {})
-    said = tuple(f"{method}.{key}" for key in own if f"{method}.{key}" in settings)
-    return Recipe(settings, said, base, fingerprint)
+    return Recipe(kept(spec), base, fingerprint)
 
 
 def portable(base: str, folder: Path, *, shared: bool) -> str:
@@ -137,11 +140,6 @@ def require_base(
         f"line {line!r} learns on {there}, found {here} in its place; name that base's folder "
         "with --base, its files decide"
     )
-
-
-def _settings(recipe: Recipe) -> Sequence[str]:
-    keys = (METHOD, *(key for key in recipe.settings if key.startswith("train.")), *recipe.said)
-    return [f"{key}={json.dumps(recipe.settings[key])}" for key in dict.fromkeys(keys)]
 
 
 def _other(line: str, difference: str, option: str) -> str:

@@ -19,7 +19,7 @@ from l2dm.pocket.world.scenes import pixels
 from l2dm.training.gradients import GradientWatch
 
 RANK, BATCH = 8, 8
-RATE, ROW_RATE = 1e-3, 5e-3
+RATE, ROW_RATE = 3e-3, 5e-3
 TEMPLATES = ("a photo of a {} {}", "a picture of a {} {}", "a {} {}")
 
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pydantic import Field
 
 from components.runtime import outcomes, stored_bases
 from components.runtime.recipes import checked_on, learned_with, named_base, recipe_of
@@ -21,7 +22,9 @@ from l2dm import doors, steps
 from l2dm.bases import folder as base_folder
 from l2dm.errors import BadBase, BadSpec
 from l2dm.files import manifest
-from l2dm.spec import Spec, from_json, override, recorded
+from l2dm.methods import registry
+from l2dm.sections import KEPT, Section
+from l2dm.spec import Spec, from_json, options_of, override, recorded
 from pipelines.commands.target import Target
 from tests.worlds import six_steps
 
@@ -52,6 +55,12 @@ class KeptLine:
         return found, from_json(spec)
 
 
+class _AnotherDefault(Section):
+    """Options of `gated` as a later release may have them."""
+
+    gate: str = Field("span", description="", json_schema_extra=KEPT)
+
+
 def _no_registry() -> Any:
     raise AssertionError("the registry is not asked where the records know")
 
@@ -65,12 +74,27 @@ def test_what_nobody_asks_for_is_what_the_line_was_begun_with(tmp_path: Path) ->
     assert line.learned_with(*begun)[1].train.method == "sequential"  # to say the same is no harm
 
 
+def test_a_line_keeps_what_was_a_default_when_it_was_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = KeptLine(tmp_path).promote()
+    assert line.learned_with()[1] == Spec()
+    monkeypatch.setattr(registry, "options", lambda name: _AnotherDefault)
+    assert options_of(line.learned_with()[1]) == _AnotherDefault(gate="prompt")
+    assert options_of(Spec()) == _AnotherDefault(gate="span")
+
+
+def test_a_record_of_before_names_what_was_said() -> None:
+    data = {"settings": {"train.method": "gated"}, "said": [], "base": "", "fingerprint": "f"}
+    assert Recipe.from_data(data) == Recipe({"train.method": "gated"}, "", "f")
+
+
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
         ("train.method=l2dm", r'train.method "gated", found "l2dm"'),
         ("train.rank=4", r"train.rank 8, found 4"),
-        ("gated.gate=span", r'gated.gate "token", found "span"'),
+        ("gated.gate=span", r'gated.gate "prompt", found "span"'),
     ],
 )
 def test_another_method_or_adapter_is_refused_with_the_way_out(
@@ -150,7 +174,7 @@ def test_the_same_base_in_another_place_is_taken_and_told(
         name = "cars"
         if known_by == "another task":  # that was held
             name, at = "pets", {**at, "task": "t0002"}
-        kept = Recipe({"train.method": "gated"}, (), "./near", fingerprint)
+        kept = Recipe({"train.method": "gated"}, "./near", fingerprint)
         Records(line.home.store, name).append("begun", concept="bolt", recipe=asdict(kept), **at)
         expected = str(tmp_path / "new" / "home" / "near")
     shutil.move(tmp_path / "old", tmp_path / "new")
@@ -170,7 +194,7 @@ def test_another_base_is_never_taken_for_it(tmp_path: Path, tiny_base: Path) -> 
     near = shutil.copytree(tiny_base, line.home.folder / "near")
     config = near / "unet" / "config.json"
     config.write_text(config.read_text() + " ")  # changed since it was recorded
-    kept = Recipe({"train.method": "gated"}, (), "./near", base_folder.fingerprint(tiny_base))
+    kept = Recipe({"train.method": "gated"}, "./near", base_folder.fingerprint(tiny_base))
     at = {"task": "t0001", "parent_version": 0, "upload": "u", "class_noun": "dog"}
     Records(line.home.store, "cars").append("begun", concept="bolt", recipe=asdict(kept), **at)
     shutil.move(gone, tmp_path / "away")
@@ -244,7 +268,6 @@ def test_a_snapshot_keeps_recipes(tmp_path: Path) -> None:
     assert again.recipe == ledger.recipe
     assert again.recipe == Recipe(
         {"train.method": "l2dm", "train.rank": 8, "l2dm.adapter": "spectral"},
-        ("l2dm.adapter",),
         "pocket",
         POCKET,
     )

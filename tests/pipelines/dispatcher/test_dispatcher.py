@@ -298,7 +298,7 @@ def test_a_line_that_keeps_another_method_is_left_alone_and_the_others_learn(
     spec = to_json(override(Spec(), asked.settings))
     settings = RunSettings("pocket", spec, asked)
     dispatcher = Dispatcher(world.home, world.runs, lambda: world.registry, settings)
-    kept = Recipe({"train.method": "sequential", "train.rank": 8}, (), "pocket", "f")
+    kept = Recipe({"train.method": "sequential", "train.rank": 8}, "pocket", "f")
     records = Records(world.home.store, "cars")
     world.registry.register(
         "cars", tmp_path / "release", VersionFacts("t0001", "bolt", "car", 0, "digest", True)
