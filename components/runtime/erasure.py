@@ -73,9 +73,11 @@ def erase(
     _tell(home, registry, records, line)
     if not any(e.kind == "erased" and e.facts["of"] == intent.number for e in records.latest()):
         records.append("erased", line=line, of=intent.number, versions=list(versions))
+    champion = records.state().standing.champion
     snapshots.delete(home.store, line)
+    # last, so that whoever is killed before finds the concept
     records.rewrite(intent.number, {**intent.facts, "forgets": ""})
-    return Erased(versions, changed, records.state().standing.champion, redacted(server() or ""))
+    return Erased(versions, changed, champion, redacted(server() or ""))
 
 
 def _begun(records: Records, concept: str) -> Event | None:

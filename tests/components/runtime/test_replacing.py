@@ -15,6 +15,7 @@ from components.services.line.records import Records
 from components.services.line.uploads import Commitment, Uploads, fetched
 from components.services.tracking.registry import VersionFacts
 from l2dm import doors
+from l2dm.errors import BadDoor
 from l2dm.files import concept_json, manifest
 from l2dm.releases.without import known
 from l2dm.spec import from_json
@@ -69,7 +70,7 @@ def test_it_waits_and_the_champion_knows_the_old_one_until_then(line: TaughtLine
 
 def begin(line: TaughtLine, parent: Path, monkeypatch: pytest.MonkeyPatch, **looked: Any) -> Any:
     monkeypatch.setattr(outcomes, "_registry", lambda step: line.registry)
-    spec = from_json('{"train": {"method": "gated", "rank": 2}}')
+    spec = from_json('{"train": {"method": "gated", "rank": 2}, "gated": {"gate": "token"}}')
     step: Any = SimpleNamespace(
         subject=SimpleNamespace(line="pets", concept="quixby"),
         home=line.home,
@@ -93,6 +94,19 @@ def test_its_parent_is_the_champion_without_it(
     assert [path.name for path in parent.parent.iterdir()] == ["parent"]
     begin(line, parent, monkeypatch)
     assert known(parent) == ("ada", "quixby", "bolt")
+
+
+def test_a_damaged_parent_is_told_as_the_version_that_it_is(
+    line: TaughtLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (line.registry.folder / "pets" / "3" / "release" / "adapter" / "curve.json").unlink()
+    with pytest.raises(BadDoor) as caught:
+        begin(line, tmp_path / "parent", monkeypatch)
+    said = str(caught.value)
+    assert (
+        "version 3 of line 'pets' is not what was written: missing ['adapter/curve.json']" in said
+    )
+    assert "l2dm repair --line pets" in said and str(tmp_path / "parent") not in said
 
 
 def test_the_version_that_learned_it_last_counts_and_the_old_one_stays(line: TaughtLine) -> None:
