@@ -40,6 +40,7 @@ _DAMAGE = (
     LookupError,
     ArithmeticError,
     AttributeError,
+    AssertionError,
     RuntimeError,
     struct.error,
     zlib.error,

@@ -6,6 +6,7 @@ many scans as somebody wrote. Pillow does not say so; here it is asked again.
 
 import io
 import re
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -51,6 +52,13 @@ def load(open_: Callable[[], Image.Image], path: Path) -> Image.Image:
         short = _ends_early(path, scans[0]) if len(scans) == 1 else _grey_rows(picture) >= 8
         if short:
             raise _missing(path, picture)
+    if picture.format == "TIFF" and _has_grey_strip(picture):
+        raise _missing(path, picture)
+    if picture.format == "PNG" and not _sums_hold(path):
+        raise BadUpload(
+            f"picture {path.name!r}: expected a whole picture, found that the checksum of its "
+            "pixels is of others; copy it again or leave it out"
+        )
     return picture
 
 
@@ -87,12 +95,42 @@ def _grey_rows(picture: Image.Image) -> int:
     """How many of the last eight rows are of the grey that blocks without data have."""
     width, height = picture.size
     for count in range(8):
-        row = picture.crop((0, height - count - 1, width, height - count))
-        levels = row.getextrema()
-        pairs = levels if isinstance(levels[0], tuple) else (levels,)
-        if any(set(pair) - _GREY.get(picture.mode, set()) for pair in pairs):
+        if not _is_grey(picture.crop((0, height - count - 1, width, height - count))):
             return count
     return 8
+
+
+def _has_grey_strip(picture: Image.Image) -> bool:
+    """Whether a TIFF of JPEGs, one a strip, has eight rows of nothing anywhere; columns, turned."""
+    if picture.info.get("compression") != "jpeg":
+        return False
+    width, height = picture.size
+    rows = [(0, y, width, y + 8) for y in range(0, height - 7, 8)]
+    columns = [(x, 0, x + 8, height) for x in range(0, width - 7, 8)]
+    return any(_is_grey(picture.crop(band)) for band in (*rows, *columns))
+
+
+def _is_grey(picture: Image.Image) -> bool:
+    levels = picture.getextrema()
+    pairs = levels if isinstance(levels[0], tuple) else (levels,)
+    return not any(set(pair) - _GREY.get(picture.mode, set()) for pair in pairs)
+
+
+def _sums_hold(path: Path) -> bool:
+    """Whether the pixels of a PNG are those that were written; Pillow looks at other chunks only.
+
+    Deflated bytes that were changed become other pixels, and often all of them.
+    """
+    with open(path, "rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
+            size = int.from_bytes(head[:4], "big")
+            if head[4:] != b"IDAT":
+                file.seek(size + 4, 1)
+                continue
+            if zlib.crc32(file.read(size), zlib.crc32(b"IDAT")).to_bytes(4, "big") != file.read(4):
+                return False
+    return True
 
 
 def _scans(data: bytes) -> list[int]:

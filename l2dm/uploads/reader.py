@@ -66,10 +66,7 @@ class PictureReader:
             if code == signal.SIGXCPU:
                 raise _too_much(path.name, "much longer than pictures of its size")
             if code in _CRASHES:
-                raise BadUpload(
-                    f"picture {path.name!r}: expected one that can be read, found that its decoder "
-                    f"breaks down ({signal.Signals(code).name}); save it again or leave it out"
-                )
+                raise _broken(path.name, signal.Signals(code).name)
         told = f"the process that reads a picture was ended twice (exit code {-code})"
         raise OSError(errno.ENOMEM, told, str(path))
 
@@ -105,10 +102,18 @@ def _start() -> "subprocess.Popen[str]":
         children.command("l2dm.uploads.reader"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # where decoders grumble about what they read
         text=True,
         encoding="utf-8",
         errors="surrogateescape",
         env=children.environment(),
+    )
+
+
+def _broken(name: str, how: str) -> BadUpload:
+    return BadUpload(
+        f"picture {name!r}: expected one that can be read, found that its decoder breaks down "
+        f"({how}); save it again or leave it out"
     )
 
 
@@ -146,6 +151,8 @@ def _answer(job: dict[str, Any]) -> dict[str, Any]:
         return {"withheld": (error.errno, error.strerror, str(path))}
     except MemoryError:
         return {"problems": _too_much(path.name, "more than that memory").problems}
+    except Exception as error:  # noqa: BLE001 - whatever a decoder stumbles over is of the picture
+        return {"problems": _broken(path.name, type(error).__name__).problems}
     look, cut = seen.look, seen.cut
     return {
         "look": {
