@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # pydantic is slow to import, and who lists uploads needs non
 FILE = "concept.json"
 MAX_JSON = 1_000_000  # bytes of it; twenty pictures need about three thousand
 MAX_NOUN = 40  # characters of a class noun
+MAX_FOUND = 200  # characters of what is wrong with one, in a message
 MAX_FILES = 100  # pictures of one upload; more is none
 CEILINGS = {"max_pictures": MAX_FILES, "max_pixels": 150_000_000, "max_bytes": 300_000_000}
 SLUG = re.compile(r"[a-z][a-z0-9_-]{0,39}")  # what names a line or a concept
@@ -55,8 +56,8 @@ def accepted_under(limits: Mapping[str, int | float], house: "IntakeSpec") -> "I
         return type(house)(**values)
     except BadSpec as error:
         raise BadUpload(
-            f"{FILE}: expected limits that an upload can be accepted under, found {error}; submit "
-            "the pictures again"
+            f"{FILE}: expected limits that an upload can be accepted under, found "
+            f"{str(error)[:MAX_FOUND]}; submit the pictures again"
         ) from error
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 PLAIN = 8  # levels between any two pixels of a picture of one colour, as an encoder leaves it
 SHOWN = 8  # names in one remark
+MAX_TYPED = 80  # characters of what somebody typed, in a message
 
 SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}  # lower case; names with a dot are hidden
 
@@ -236,7 +237,12 @@ def slug_problem(what: str, name: str) -> str | None:
     """Why `name` cannot name a line or a concept, with the slug it could be; None when it can."""
     if SLUG.fullmatch(name):
         return None
-    return f"{what} {name!r}: expected {NAMED}; try {suggest_slug(name)!r}"
+    return f"{what} {_shortened(name)}: expected {NAMED}; try {suggest_slug(name)!r}"
+
+
+def _shortened(text: str) -> str:
+    """A text as a message shows it."""
+    return repr(text if len(text) <= MAX_TYPED else f"{text[:MAX_TYPED]}…")
 
 
 def suggest_slug(name: str) -> str:
@@ -262,8 +268,8 @@ def _noun_problem(noun: str) -> str | None:
     if not found:
         return None
     return (
-        f"class noun {noun!r}: expected what the thing is in at most {MAX_NOUN} printable "
-        f'characters, found {found}; say for example "dog" or "toy car"'
+        f"class noun {_shortened(noun)}: expected what the thing is in at most {MAX_NOUN} "
+        f'printable characters, found {found}; say for example "dog" or "toy car"'
     )
 
 

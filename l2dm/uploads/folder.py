@@ -12,7 +12,15 @@ from pathlib import Path
 
 from l2dm.doors import Concept, PictureFile, Upload
 from l2dm.errors import BadUpload
-from l2dm.files.concept_json import FILE, MAX_JSON, at_most, leads_out, to_bytes
+from l2dm.files.concept_json import (
+    FILE,
+    MAX_FILES,
+    MAX_FOUND,
+    MAX_JSON,
+    at_most,
+    leads_out,
+    to_bytes,
+)
 from l2dm.files.manifest import from_data, sha256_of
 from l2dm.spec import IntakeSpec
 from l2dm.uploads import captions
@@ -66,6 +74,11 @@ def write_upload(  # noqa: PLR0913 - what is uploaded, where to, and what is kno
 def read_upload(folder: Path) -> Upload:
     """The upload in a folder, compared with its concept.json byte by byte. Raises BadUpload."""
     upload = _parse(folder / FILE)
+    if (count := len(upload.pictures)) > MAX_FILES:  # nobody wants a sentence on each of thousands
+        raise BadUpload(
+            f"{str(folder / FILE)!r}: expected at most {MAX_FILES} pictures, found {count:,}; "
+            "submit the pictures of one concept"
+        )
     problems = check_names(upload.line, upload.concept, {})
     problems += _unlisted(folder, upload)
     for picture in upload.pictures:
@@ -111,7 +124,7 @@ def _parse(path: Path) -> Upload:
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise BadUpload(
             f"{str(path)!r}: expected line, concept and pictures as l2dm submit writes them, "
-            f"found something else ({error}); submit the pictures again"
+            f"found something else ({str(error)[:MAX_FOUND]}); submit the pictures again"
         ) from error
     assert isinstance(upload, Upload)
     return upload
