@@ -121,5 +121,8 @@ def experiment(mlflow: Any, home: Home, line: str) -> str:
     place = None if server() else home_files.location(line)
     try:
         return str(client.create_experiment(name, artifact_location=place))
-    except mlflow.exceptions.MlflowException:  # another process made it meanwhile
-        return str(client.get_experiment_by_name(name).experiment_id)
+    except mlflow.exceptions.MlflowException:
+        made = client.get_experiment_by_name(name)
+        if made is None:  # a full disk, say: no other process has made it meanwhile
+            raise
+        return str(made.experiment_id)

@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 from components.services.store.home import Home
 from components.services.tracking import runs
 from components.services.tracking.connection import connect
 from components.services.tracking.runs import MemoryTracking, MlflowTracking, Point, Tracking
+from l2dm.errors import TrackingFailed
 
 
 @pytest.fixture(params=["memory", "mlflow"])
@@ -202,3 +204,17 @@ def test_a_file_reaches_the_run_of_a_task_and_makes_none(home: Home, tmp_path: P
     client = connect(home).MlflowClient()
     assert [one.path for one in client.list_artifacts(known)] == ["pets.html"]
     assert runs.runs_of(client, "pets", "t0001") == []
+
+
+def test_an_experiment_that_cannot_be_made_is_told_as_what_kept_it_from_that(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk; the other reason why one is not made is that it is there by then."""
+    client = connect(home).MlflowClient
+
+    def full(*_: object, **__: object) -> None:
+        raise MlflowException("database or disk is full")
+
+    monkeypatch.setattr(client, "create_experiment", full)
+    with pytest.raises(TrackingFailed, match="database or disk is full"):
+        MlflowTracking(home, "pets", "t0001").tags({"l2dm.concept": "rex"})
