@@ -312,17 +312,43 @@ def resolve(registry: Registry, line: str, name: str) -> int:
     if name.isascii() and name.isdigit() and len(name) <= MAX_DIGITS:
         return require_version(registry, line, int(name)).number
     aliases = {str(alias): number for alias, number in registry.aliases(line).items()}
-    if name not in aliases and not registry.versions(line):
+    if name in aliases:
+        return aliases[name]
+    versions = registry.versions(line)
+    if not versions:
         raise UnknownLine(
             f"expected a version of line {line!r}, found none yet; `l2dm status` shows what waits, "
             f"`l2dm learn --line {line}` learns it"
         )
-    if name not in aliases:
-        raise UnknownLine(
-            f"expected a version number or one of {sorted(aliases)} for line {line!r}, "
-            f"found {name[:60]!r}; lines with versions: {list(registry.lines())}"
+    raise UnknownLine(_no_such_alias(line, name, aliases, versions))
+
+
+def _no_such_alias(
+    line: str, name: str, aliases: Mapping[str, int], versions: Sequence[Version]
+) -> str:
+    """Why none of a line's versions, oldest first, has that name, and what to do."""
+    newest, see = versions[-1], f"`l2dm status --line {line}` shows its versions"
+    if name == "champion" and not newest.facts.open:
+        never = not any(one.facts.open for one in versions)
+        found = "that no version was promoted yet" if never else "that no version is one now"
+        held = "challenger" if aliases.get("challenger") == newest.number else str(newest.number)
+        return (
+            f"expected a champion of line {line!r}, found {found}: the gate held the newest one, "
+            f"version {newest.number}. `l2dm status --line {line}` and the line's report say why. "
+            f"Name it with --version {held} to look at it, make it the champion with "
+            f"`l2dm rollback --line {line} --to {held}`, or submit other pictures"
         )
-    return aliases[name]
+    if name in ALIASES:
+        meant = {
+            "champion": "a version that was promoted",
+            "challenger": "a version that the gate held",
+            "previous": "a champion before the one of now",
+        }
+        return f"expected {meant[name]} in line {line!r}, found none; {see}, name one by its number"
+    return (
+        f"expected a version number or one of {sorted(aliases)} for line {line!r}, found "
+        f"{name[:60]!r}; {see}"
+    )
 
 
 def told_of(champion: int, known: Mapping[str, int], lost: Mapping[str, int]) -> str:

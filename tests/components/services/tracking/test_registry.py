@@ -154,13 +154,30 @@ def test_what_does_not_exist_is_named(registry: Registry, release: Path, tmp_pat
         registry.set_alias("pets", "champion", 7)
     with pytest.raises(UnknownLine, match="expected version 1 of line 'cars'"):
         registry.fetch("cars", 1, tmp_path / "fetched")
-    with pytest.raises(
-        UnknownLine, match=r"expected a version number or one of .*found 'champion'"
-    ):
-        resolve(registry, "pets", "champion")
+    with pytest.raises(UnknownLine, match=r"a version number or one of \[\] .*found 'chmapion'"):
+        resolve(registry, "pets", "chmapion")
+    with pytest.raises(UnknownLine, match=r"a champion before the one of now .*found none"):
+        resolve(registry, "pets", "previous")
     assert resolve(registry, "pets", "1") == 1
     with pytest.raises(UnknownLine, match=r"none yet; .* `l2dm learn --line birds` learns it"):
         resolve(registry, "birds", "champion")
+
+
+def test_who_asks_for_a_champion_that_the_gate_held_is_told_so_and_the_way_out(
+    registry: Registry, release: Path, records: Records
+) -> None:
+    registry.register("pets", release, facts(1, 0, verdict=False))
+    with pytest.raises(UnknownLine, match=r"--version 1 to look at it.* --to 1`"):
+        resolve(registry, "pets", "champion")  # its alias is not set yet
+    settle(registry, records, "pets", 1)
+    with pytest.raises(UnknownLine) as told:
+        resolve(registry, "pets", "champion")
+    said = str(told.value)
+    assert "no version was promoted yet: the gate held the newest one, version 1" in said
+    for way in ("l2dm status --line pets", "report", "--version challenger"):
+        assert way in said
+    assert "`l2dm rollback --line pets --to challenger`" in said
+    assert resolve(registry, "pets", "challenger") == 1
 
 
 def test_eight_first_alias_creations_at_once_all_succeed(registry: Registry, release: Path) -> None:
