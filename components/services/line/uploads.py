@@ -117,6 +117,17 @@ class Uploads:
         """What tells one upload of a name from another: sha256 of its concept.json; "" if none."""
         return self.commitment(name).digest
 
+    def tag_of(self, name: str, digest: str) -> str:
+        """The store's tag of the concept.json that has this digest. Raises Conflict for another."""
+        key = f"{self._folder}{name}/{FILE}"
+        try:
+            found = self._store.read(key)
+        except NoSuchObject as error:
+            raise Conflict(f"expected {key}, found nothing") from error
+        if _digest(key, len(found.data), found.data) != digest:
+            raise Conflict(f"expected the {key} that has ended, found another")
+        return found.tag
+
     def commitment(self, name: str) -> Commitment:
         """What is there of an upload, to be recorded; an empty one if there is none."""
         entry = self._commitment(name)
@@ -181,7 +192,7 @@ class Uploads:
         try:
             for picture, kept in zip(upload.pictures, stored.pictures, strict=True):
                 self._store.upload(f"{prefix}{kept.name}", folder / picture.name)
-            self._write(f"{prefix}{FILE}", to_bytes(stored), over)
+            self._write(name, to_bytes(stored), over)
         except (Conflict, OSError) as error:
             self._withdraw(prefix, mine - before)
             if not isinstance(error, Conflict):
@@ -192,18 +203,13 @@ class Uploads:
             ) from error
         self._remove(before - mine - {f"{prefix}{FILE}"})
 
-    def _write(self, key: str, text: bytes, over: str) -> None:
+    def _write(self, name: str, text: bytes, over: str) -> None:
         """Write a concept.json where there is none, or over the one of that digest."""
-        if not over:
+        key = f"{self._folder}{name}/{FILE}"
+        if over:
+            self._store.replace(key, text, self.tag_of(name, over))
+        else:
             self._store.create(key, text)
-            return
-        try:
-            found = self._store.read(key)
-        except NoSuchObject as error:
-            raise Conflict(f"expected {key}, found nothing") from error
-        if _digest(key, len(found.data), found.data) != over:
-            raise Conflict(f"expected the {key} that has ended, found another")
-        self._store.replace(key, text, found.tag)
 
     def _withdraw(self, prefix: str, keys: set[str]) -> None:
         """Remove pictures of an upload that came second, but none that the first one lists."""

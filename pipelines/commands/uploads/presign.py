@@ -8,6 +8,7 @@ import hashlib
 import shlex
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -141,24 +142,22 @@ def _taken(home: "Home", line: str, name: str, *, replace: bool) -> tuple[dict[s
     """
     from components.services.line.records import Records
     from components.services.line.uploads import Uploads
-    from l2dm.errors import NoSuchObject
-    from l2dm.files.concept_json import FILE
+    from l2dm.errors import Conflict
 
     if not are_names(line, name):  # the refusal lists all problems
         return {}, ""
     known = Records(home.store, line).concept(name)
     taken = taken_names(home, line, name, known, replace=replace)
-    there = Uploads(home.store, line).digest(name)
+    uploads = Uploads(home.store, line)
+    there = uploads.digest(name)
     if name in taken or not there:
         return taken, ""
     if not replace:
         return taken | {name: "its upload has ended, and only `l2dm submit` may replace that"}, ""
-    if known is None or known.upload != there:
-        return taken | {name: "somebody submits it at this moment"}, ""
-    try:
-        return taken, home.store.read(f"inbox/{line}/{name}/{FILE}").tag
-    except NoSuchObject:  # removed since
-        return taken, ""
+    if known is not None and known.upload == there:
+        with suppress(Conflict):  # another one lies there by now
+            return taken, uploads.tag_of(name, there)
+    return taken | {name: "somebody submits it at this moment"}, ""
 
 
 def script(requests: Sequence[Request], seconds: int) -> str:

@@ -161,6 +161,29 @@ def test_a_known_concept_is_taught_anew_by_what_is_printed_with_replace(
     assert world.dispatcher.look() == {"pets": "started"}
 
 
+def test_an_upload_that_came_while_it_was_looked_at_is_not_replaced(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, better = pictures(tmp_path / "in"), pictures(tmp_path / "better", first=7)
+    world = World(tmp_path / "world", place=place)
+    assert CliRunner().invoke(app, ["submit", str(given), *WORDS, "--home", place]).exit_code == 0
+    world.dispatcher.look()
+    world.finish()
+    world.dispatcher.look()
+    status_cache.refresh(world.home, world.registry, "pets")
+    look = Uploads.digest
+
+    def late(uploads: Uploads, name: str) -> str:
+        found = look(uploads, name)
+        world.home.store.write(f"inbox/pets/{name}/concept.json", b"of somebody else")
+        return found
+
+    monkeypatch.setattr(Uploads, "digest", late)
+    done = presign(place, better, "--replace")
+    assert done.exit_code == 2 and "somebody submits it at this moment" in done.stderr
+    assert "if-match" not in done.stdout
+
+
 def test_of_two_that_replace_one_upload_the_second_is_refused(place: str, tmp_path: Path) -> None:
     given = pictures(tmp_path / "in")
     world = World(tmp_path / "world", place=place)
