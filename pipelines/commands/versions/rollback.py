@@ -6,9 +6,14 @@ from typing import Annotated
 
 import typer
 
+from l2dm.errors import FilesGone
 from pipelines.commands.options import BASE, HOME, BaseOption, HomeOption, JsonOption, LineOption
 from pipelines.commands.output import tell, tell_json
 from pipelines.commands.target import Target, require_line
+
+ANOTHER = "name another one with --to, see `l2dm status`, or bring its files back from a backup"
+    "name another one with --to, `l2dm status` shows them, or bring its files back from a backup"
+)
 
 
 def rollback(
@@ -29,7 +34,7 @@ def rollback(
 def make_champion(target: Target, to: str) -> tuple[int, int]:
     """Make another version the champion; returns the one before and the one now.
 
-    Raises UnknownLine, LineBusy, BadBase, DoesNotFit.
+    Raises UnknownLine, LineBusy, BadBase, DoesNotFit; BadDoor, FilesGone for one that is damaged.
     """
     from components.runtime.line_report import renew_report, tell_champion
     from components.services.line import status_cache
@@ -44,13 +49,17 @@ def make_champion(target: Target, to: str) -> tuple[int, int]:
     version, base = target.resolve(registry, to), target.local_base()
 
     def check(number: int, release: Path) -> None:
-        require_whole(release, line, number, "name another one with --to, see `l2dm repair`")
+        require_whole(release, line, number, ANOTHER)
         load_release(release, base)
 
     with Leases(home.store).held(line), tempfile.TemporaryDirectory() as scratch:
         records = Records(home.store, line)
         with status_cache.changing(home, registry, line):
-            before = roll_back(registry, records, line, version, check, Path(scratch) / "release")
+            try:
+                into = Path(scratch) / "release"
+                before = roll_back(registry, records, line, version, check, into)
+            except FilesGone as error:
+                raise FilesGone(f"{error}; {ANOTHER}") from error
         index = status_cache.refresh(home, registry, line)
         tell_champion(registry, line, index)
         replaced = next((one.facts.task for one in index.versions if one.number == before), "")

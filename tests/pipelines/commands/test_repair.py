@@ -152,6 +152,17 @@ def test_a_damaged_champion_is_told_with_its_files_and_the_last_whole_version(
     assert "version 2 of line 'pets' is not what was written" in again.stderr
 
 
+def test_who_goes_back_to_a_version_whose_files_are_gone_is_told_the_way_out(
+    learned: Home, tmp_path: Path, tiny_base: Path
+) -> None:
+    files_of(learned, 1).rename(tmp_path / "away")
+    words = ["rollback", "--home", str(learned.folder), "--line", "pets", "--to", "1"]
+    result = CliRunner().invoke(app, [*words, "--base", str(tiny_base)])
+    assert (result.exit_code, champion(learned)) == (1, 2)
+    assert "expected files of version 1 of line 'pets'" in result.stderr
+    assert "name another one with --to, see `l2dm status`" in result.stderr
+
+
 def test_no_version_is_offered_that_is_damaged_too(damaged: Home) -> None:
     (files_of(damaged, 1) / "adapter" / "manifest.json").unlink()
     result = run(damaged, "--json")
