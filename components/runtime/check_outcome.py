@@ -107,11 +107,7 @@ class ChampionCheck:
             try:
                 if self._health(candidate) != "healthy":
                     continue
-            except (
-                BadDoor,
-                DoesNotFit,
-                FilesGone,
-            ) as error:  # it cannot be checked; an older one may
+            except (BadDoor, DoesNotFit, FilesGone) as error:  # an older one may be checked
                 log.warning("version %d is passed over: %s", candidate, error)
                 continue
             return candidate if self._moved_back(candidate, version, check.reasons) else None

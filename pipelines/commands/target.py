@@ -106,7 +106,8 @@ class Target:
     def fetched(self, version: str) -> Iterator[tuple[int, Path]]:
         """A version's number and its Release folder, there for as long as the `with` lasts.
 
-        version: alias or number. Raises UnknownLine.
+        version: alias or number. Raises UnknownLine, and BadDoor or FilesGone with the way out
+        where its files are not what was released.
         """
         from components.services.tracking.registry import fetch_whole
 

@@ -107,8 +107,8 @@ def _follow(
 def has_files(registry: Registry, line: str, version: int) -> bool:
     """Whether the files of a version are there; False only when the store says that they are not.
 
-    Damaged ones are there: `require_whole` tells of them. Raises what keeps them from being looked
-    at.
+    Damaged ones are there: `require_whole_champion` tells of them. Raises what keeps them from
+    being looked at.
     """
     with TemporaryDirectory() as scratch:
         try:
@@ -119,7 +119,7 @@ def has_files(registry: Registry, line: str, version: int) -> bool:
     return True
 
 
-def require_whole(home: Home, registry: Registry, line: str) -> None:
+def require_whole_champion(home: Home, registry: Registry, line: str) -> None:
     """Raise BadDoor for a champion whose files were changed, naming the last version that is whole.
 
     Nothing is moved: whether the files come back or the champion goes is for a person to say.

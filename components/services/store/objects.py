@@ -101,8 +101,8 @@ def removed_after(objects: Objects, *keys: str) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with suppress(L2dmError, OSError):
-            for key in keys:
+        for key in keys:
+            with suppress(L2dmError, OSError):
                 objects.delete(key)
         raise
     for key in keys:

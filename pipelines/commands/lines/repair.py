@@ -69,7 +69,7 @@ def repair_lines(
             if undo:
                 back = lines_repair.undo(home, registry, name)
                 found[name] = _back(back)
-                lines_repair.require_whole(home, registry, name)
+                lines_repair.require_whole_champion(home, registry, name)
                 continue
             dropped = lines_repair.repair_line(
                 home,
@@ -79,7 +79,7 @@ def repair_lines(
                 agreed=lambda lost, name=name: yes or _agreed(name, lost),  # type: ignore[misc]
             )
             found[name] = str(dropped or "")
-            lines_repair.require_whole(home, registry, name)
+            lines_repair.require_whole_champion(home, registry, name)
         except (L2dmError, OSError) as error:
             failed[name] = words(error)
     return found, failed

@@ -147,7 +147,7 @@ def test_a_damaged_champion_is_not_called_lost(world: World) -> None:
     (world.registry.folder / "pets" / "1" / "release" / "manifest.json").write_text("{}")
     assert repair.repair_line(world.home, world.registry, "pets") is None
     with pytest.raises(BadDoor, match="version 1 of line 'pets'"):
-        repair.require_whole(world.home, world.registry, "pets")
+        repair.require_whole_champion(world.home, world.registry, "pets")
 
 
 def test_what_is_gone_is_dropped_with_leave_and_taken_back_when_it_is_there_again(
