@@ -12,8 +12,6 @@ from pipelines.commands.output import tell, tell_json
 from pipelines.commands.target import Target, require_line
 
 ANOTHER = "name another one with --to, see `l2dm status`, or bring its files back from a backup"
-    "name another one with --to, `l2dm status` shows them, or bring its files back from a backup"
-)
 
 
 def rollback(
