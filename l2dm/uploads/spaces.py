@@ -45,6 +45,7 @@ _CURVES = {
 _UNSAID = 2
 _HEAD = 1_000_000  # bytes of a file in which its colour space is looked for
 _CHUNKS = 1000  # of a PNG, before its pixels
+_CHUNK_KEYS = {"srgb", "gamma", "chromaticity"}  # as Pillow calls them; they win over EXIF
 BAD_EXIF = (OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError,
              ArithmeticError, RuntimeError, struct.error)  # fmt: skip
 
@@ -67,12 +68,17 @@ class SaidSpace(NamedTuple):
 
 def said(picture: Image.Image, path: Path) -> SaidSpace:
     """The colour space that a picture names; none where that is sRGB, or its profile counts."""
-    if picture.format == "PNG" and (codes := _cicp(path)):
-        return _coded(*codes)
-    if picture.info.get("icc_profile"):
+    profiled = bool(picture.info.get("icc_profile"))
+    if picture.format == "PNG" and (codes := _cicp(path)) and _UNSAID not in codes:
+        coded = _coded(*codes)
+        if not profiled:
+            return coded
+        # the profile is there for who cannot apply the code points, and for nobody else
+        return SaidSpace() if coded.note else SaidSpace(coded.space or Space())
+    if profiled:
         return SaidSpace()
-    if picture.format == "PNG" and (space := _chunks(picture.info)):
-        return SaidSpace(space)
+    if picture.format == "PNG" and _CHUNK_KEYS & picture.info.keys():
+        return SaidSpace(_chunks(picture.info))
     if picture.format in ("AVIF", "HEIF") and (codes := _nclx(path)):
         return _coded(*codes)
     return _exif(picture)

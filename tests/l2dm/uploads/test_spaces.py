@@ -19,10 +19,10 @@ P3, ADOBE = (0.680, 0.320, 0.265, 0.690, 0.150, 0.060), (0.64, 0.33, 0.21, 0.71,
 SRGB, D65 = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06), (0.3127, 0.3290)
 
 
-def png(picture: Image.Image, path: Path, *chunks: bytes) -> Path:
+def png(picture: Image.Image, path: Path, *chunks: bytes, **options: object) -> Path:
     """A PNG with chunks behind its header."""
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    picture.save(buffer, "PNG", **options)
     data = buffer.getvalue()
     path.write_bytes(data[:33] + b"".join(chunks) + data[33:])
     return path
@@ -128,12 +128,30 @@ def test_chunks_that_mean_srgb_or_nothing_change_no_byte(chunks, tmp_path):
 
 
 def test_a_cicp_chunk_wins_over_a_profile(tmp_path):
-    buffer = io.BytesIO()
-    scene(0).save(buffer, "PNG", icc_profile=profile("prophoto"))
-    data = buffer.getvalue()
-    path = tmp_path / "a.png"
-    path.write_bytes(data[:33] + cicp(12, 13) + data[33:])
+    inside = profile("prophoto")
+    path = png(scene(0), tmp_path / "a.png", cicp(12, 13), icc_profile=inside)
     assert distance(path, profile("display-p3")) < 1.5
+    path = png(scene(0), tmp_path / "srgb.png", cicp(1, 13), icc_profile=inside)
+    assert distance(path, None) == 0
+    path = png(scene(0), tmp_path / "unsaid.png", cicp(2, 2), icc_profile=inside)
+    assert distance(path, inside) < 0.5
+
+
+def test_beside_code_points_that_cannot_be_applied_a_profile_counts_and_nothing_is_told(tmp_path):
+    inside = profile("display-p3")
+    path = png(scene(0), tmp_path / "hdr.png", cicp(9, 16), icc_profile=inside)
+    assert distance(path, inside) < 0.5
+    assert read(path, SPEC).note == ""
+
+
+@pytest.mark.parametrize("chunks", [(chunk(b"sRGB", b"\0"),), (gama(0.45455), chrm(SRGB))])
+def test_chunks_of_a_png_win_over_its_exif(chunks, tmp_path):
+    for said in (camera(0xFFFF, "R03"), camera(0xFFFF)):
+        path = png(scene(0), tmp_path / "a.png", *chunks, exif=said.tobytes())
+        assert distance(path, None) == 0
+        assert read(path, SPEC).note == ""
+    path = png(scene(0), tmp_path / "b.png", exif=camera(0xFFFF, "R03").tobytes())
+    assert distance(path, profile("adobe-rgb")) < 0.5
 
 
 def test_a_box_of_an_avif_is_applied(tmp_path):
