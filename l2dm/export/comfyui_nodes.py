@@ -30,7 +30,7 @@ GATES = ("token", "span", "prompt")
 REMEMBERED = 1024  # prompts whose features are known
 _WORD = re.compile(r"(?<!<)<([a-z][a-z0-9_-]*)>(?!>)")
 # `<Toy>`, `< toy >`, `<<toy>>`, `<toy` and `toy>`, which would be drawn as letters
-_NEARLY = re.compile(r"<+\s*[^\W\d_][^<>]*>+|<[\d_-][\w-]*>|<+[^\W\d_][\w-]*|[\w-]*[^\W\d_]>+")
+_NEARLY = re.compile(r"<+\s*[^\W\d_][^<>\s]*\s*>+|<[\d_-][\w-]*>|<+[^\W\d_][\w-]*|[\w-]*[^\W\d_]>+")
 
 
 class GatedConcepts:

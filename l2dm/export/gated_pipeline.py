@@ -229,7 +229,7 @@ class GatedStableDiffusionPipeline(StableDiffusionPipeline):  # type: ignore[mis
 def words_in(prompt: str) -> list[str]:
     """Words in brackets; also `<Toy>`, `< toy >`, `<<toy>>`, `<toy` and `toy>`, as they stand."""
     found = re.findall(
-        r"<+\s*[^\W\d_][^<>]*>+|<[\d_-][\w-]*>|<+[^\W\d_][\w-]*|[\w-]*[^\W\d_]>+", prompt
+        r"<+\s*[^\W\d_][^<>\s]*\s*>+|<[\d_-][\w-]*>|<+[^\W\d_][\w-]*|[\w-]*[^\W\d_]>+", prompt
     )
     return [str(word) for word in found]
 

@@ -223,6 +223,11 @@ def test_a_prompt_that_would_mean_something_else_is_refused(
         loaded.features(concepts, prompt)
 
 
+def test_signs_that_are_no_brackets_around_a_word_are_text(loaded: Loaded) -> None:
+    _, concepts = loaded.patched()
+    assert loaded.features(concepts, "a <toy> dog, 1 < y and z > 2").shape[-1] > 0
+
+
 def test_another_base_or_folder_is_refused(loaded: Loaded, tmp_path: Path) -> None:
     load = loaded.node("L2dmLoadGated")
     with pytest.raises(ValueError, match=r"expected gated\.safetensors in .*, found none"):
