@@ -9,6 +9,7 @@ import base64
 import errno
 import json
 import math
+import os
 import resource
 import signal
 import subprocess
@@ -55,8 +56,8 @@ class PictureReader:
     def read(self, path: Path) -> SeenPicture:
         """What is seen of a picture, as `pictures.read` sees it. Raises BadUpload.
 
-        Raises OSError where the reader was killed by somebody (a system without memory does it), or
-        where the system does not give the file: neither is a fault of the picture.
+        Raises OSError where the reader was killed by somebody (a system without memory does it) or
+        does not start, or where the system does not give the file: no fault of the picture.
         """
         for _ in range(2):
             answer = self._ask(path)
@@ -67,8 +68,11 @@ class PictureReader:
                 raise _too_much(path.name, "much longer than pictures of its size")
             if code in _CRASHES:
                 raise _broken(path.name, signal.Signals(code).name)
-        told = f"the process that reads a picture was ended twice (exit code {-code})"
-        raise OSError(errno.ENOMEM, told, str(path))
+        if code > 0:
+            told = f"the process that reads a picture was ended twice (exit code {-code})"
+            raise OSError(errno.ENOMEM, told, str(path))
+        told = f"the process that reads a picture ends by itself (exit code {-code}), see above why"
+        raise OSError(errno.ECHILD, told, str(path))
 
     def _ask(self, path: Path) -> str:
         """The reader's line about a picture; "" when it has ended instead."""
@@ -102,7 +106,6 @@ def _start() -> "subprocess.Popen[str]":
         children.command("l2dm.uploads.reader"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # where decoders grumble about what they read
         text=True,
         encoding="utf-8",
         errors="surrogateescape",
@@ -179,6 +182,8 @@ def _allow(seconds: int) -> None:
 def main() -> None:
     """Answer each line of the input, a path and limits, with a line: what is seen, or what not."""
     sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
+    with open(os.devnull, "w") as nowhere:  # from here on only decoders would grumble there
+        os.dup2(nowhere.fileno(), 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(ValueError, OSError):  # macOS may refuse it: there the time alone is bounded
         resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))

@@ -2,11 +2,13 @@ import errno
 import os
 import re
 import signal
+import sys
 
 import pytest
 from PIL import Image
 
 from l2dm.errors import BadUpload
+from l2dm.files import children
 from l2dm.uploads import reader
 from l2dm.uploads.pictures import read
 from l2dm.uploads.reader import PictureReader
@@ -66,16 +68,33 @@ def test_a_crash_is_of_the_picture_and_a_kill_is_not(by, tmp_path, monkeypatch):
         reading.read(path)
 
 
+def test_what_decoders_grumble_is_heard_by_nobody_and_a_reader_that_cannot_start_is(
+    tmp_path, monkeypatch, capfd
+):
+    path = saved(scene(0, (128, 128)), tmp_path / "a.tif", compression="jpeg")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"\xff\xda") + 200
+    data[at : at + 2] = b"\xff\xba"  # a marker where pixels are due
+    path.write_bytes(data)
+    with pytest.raises(BadUpload), PictureReader(SPEC) as reading:
+        reading.read(path)
+    assert capfd.readouterr().err == ""
+    monkeypatch.setattr(children, "command", lambda _: [sys.executable, "-m", "l2dm.no_reader"])
+    with pytest.raises(OSError, match="ends by itself"), PictureReader(SPEC) as reading:
+        reading.read(path)
+    assert "No module named l2dm.no_reader" in capfd.readouterr().err
+
+
 def test_a_folder_is_read_by_one_child_which_ends(tmp_path, monkeypatch):
-    children, started = [], reader._start
+    readers, started = [], reader._start
 
     def counting():
-        children.append(started())
-        return children[-1]
+        readers.append(started())
+        return readers[-1]
 
     monkeypatch.setattr(reader, "_start", counting)
     assert problems(pictures(tmp_path / "mine", 4)) == ()
-    (child,) = children
+    (child,) = readers
     assert child.returncode == 0
 
 
