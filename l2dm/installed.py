@@ -58,6 +58,8 @@ def _why(module: str, error: BaseException) -> str:
         if module == error.name or module.startswith(f"{error.name}."):
             return f"expected a module {module}, found none"
         return f"{module} needs a module {error.name}, which is not installed"
+    if isinstance(error, AttributeError) and getattr(error.obj, "__name__", None) == module:
+        return f"expected {error.name} in {module}, found none"
     if isinstance(error, SyntaxError | UnicodeError | RecursionError):
         return f"expected Python in the source of {module}, found something else"
     if isinstance(error, OSError):

@@ -77,10 +77,15 @@ def _shown(value: Any, called: str = "") -> Any:
             return redaction.HIDDEN
         return redaction.in_path(value) if _is_there(value) else redaction.redacted(value)
     if isinstance(value, Mapping):
-        return {key: _shown(one, str(key)) for key, one in value.items()}
+        return {_key(key): _shown(one, str(key)) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [_shown(one, called) for one in value]
     return value
+
+
+def _key(key: Any) -> Any:
+    """A key without the secrets that this process holds; what merely looks like one is a name."""
+    return redaction.in_path(key) if isinstance(key, str) else key
 
 
 def _is_there(text: str) -> bool:

@@ -222,6 +222,20 @@ def test_a_fetcher_of_another_package_is_asked_for_its_scheme(site: Path) -> Non
     assert done.stdout == "fetched gs://bucket/base\n"
 
 
+def test_a_fetcher_that_is_not_there_is_named(site: Path) -> None:
+    points = site / "elsewhere-0.1.dist-info" / "entry_points.txt"
+    points.write_text(POINTS.replace("fetch:from_gs", "fetch:from_nowhere"))
+    done = child(
+        "from l2dm.errors import BadBase\n"
+        "from l2dm.serve import open_release\n"
+        "try:\n    open_release('nowhere', 'gs://bucket/base')\n"
+        "except BadBase as error:\n    print(error)\n",
+        site,
+    )
+    assert "gs = elsewhere.fetch:from_nowhere is left out: " in done.stdout
+    assert "expected from_nowhere in elsewhere.fetch, found none; mend that" in done.stdout
+
+
 def test_entry_points_are_told_once_each_by_name(
     site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,6 @@
 """`l2dm history`: everything that was recorded of a line."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from components.services.store.home import Home
@@ -23,10 +23,9 @@ def history(line: LineOption, home: HomeOption = HOME, json: JsonOption = False)
     else:
         _tell(events, wrong)
     if wrong:
-        numbers = ", ".join(map(str, wrong))
         raise L2dmError(
-            f"line {line!r} cannot go on: what was recorded is missing or damaged at {numbers}; "
-            "restore it from a backup, all other records are as they were"
+            f"line {line!r} cannot go on: what was recorded is missing or damaged at "
+            f"{_spans(wrong)}; restore it from a backup, all other records are as they were"
         )
 
 
@@ -45,6 +44,17 @@ def _tell(events: Sequence[Mapping[str, Any]], wrong: Mapping[int, str]) -> None
     lines |= {number: f"{number:6d}  cannot be read: {why}" for number, why in wrong.items()}
     for number in sorted(lines):
         tell(escape.line(lines[number]))
+
+
+def _spans(numbers: Iterable[int]) -> str:
+    """Numbers in words, neighbours together: 2, 4 to 900."""
+    found: list[list[int]] = []
+    for number in sorted(numbers):
+        if found and found[-1][-1] == number - 1:
+            found[-1][1:] = [number]
+        else:
+            found.append([number])
+    return ", ".join(" to ".join(map(str, span)) for span in found)
 
 
 def _line(event: Mapping[str, Any]) -> str:

@@ -164,12 +164,13 @@ def test_what_scripts_are_told_hides_secrets_and_alters_no_path(
             "password": "hush",
             "gone": str(tmp_path / "gone" / "token=hush"),
             "seed": 7,
+            "lines": {"of hush-hush": "left"},
         }
     )
     told = json.loads(capsys.readouterr().out)
     assert told["files"] == [str(named), str(tmp_path / "***")]
     assert "hush" not in json.dumps([told["why"], told["password"], told["gone"]])
-    assert told["seed"] == 7
+    assert told["seed"] == 7 and told["lines"] == {"of ***": "left"}
     tell_json_line({"file": str(named)})
     assert json.loads(capsys.readouterr().out) == {"file": str(named)}
     tell_paths([str(named)])

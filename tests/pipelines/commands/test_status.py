@@ -114,5 +114,8 @@ def test_history_names_a_lost_record_and_a_damaged_one_and_shows_the_others(home
     told = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert [one["number"] for one in told["events"]] == [1, 3, 5]
     assert [one["number"] for one in told["wrong"]] == [2, 4]
+    for number in (1, 3):
+        (home.folder / f"records/cups/{number:06d}.json").unlink()
+    assert "damaged at 1 to 4; restore" in CliRunner().invoke(app, words).stderr
     words[2] = "pets"
     assert CliRunner().invoke(app, words).exit_code == 0
