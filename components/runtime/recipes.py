@@ -22,7 +22,7 @@ from components.services.line.records import Records
 from components.services.store.home import Home
 from components.services.tracking.registry import Registry, fetch_whole
 from l2dm import doors
-from l2dm.errors import BadBase, L2dmError
+from l2dm.errors import BadBase, L2dmError, words
 from l2dm.files import door_files, manifest
 
 if TYPE_CHECKING:
@@ -123,8 +123,8 @@ def _known_elsewhere(home: Home, fingerprint: str) -> Iterator[str]:
     for line in home.lines():
         try:
             recipes = Records(home.store, line).state().recipes.values()
-        except L2dmError as error:  # a line that cannot be read keeps no other one from its base
-            log.warning("line %s: %s", line, error)
+        except (L2dmError, OSError) as error:  # keeps no other line from its base
+            log.warning("line %s: %s", line, words(error))
             continue
         for recipe in recipes:
             if recipe.base and recipe.fingerprint == fingerprint:

@@ -275,14 +275,24 @@ def require_version(registry: Registry, line: str, version: int) -> Version:
 def fetch_whole(registry: Registry, line: str, version: int, to: Path, advice: str = "") -> Path:
     """Copy the Release folder of a version to `to`, and check every byte of it.
 
-    Raises as Registry.fetch does, FilesGone with the way out, and as `require_whole` does.
+    Raises as `fetch_unchecked` and `require_whole` do.
     """
-    try:
-        folder = registry.fetch(line, version, to)
-    except FilesGone as error:
-        raise FilesGone(f"{error}; {advice or _way_out(line)}") from error
+    folder = fetch_unchecked(registry, line, version, to, advice)
     require_whole(folder, line, version, advice)
     return folder
+
+
+def fetch_unchecked(
+    registry: Registry, line: str, version: int, to: Path, advice: str = ""
+) -> Path:
+    """Copy the Release folder of a version to `to`, for who looks himself whether it is whole.
+
+    Raises as Registry.fetch does, FilesGone with the way out. advice: as `require_whole` has it.
+    """
+    try:
+        return registry.fetch(line, version, to)
+    except FilesGone as error:
+        raise FilesGone(f"{error}; {advice or _way_out(line)}") from error
 
 
 def require_whole(

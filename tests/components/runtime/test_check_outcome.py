@@ -1,5 +1,6 @@
 """What follows from a check: which version is gone back to, what is recorded, in which order."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from components.services.store.home import Home
 from components.services.tracking.registry import FolderRegistry, VersionFacts
 from components.services.tracking.runs import MemoryTracking
 from l2dm import doors
-from l2dm.errors import BadDoor
+from l2dm.errors import BadDoor, FilesGone
 from l2dm.files import manifest
 from l2dm.spec import Spec, override
 
@@ -96,6 +97,20 @@ def test_the_first_healthy_one_of_those_before_it_is_champion_again(bench: Bench
     assert bench.records.events()[5].facts["reasons"] == ["3 is regressed"]
     assert "Version 1 is the champion again; it does not know c3, c2" in summary
     assert bench.records.state().checks.answered[-1] == 7
+
+
+def test_a_former_champion_whose_files_are_gone_is_passed_over(bench: Bench) -> None:
+    bench.finds = lambda version: LOST if version > 2 else ("healthy", "")
+    shutil.rmtree(bench.registry.folder / "pets" / "2" / "release")
+    bench.check(ROLL_BACK)
+    assert bench.champion == 1
+    assert bench.events() == [("checked", 1), ("rollback", 1), ("checked", 3)]
+
+
+def test_a_champion_whose_files_are_gone_is_told_with_the_way_out(bench: Bench) -> None:
+    shutil.rmtree(bench.registry.folder / "pets" / "3" / "release")
+    with pytest.raises(FilesGone, match=r"version 3 of line 'pets'.* `l2dm rollback --line pets"):
+        bench.check()
 
 
 def test_what_was_healthy_long_ago_is_checked_again(bench: Bench) -> None:
