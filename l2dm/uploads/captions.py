@@ -17,7 +17,8 @@ MAX_CAPTION = 500  # characters; a text encoder reads about 75 words
 _MAX_BYTES = 8 * MAX_CAPTION
 _BLANK = "{}"  # where a caption may leave room for the concept
 _WORD = re.compile(r"<[^<>\s]*>")
-_NEARLY = re.compile(r"<+\s*[^\W\d_][\w-]*[\s>]*|[\w-]*[^\W\d_]\s*>+")  # `< rex >`, `<rex`, `rex>`
+_NEARLY = r"<+\s*[^\W\d_][\w-]*\s*>+|<+[^\W\d_][\w-]*"  # `< toy >`, `<<toy>>`, `<toy`
+_OWN_HALF = r"<+\s*{0}(?![\w-])|(?<![\w-]){0}\s*>+"  # `< rex`, `rex>`, `rex >` of a concept rex
 
 
 @dataclass(frozen=True)
@@ -71,13 +72,14 @@ def read(path: Path) -> str:
 def problem(name: str, caption: str, concept: Concept, *, typed: bool = False) -> str | None:
     """Why a caption cannot be a prompt; None when it can. name: of what holds it.
 
-    typed: also when brackets are nearly a placeholder, which is learned as letters. Uploads that
-    were accepted before that was asked stay uploads.
+    typed: also when brackets are nearly a placeholder, which is learned as letters; < and > beside
+    other words are text, as in prompts. Uploads that were accepted before that was asked stay.
     """
     words = [word for word in _WORD.findall(caption) if word != concept.placeholder]
     if typed and not words:
-        clean = re.compile(rf"(?<!<){re.escape(concept.placeholder)}(?!>)")
-        words = [found[0].strip() for found in _NEARLY.finditer(clean.sub(" ", caption))]
+        rest = re.sub(rf"(?<!<){re.escape(concept.placeholder)}(?!>)", " ", caption)
+        nearly = f"{_NEARLY}|{_OWN_HALF.format(re.escape(concept.name))}"
+        words = [found[0] for found in re.finditer(nearly, rest, re.IGNORECASE)]
     found = ""
     if len(caption) > MAX_CAPTION:
         found = f"{len(caption):,} characters"

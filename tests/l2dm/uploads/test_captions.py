@@ -47,9 +47,10 @@ def test_captions_beside_pictures_are_kept_with_them(folder, place):
 
 
 def test_brackets_that_name_nothing_are_text(folder, place):
-    (folder / "p01.txt").write_text("a <milo> dog <3, box -> bed, 5 > 3")
+    text = "a <milo> dog <3, box -> bed, 5 > 3, dog > cat, small < large"
+    (folder / "p01.txt").write_text(text)
     upload = write_upload(place, folder, "pets", MILO, SPEC, {})
-    assert upload.pictures[1].caption == "a <milo> dog <3, box -> bed, 5 > 3"
+    assert upload.pictures[1].caption == text
 
 
 def test_a_caption_of_half_a_placeholder_that_was_accepted_before_stays_one(written):
@@ -73,6 +74,9 @@ def test_pictures_without_captions_leave_no_word_of_them(written):
         (b"a <<milo>> dog", "'<<milo>>', which is not"),
         (b"a <milo dog", "'<milo', which is not"),
         (b"a milo> dog", "'milo>', which is not"),
+        (b"a Milo > dog", "'Milo >', which is not"),
+        (b"a < milo dog", "'< milo', which is not"),
+        (b"a <rex dog", "'<rex', which is not"),
         (b"a dog\x1b[2J", "control characters"),
         (b"\xff\xfe\x00", "another encoding than UTF-8"),
         (b"dog " * 130, "519 characters"),
