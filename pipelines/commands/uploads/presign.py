@@ -24,11 +24,12 @@ from pipelines.commands.options import (
     LineOption,
     SetOption,
 )
-from pipelines.commands.output import tell_script, tell_signed
+from pipelines.commands.output import note, tell_script, tell_signed
 from pipelines.commands.target import Target, are_names
-from pipelines.commands.uploads.submit import taken_names
+from pipelines.commands.uploads.submit import learner_of, taken_names, write_for
 
 if TYPE_CHECKING:
+    from components.services.line.records import Records
     from components.services.store.home import Home
     from l2dm.doors import Concept
     from l2dm.spec import IntakeSpec
@@ -78,12 +79,14 @@ def presign(  # noqa: PLR0913 - one parameter per option
     spec = override(Spec(), settings or []).intake
     named = Concept(concept, class_noun)
     target = Target(home, line, BASE)
-    requests = signed_requests(target, folder, named, spec, seconds, replace=replace)
+    requests, warnings = signed_requests(target, folder, named, spec, seconds, replace=replace)
     if json:
         told = [request.data for request in requests]
         tell_signed({"line": line, "concept": concept, "seconds": seconds, "requests": told})
     else:
         tell_script(script(requests, seconds))
+    for sentence in warnings:
+        note(f"{line}/{concept}: {sentence}")
 
 
 def signed_requests(
@@ -94,8 +97,10 @@ def signed_requests(
     seconds: int,
     *,
     replace: bool = False,
-) -> tuple[Request, ...]:
+) -> tuple[tuple[Request, ...], list[str]]:
     """What to send for an upload of these pictures, in this order; nothing is written.
+
+    What is to be said of the pictures comes second.
 
     replace: it teaches a concept anew that the champion knows, and takes the place of that one's
     upload as it lies there now. Raises BadUpload with every problem, BadStore where the state is in
@@ -107,7 +112,6 @@ def signed_requests(
     from l2dm.files.concept_json import FILE, to_bytes
     from l2dm.uploads.captions import sort
     from l2dm.uploads.check import visible
-    from l2dm.uploads.folder import write_upload
 
     home, line = target.home, target.line
     store = home.store
@@ -117,10 +121,12 @@ def signed_requests(
             f"{home.place}; use `l2dm submit`"
         )
     probe(store)
-    taken, over = _taken(home, line, concept.name, replace=replace)
+    taken, over, learner = _known(home, line, concept.name, replace=replace)
     with tempfile.TemporaryDirectory() as scratch:
         into = Path(scratch) / concept.name
-        upload = write_upload(into, pictures, line, concept, spec, taken, replaces=replace)
+        upload, warnings = write_for(
+            learner, into, pictures, line, concept, spec, taken, replaces=replace
+        )
     stored = as_stored(upload)
     folder, requests = f"inbox/{line}/{concept.name}/", list[Request]()
     # what was checked is listed in this order, and nothing else of the folder is read
@@ -132,21 +138,30 @@ def signed_requests(
     digest = _sha256(body)
     condition: dict[str, Any] = {"over": over} if over else {"new": True}
     last = store.presign(folder + FILE, sha256=digest, size=len(body), expires=seconds, **condition)
-    return (*requests, Request(last.url, last.headers, body=body.decode()))
+    return (*requests, Request(last.url, last.headers, body=body.decode())), warnings
 
 
-def _taken(home: "Home", line: str, name: str, *, replace: bool) -> tuple[dict[str, str], str]:
+def _known(home: "Home", line: str, name: str, *, replace: bool) -> tuple[dict[str, str], str, str]:
+    """Names that are taken, the tag of the concept.json to replace, the base that will learn."""
+    from components.services.line.records import Records
+
+    if not are_names(line, name):  # the refusal lists all problems
+        return {}, "", ""
+    records = Records(home.store, line)
+    return *_taken(home, line, name, records, replace=replace), learner_of(home, line, records, "")
+
+
+def _taken(
+    home: "Home", line: str, name: str, records: "Records", *, replace: bool
+) -> tuple[dict[str, str], str]:
     """Names that cannot be submitted, with the reasons; the tag of the concept.json to replace.
 
     "" for an upload where none lies. Raises BadUpload where nothing is there to be taught anew.
     """
-    from components.services.line.records import Records
     from components.services.line.uploads import Uploads
     from l2dm.errors import Conflict
 
-    if not are_names(line, name):  # the refusal lists all problems
-        return {}, ""
-    known = Records(home.store, line).concept(name)
+    known = records.concept(name)
     taken = taken_names(home, line, name, known, replace=replace)
     uploads = Uploads(home.store, line)
     there = uploads.digest(name)

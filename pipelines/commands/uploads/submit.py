@@ -24,7 +24,7 @@ from pipelines.commands.target import are_names, open_registry
 if TYPE_CHECKING:
     from components.services.line.ledger import ConceptState
     from components.services.line.records import Records
-    from l2dm.doors import Concept
+    from l2dm.doors import Concept, Upload
     from l2dm.spec import IntakeSpec
 
 
@@ -87,20 +87,41 @@ def submit_pictures(
     over = "" if concept.name in taken else uploads.digest(concept.name)
     if over and (known is None or known.upload != over):
         taken[concept.name] = "somebody submits it at this moment"
-    learner, warnings = _base(home, line, records, base), list[str]()
+    learner = learner_of(home, line, records, base)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / concept.name
-        upload = write_upload(
-            *(folder, pictures, line, concept, spec, taken),
-            replaces=replace,
-            resolution=_resolution(learner),
-            remark=warnings.append,
+        upload, warnings = write_for(
+            learner, folder, pictures, line, concept, spec, taken, replaces=replace
         )
-        warnings += _unknown_to(learner, [folder / one.name for one in upload.pictures])
         uploads.commit(folder, over)
     submitted.record(records, concept, known, upload=uploads.digest(concept.name), since=since)
     data: dict[str, Any] = manifest.to_data(upload)
     return data | ({"warnings": warnings} if warnings else {})
+
+
+def write_for(
+    learner: str,
+    folder: Path,
+    pictures: Path,
+    line: str,
+    concept: "Concept",
+    spec: "IntakeSpec",
+    taken: Mapping[str, str],
+    *,
+    replaces: bool,
+) -> tuple["Upload", list[str]]:
+    """`write_upload` for a base, "" for an unknown one; what is to be said of the pictures, too."""
+    from l2dm.uploads.folder import write_upload
+
+    warnings = list[str]()
+    upload = write_upload(
+        *(folder, pictures, line, concept, spec, taken),
+        replaces=replaces,
+        resolution=_resolution(learner),
+        remark=warnings.append,
+    )
+    warnings += _unknown_to(learner, [folder / one.name for one in upload.pictures])
+    return upload, warnings
 
 
 def taken_names(
@@ -128,7 +149,7 @@ def _unknown_to(base: str, pictures: list[Path]) -> list[str]:
     return [said] if said else []
 
 
-def _base(home: Home, line: str, records: "Records", asked: str) -> str:
+def learner_of(home: Home, line: str, records: "Records", asked: str) -> str:
     """The base that the line learns on; "" where it is not to be found.
 
     That is said when the line is to learn: the upload is good.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from components.services.line import status_cache
@@ -91,6 +92,7 @@ def test_json_says_the_same_in_the_order_of_sending(place: str, tmp_path: Path) 
     (given / "p00.txt").write_text("in snow")  # said in concept.json, not sent
     (given / "p00.aae").write_text("x")
     done = presign(place, given, "--json", "--seconds", "60")
+    assert "pets/rex: ignored, since they are no pictures: p00.aae" in done.stderr
     told: dict[str, Any] = json.loads(done.stdout)
     assert (told["line"], told["concept"], told["seconds"]) == ("pets", "rex", 60)
     *files, last = told["requests"]
@@ -109,6 +111,10 @@ def test_what_cannot_be_an_upload_is_refused_with_every_reason(place: str, tmp_p
     done = presign(place, pictures(tmp_path / "in", n=1), "--concept", "Rex!")
     assert done.exit_code == 2
     assert "try 'rex'" in done.stderr and "expected 3 to" in done.stderr
+    small = pictures(tmp_path / "small")
+    Image.new("RGB", (20, 24), (200, 30, 30)).save(small / "p01.png")
+    done = presign(place, small)
+    assert done.exit_code == 2 and "for a base that draws 64 x 64, found 20 x 24" in done.stderr
     done = presign(str(tmp_path / "home"), pictures(tmp_path / "three"))
     assert done.exit_code == 2
     assert "expected the state in s3://bucket/prefix, since nobody can send" in done.stderr
