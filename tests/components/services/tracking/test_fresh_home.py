@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import ROOT
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.mark.slow
