@@ -112,8 +112,8 @@ def _planned(wish: Wish, concepts: Sequence[Concept]) -> DrawPlan:
     problems = [*_out_of_range(wish, concepts)]
     if is_empty(wish.prompt):
         problems.append(
-            f"prompt {wish.prompt[:60]!r}: expected words that say what to draw, found none, of "
-            'which a base draws anything; write for example "a photo of a dog"'
+            f"prompt {shortened(wish.prompt)}: expected words that say what to draw, found none, "
+            'and then a base draws anything; write for example "a photo of a dog"'
         )
     understood = []
     for text in (wish.prompt, wish.negative):

@@ -56,8 +56,8 @@ def load(open_: Callable[[], Image.Image], path: Path) -> Image.Image:
         raise _missing(path, picture)
     if picture.format == "PNG" and not _sums_hold(path):
         raise BadUpload(
-            f"picture {path.name!r}: expected a whole picture, found that the checksum of its "
-            "pixels is of others; copy it again or leave it out"
+            f"picture {path.name!r}: expected a whole picture, found pixels that were changed "
+            "after it was saved (their checksum differs); copy it again or leave it out"
         )
     return picture
 

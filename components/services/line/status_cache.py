@@ -80,7 +80,12 @@ def changing(home: Home, registry: Registry, line: str) -> Iterator[None]:
         try:
             refresh(home, registry, line)
         except (L2dmError, OSError) as error:
-            log.warning("line %s: what `l2dm status` shows is asked again: %s", line, words(error))
+            log.warning(
+                "line %s: its copy for `l2dm status` was not made again: %s. The next "
+                "`l2dm status` asks the registry",
+                line,
+                words(error),
+            )
         raise
 
 
@@ -110,7 +115,7 @@ def _write(home: Home, line: str, index: Index) -> None:
     except (OSError, BadStore) as error:  # a full or a read-only disk, a bucket that is closed
         log.warning(
             "line %s: its copy for `l2dm status` was not stored: %s. What is shown is right; the "
-            "next one asks the registry again",
+            "next `l2dm status` asks the registry again",
             line,
             words(error),
         )
