@@ -145,6 +145,8 @@ class Records:
             number = _number(entry.key)
             for lost in range(expected, min(number, expected + MANY)):
                 wrong[lost] = _lost(self._key(lost))
+            if number > expected + MANY:
+                wrong[expected + MANY - 1] += f". So are all up to {number - 1}"
             expected = number + 1
             try:
                 events.append(self._event(entry.key))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from components.services.line import records as records_module
 from components.services.line.leases import Leases
 from components.services.line.records import Records
 from components.services.store.folder import FolderObjects
@@ -97,7 +98,9 @@ def test_what_no_line_or_concept_can_be_called_is_set_aside_and_named(
     assert pets["concepts"] == []
 
 
-def test_history_names_a_lost_record_and_a_damaged_one_and_shows_the_others(home: Home) -> None:
+def test_history_names_a_lost_record_and_a_damaged_one_and_shows_the_others(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
     records = Records(home.store, "cups")
     for source in (1, 2, 3):
         records.append("promotion", line="cups", source=source, target=source + 1)
@@ -117,5 +120,9 @@ def test_history_names_a_lost_record_and_a_damaged_one_and_shows_the_others(home
     for number in (1, 3):
         (home.folder / f"records/cups/{number:06d}.json").unlink()
     assert "damaged at 1 to 4; restore" in CliRunner().invoke(app, words).stderr
+    monkeypatch.setattr(records_module, "MANY", 2)
+    shown = CliRunner().invoke(app, words).stdout.splitlines()
+    assert [one.split()[0] for one in shown] == ["1", "2", "4", "5"]
+    assert "events are never removed. So are all up to 3" in shown[1]
     words[2] = "pets"
     assert CliRunner().invoke(app, words).exit_code == 0
