@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from components.services.store.folder import FolderObjects
-from components.services.store.objects import Objects
+from components.services.store.objects import Objects, removed_after
 from components.services.store.open import open_objects, probe
 from l2dm.errors import BadKey, BadStore, Conflict, NoSuchObject, TooLarge
 from tests.worlds import object_counter
@@ -391,3 +391,24 @@ def test_what_is_no_regular_file_is_no_object(kind: str, tmp_path: Path) -> None
                 ask("pets/rex/concept.json")
         store.create("pets/rex/concept.json", b"{}")
         assert store.read("pets/rex/concept.json").data == b"{}"
+
+
+def test_what_is_there_for_a_block_only_goes_and_hides_no_error_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FolderObjects(tmp_path)
+    delete = FolderObjects.delete
+
+    def stuck(self: FolderObjects, key: str) -> None:
+        if key == "stuck":
+            raise OSError(5, "Input/output error")
+        delete(self, key)
+
+    monkeypatch.setattr(FolderObjects, "delete", stuck)
+    for key in ("stuck", "free"):
+        store.write(key, b"probe")
+    with pytest.raises(Conflict, match="of the block"), removed_after(store, "stuck", "free"):
+        raise Conflict("of the block")
+    assert [entry.key for entry in store.list("")] == ["stuck"]
+    with pytest.raises(OSError, match="Input/output error"), removed_after(store, "stuck"):
+        pass
