@@ -192,7 +192,7 @@ class TrainSpec(Section):
     steps: int = Field(200, ge=1, description="optimizer steps")
     batch: int = Field(8, ge=1, le=4096, description="new pictures per step")
     rate: float = Field(
-        2e-3, ge=0, description="AdamW learning rate of adapter weights; 0: they stay as they are"
+        3e-3, ge=0, description="AdamW learning rate of adapter weights; 0: they stay as they are"
     )
     token_rate: float = Field(
         5e-3, ge=0, description="learning rate of the placeholder's embedding row; 0: it stays"

@@ -31,7 +31,7 @@ class GatedOptions(Section):
     """Where a concept's adapter acts."""
 
     gate: GateKind = Field(
-        "prompt",  # on the pocket base the others learn less than two thirds of it (docs/pocket.md)
+        "token",
         description="rows of a prompt that a concept owns; a line keeps its gate",
         json_schema_extra=KEPT,
     )

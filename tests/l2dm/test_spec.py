@@ -49,7 +49,7 @@ def test_a_door_records_all_options_of_the_chosen_method_and_of_no_other():
     assert not {"gated", "sequential"} & recorded.keys()
     assert parse(recorded) == override(Spec(), ["train.method=l2dm", "l2dm.distill=2"])
     gated = spec.recorded(override(Spec(), ["train.method=gated"]))
-    assert (gated["gated"], "l2dm" in gated) == ({"gate": "prompt"}, False)
+    assert (gated["gated"], "l2dm" in gated) == ({"gate": "token"}, False)
 
 
 def test_left_out_keys_keep_their_defaults():

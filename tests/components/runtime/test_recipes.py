@@ -80,7 +80,7 @@ def test_a_line_keeps_what_was_a_default_when_it_was_begun(
     line = KeptLine(tmp_path).promote()
     assert line.learned_with()[1] == Spec()
     monkeypatch.setattr(registry, "options", lambda name: _AnotherDefault)
-    assert options_of(line.learned_with()[1]) == _AnotherDefault(gate="prompt")
+    assert options_of(line.learned_with()[1]) == _AnotherDefault(gate="token")
     assert options_of(Spec()) == _AnotherDefault(gate="span")
 
 
@@ -94,7 +94,7 @@ def test_a_record_of_before_names_what_was_said() -> None:
     [
         ("train.method=l2dm", r'train.method "gated", found "l2dm"'),
         ("train.rank=4", r"train.rank 8, found 4"),
-        ("gated.gate=span", r'gated.gate "prompt", found "span"'),
+        ("gated.gate=span", r'gated.gate "token", found "span"'),
     ],
 )
 def test_another_method_or_adapter_is_refused_with_the_way_out(
