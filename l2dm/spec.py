@@ -197,9 +197,6 @@ class TrainSpec(Section):
     token_rate: float = Field(
         5e-3, ge=0, description="learning rate of the placeholder's embedding row; 0: it stays"
     )
-    cool: float = Field(
-        0.5, ge=0, le=1, description="share of the steps, at the end, in which both rates fall to 0"
-    )
     precision: Precision = Field("fp32", description="numbers of the forward pass")
     checkpoint_every: int = Field(
         50, ge=0, le=10_000_000, description="steps between checkpoints; 0: none"

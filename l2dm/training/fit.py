@@ -93,7 +93,6 @@ def fit(
             weighed.loss.backward()
         team.add_gradients(parameters)
         watch.look()
-        _set_rates(optimizer, spec, progress.step)
         optimizer.step()
         progress.step += 1
         values = {name: round(mean.item(), 6) for name, mean in weighed.means.items()}
@@ -104,21 +103,6 @@ def fit(
         if work and _is_due(spec, progress.step) and team.rank == 0:
             _checkpoint(work, key, trainable, optimizer, progress)
     return method.end(), progress.curve
-
-
-def rate_share(step: int, spec: TrainSpec) -> float:
-    """Share of both learning rates that the step with this number, from 0, takes, in (0, 1].
-
-    Constant, then linear to 0 after the last step. At a constant rate what is learned depends on
-    the last few batches (docs/pocket.md).
-    """
-    return min(1.0, (spec.steps - step) / max(1.0, spec.cool * spec.steps))
-
-
-def _set_rates(optimizer: torch.optim.Optimizer, spec: TrainSpec, step: int) -> None:
-    rates = (spec.rate, spec.token_rate)
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate * rate_share(step, spec)
 
 
 def _is_due(spec: TrainSpec, step: int) -> bool:

@@ -268,29 +268,6 @@ def test_a_group_whose_rate_is_zero_stays_and_the_other_learns(
     assert (weights, row) == (group == "rate", group == "token_rate")
 
 
-class Falls(Explodes):
-    """A method whose one weight has the gradient 1: AdamW moves it by the rate in every step."""
-
-    def loss(self, batch: Batch) -> Mapping[str, Tensor]:
-        return {"new": self.weight * torch.ones(1)}
-
-    def end(self) -> Learned:
-        return Learned("none", {}, {"w": self.weight.detach().clone()}, {})
-
-
-@pytest.mark.parametrize(
-    ("cool", "taken"),  # of the rate, by hand: 4 steps
-    [(0.0, 1 + 1 + 1 + 1), (0.5, 1 + 1 + 1 + 0.5), (1.0, 1 + 0.75 + 0.5 + 0.25)],
-)
-def test_the_rate_falls_to_nothing_at_the_end(
-    cool: float, taken: float, tiny_base: Path, tmp_path: Path
-) -> None:
-    model = load_base(str(tiny_base))
-    train = replaced(spec_of().train, steps=4, rate=0.01, cool=cool)
-    learned, _ = fit(Falls(), model, first_lesson(model, tmp_path), train)
-    assert learned.weights["w"].item() == pytest.approx(1 - 0.01 * taken, abs=1e-6)
-
-
 def test_a_loss_that_is_not_finite_stops_training(tiny_base: Path, tmp_path: Path) -> None:
     model = load_base(str(tiny_base))
     with pytest.raises(DoesNotFit, match=r"the loss became inf at step 1; lower train\.rate"):
