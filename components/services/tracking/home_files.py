@@ -6,12 +6,20 @@ own files. Here it means `artifacts/<line>/...` beside the database, wherever th
 <home>/artifacts` it means the same files. So a folder may be moved, renamed and mounted elsewhere.
 """
 
+import filecmp
+import logging
+import os
+import uuid
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from components.services.store.home import Home
 from components.services.tracking.mlflow_plugin import SCHEME, files_of, folder_below
 from l2dm.errors import FilesGone, TrackingFailed
+
+SHARED_FROM = 4096  # bytes of a file
+
+log = logging.getLogger(__name__)
 
 
 def location(below: str) -> str:
@@ -65,3 +73,36 @@ def present(folder: Path, among: Path, what: str) -> Path:
             "holds it, or bring it back from a backup"
         ) from None
     raise FilesGone(f"expected {what} in {folder}, found none; others are there")
+
+
+def share(folder: Path, former: Path) -> int:
+    """Give files that `former` has, too, under the same name, one copy with it. Returns bytes.
+
+    A release holds everything that it needs, so most of its sheets and features are its parent's
+    again. Bytes are compared, so a damaged file is never taken. Deleting a version takes its names
+    for them alone. A disk without hard links keeps its copies.
+    """
+    saved = 0
+    for path in sorted(folder.rglob("*")):
+        try:
+            saved += _share(path, former / path.relative_to(folder), folder)
+        except OSError as error:
+            log.debug("%s stays a copy of its own: %s", path, error)
+    return saved
+
+
+def _share(path: Path, other: Path, folder: Path) -> int:
+    size = path.lstat().st_size
+    if path.is_symlink() or not path.is_file() or size < SHARED_FROM:
+        return 0
+    if other.is_symlink() or not other.is_file() or os.path.samefile(path, other):
+        return 0
+    if not filecmp.cmp(path, other, shallow=False):
+        return 0
+    draft = folder / f".shared-{uuid.uuid4().hex}"
+    try:
+        draft.hardlink_to(other)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return size

@@ -37,6 +37,7 @@ PREFIX = "l2dm."
 TAG = "l2dm.facts"
 STATE = "l2dm.state"  # what became of a version, or of the run of a task
 DESCRIBED = 4900  # characters: the column of MLflow's database holds 5000
+BACK = 2  # versions: whose files are shared; of everything two copies stay, one to go back to
 PAGE = 1000  # registered models of one request, MLflow's most
 
 
@@ -64,7 +65,28 @@ class MlflowRegistry:
             model = self._logged(line, facts) or self._log(line, release, facts)
             self._ensure_model(line)
             self._create(line, model, facts)
-        return self._only_version(line, facts.task)
+        number = self._only_version(line, facts.task)
+        if server() is None:
+            self._share_files(line, number)
+        return number
+
+    def _share_files(self, line: str, number: int) -> None:
+        """Disk space alone is at stake, so no trouble with it ends a registration."""
+        earlier = [one.number for one in self.versions(line) if one.number <= number]
+        if len(earlier) <= BACK:
+            return
+        try:
+            with told(f"find the files of line {line!r}"):
+                new, former = (self._files(line, one) for one in (number, earlier[-1 - BACK]))
+            home_files.share(new, former)
+        except (TrackingFailed, OSError) as error:
+            log.debug("version %d of line %s keeps its own files: %s", number, line, error)
+
+    def _files(self, line: str, version: int) -> Path:
+        """Folder of a version's logged model in a state folder."""
+        found = self._client.get_model_version(PREFIX + line, str(version))
+        model = self._client.get_logged_model(model_id(found))
+        return home_files.folder_of(self.home, model.artifact_location, line)
 
     def adopt(self, line: str, lost: Mapping[int, str]) -> tuple[int, ...]:
         """See Registry. A server's files are not looked through: its database has backups."""
@@ -164,13 +186,12 @@ class MlflowRegistry:
         """See Registry."""
         require_version(self, line, version)
         with told(f"fetch version {version} of line {line!r}"):
-            found = self._client.get_model_version(PREFIX + line, str(version))
             if server() is None:
-                model = self._client.get_logged_model(model_id(found))
-                folder = home_files.folder_of(self.home, model.artifact_location, line)
+                folder = self._files(line, version)
                 what = f"files of version {version} of line {line!r}"
                 there = home_files.present(folder / RELEASE, self._models(line), what)
                 return copy_release(there, to)
+            found = self._client.get_model_version(PREFIX + line, str(version))
             with tempfile.TemporaryDirectory() as scratch:
                 return copy_release(self._download(line, found, Path(scratch)) / RELEASE, to)
 

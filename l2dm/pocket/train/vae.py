@@ -13,7 +13,7 @@ from l2dm.pocket.world.batches import pick, to_unit
 from l2dm.pocket.world.render_cache import Renders
 
 PLAN = StagePlan(steps=4_200, rate=2e-3)
-DECODER_PLAN = StagePlan(steps=24_000, rate=1e-3, warm=100, cool=0.9, ema=0.999, seed=7)
+DECODER_PLAN = StagePlan(steps=4_800, rate=1e-3, warm=100, cool=0.9, seed=6)
 BATCH = 16
 KL_WEIGHT = 1e-3  # on the divergence a pixel: keeps latents near unit scale without blurring
 

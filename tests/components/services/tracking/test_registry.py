@@ -357,3 +357,39 @@ def test_mlflow_tells_in_words_what_a_rollback_took_back(home: Home, release: Pa
     (run,) = runs_of(client, "pets", "t0002")
     assert run.data.tags["l2dm.state"] == "taken back"
     assert registry.versions("pets")[1].facts.findings == CLOSED
+
+
+def test_what_versions_have_in_common_lies_on_the_disk_twice(home: Home, release: Path) -> None:
+    registry = MlflowRegistry(home, "pocket", MODEL_CODE)
+    sheet, big = release / "sheets" / "rex.png", bytes(range(256)) * 40
+    sheet.parent.mkdir()
+    for number in range(1, 6):
+        sheet.write_bytes(big if number != 4 else big[::-1])
+        (release / "adapter" / "weights").write_bytes(bytes([number]) * 5000)
+        registry.register("pets", release, facts(number, number - 1))
+
+    def of(name: str) -> list[int]:
+        found = [
+            registry._files("pets", number) / "artifacts" / "release" for number in range(1, 6)
+        ]
+        return [(folder / name).stat().st_ino for folder in found]
+
+    sheets, weights = of("sheets/rex.png"), of("adapter/weights")
+    assert sheets[0] == sheets[2] == sheets[4]  # with the one before the last
+    assert len({sheets[0], sheets[1], sheets[3]}) == 3  # 1 and 2 are two copies, 4 is another sheet
+    assert len(set(weights)) == 5
+    registry.erase("pets", [1, 3], lambda text: False)
+    again = registry.fetch("pets", 5, home.folder / "fetched")
+    assert (again / "sheets" / "rex.png").read_bytes() == big
+
+
+def test_a_damaged_file_is_shared_with_no_version(home: Home, release: Path) -> None:
+    registry = MlflowRegistry(home, "pocket", MODEL_CODE)
+    (release / "sheet").write_bytes(b"\x01" * 5000)
+    for number in (1, 2):
+        registry.register("pets", release, facts(number, number - 1))
+    first = registry._files("pets", 1) / "artifacts" / "release" / "sheet"
+    first.write_bytes(b"\x01" * 4999 + b"\x02")
+    registry.register("pets", release, facts(3, 2))
+    third = registry.fetch("pets", 3, home.folder / "fetched")
+    assert (third / "sheet").read_bytes() == b"\x01" * 5000
