@@ -77,8 +77,10 @@ def _holds(data: bytes, needles: list[bytes]) -> bool:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def tracker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tracker]:
-    if request.param == "postgresql" and not servers.postgres_programs():
-        pytest.skip("PostgreSQL is not installed; make test-integration installs it")
+    if request.param == "postgresql":
+        if not servers.postgres_programs():
+            pytest.skip("PostgreSQL is not installed; make test-integration installs it")
+        pytest.importorskip("psycopg2", reason="make test-integration installs its driver")
     folder = Path(tempfile.mkdtemp(prefix="l2dm-tracker-"))
     folder.chmod(0o711)  # PostgreSQL's user has to pass
     running = Servers(folder)
