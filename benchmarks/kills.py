@@ -67,8 +67,9 @@ def main() -> None:
     if options.inspect:
         print(json.dumps(asdict(_end(options.inspect))))
         return
-    shutil.rmtree(options.work, ignore_errors=True)
     home, start = (options.work / "home").resolve(), options.work / "start"
+    for folder in (home, start):  # what else lies there is somebody's
+        shutil.rmtree(folder, ignore_errors=True)
     _submit(home, *FIRST)
     _finish(_learn(home, options.base), home)
     _submit(home, *SECOND)

@@ -22,6 +22,11 @@ _BLOCK = re.compile(r"^(\d{0,9})([.)#+=:-])")  # a list, a heading, a rule: only
 _INDENT = re.compile(r"^ +")
 
 
+def shortened(text: str, most: int) -> str:
+    """The beginning of a text that is longer than `most` characters, for a message."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def lines(text: str) -> str:
     """Text of several lines, for a terminal or a log: no character of it steers anything."""
     return _CONTROL.sub(_visible, text)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import NamedTuple
 
+from l2dm import escape
 from l2dm.doors import Concept
 from l2dm.errors import BadPrompt
 
@@ -241,4 +242,4 @@ def _unknown(prompt: str, unknown: Sequence[str], known: Collection[str]) -> str
 
 def shortened(prompt: str) -> str:
     """A prompt as a message shows it."""
-    return repr(prompt if len(prompt) <= _SHOWN else f"{prompt[:_SHOWN]}…")
+    return repr(escape.shortened(prompt, _SHOWN))

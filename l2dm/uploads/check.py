@@ -12,6 +12,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from l2dm import escape
 from l2dm.doors import Concept, Upload
 from l2dm.errors import BadUpload
 from l2dm.files.concept_json import FILE, MAX_NOUN, NAMED, SLUG
@@ -237,12 +238,11 @@ def slug_problem(what: str, name: str) -> str | None:
     """Why `name` cannot name a line or a concept, with the slug it could be; None when it can."""
     if SLUG.fullmatch(name):
         return None
-    return f"{what} {_shortened(name)}: expected {NAMED}; try {suggest_slug(name)!r}"
+    return f"{what} {_quoted(name)}: expected {NAMED}; try {suggest_slug(name)!r}"
 
 
-def _shortened(text: str) -> str:
-    """A text as a message shows it."""
-    return repr(text if len(text) <= MAX_TYPED else f"{text[:MAX_TYPED]}…")
+def _quoted(text: str) -> str:
+    return repr(escape.shortened(text, MAX_TYPED))
 
 
 def suggest_slug(name: str) -> str:
@@ -268,7 +268,7 @@ def _noun_problem(noun: str) -> str | None:
     if not found:
         return None
     return (
-        f"class noun {_shortened(noun)}: expected what the thing is in at most {MAX_NOUN} "
+        f"class noun {_quoted(noun)}: expected what the thing is in at most {MAX_NOUN} "
         f'printable characters, found {found}; say for example "dog" or "toy car"'
     )
 

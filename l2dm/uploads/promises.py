@@ -7,9 +7,10 @@ many scans as somebody wrote. Pillow does not say so; here it is asked again.
 import io
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image
 
@@ -121,16 +122,22 @@ def _sums_hold(path: Path) -> bool:
 
     Deflated bytes that were changed become other pixels, and often all of them.
     """
-    with open(path, "rb") as file:
-        file.seek(8)
-        while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
-            size = int.from_bytes(head[:4], "big")
-            if head[4:] != b"IDAT":
-                file.seek(size + 4, 1)
-                continue
-            if zlib.crc32(file.read(size), zlib.crc32(b"IDAT")).to_bytes(4, "big") != file.read(4):
-                return False
+    for kind, size, file in png_chunks(path):
+        if kind != b"IDAT":
+            continue
+        if zlib.crc32(file.read(size), zlib.crc32(kind)).to_bytes(4, "big") != file.read(4):
+            return False
     return True
+
+
+def png_chunks(path: Path) -> Iterator[tuple[bytes, int, BinaryIO]]:
+    """Kind and size of every chunk of a PNG before its end, and the file where its data begin."""
+    with open(path, "rb") as file:
+        at = 8
+        while file.seek(at) and len(head := file.read(8)) == 8 and head[4:] != b"IEND":
+            size = int.from_bytes(head[:4], "big")
+            yield head[4:], size, file
+            at += 12 + size
 
 
 def _scans(data: bytes) -> list[int]:

@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import ExifTags, Image
+
+from l2dm.uploads.promises import png_chunks
 
 Point = tuple[float, float]  # chromaticity x, y
 _D65: Point = (0.3127, 0.3290)
@@ -144,17 +147,12 @@ def _exif(picture: Image.Image) -> SaidSpace:
 
 def _cicp(path: Path) -> tuple[int, int] | None:
     """Code points of primaries and curve in a PNG."""
-    with open(path, "rb") as file:
-        at = 8
-        for _ in range(_CHUNKS):
-            file.seek(at)
-            head = file.read(12)
-            size, kind = int.from_bytes(head[:4], "big"), head[4:8]
-            if kind == b"cICP" and size == 4:
-                return head[8], head[9]
-            if len(head) < 12 or kind in (b"IDAT", b"IEND"):
-                return None
-            at += 12 + size
+    for kind, size, file in islice(png_chunks(path), _CHUNKS):
+        if kind == b"cICP" and size == 4:
+            said = file.read(2)
+            return (said[0], said[1]) if len(said) == 2 else None
+        if kind == b"IDAT":
+            return None
     return None
 
 

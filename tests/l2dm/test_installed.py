@@ -211,27 +211,23 @@ def test_what_a_package_declares_wrongly_is_one_sentence_of_ours(
     assert not any(word in said for word in ("Traceback", "invalid syntax", "No module named"))
 
 
+OPEN_GS = (
+    "from l2dm.errors import BadBase\n"
+    "from l2dm.serve import open_release\n"
+    "try:\n    open_release('nowhere', 'gs://bucket/base')\n"
+    "except BadBase as error:\n    print(error)\n"
+)
+
+
 def test_a_fetcher_of_another_package_is_asked_for_its_scheme(site: Path) -> None:
-    done = child(
-        "from l2dm.errors import BadBase\n"
-        "from l2dm.serve import open_release\n"
-        "try:\n    open_release('nowhere', 'gs://bucket/base')\n"
-        "except BadBase as error:\n    print(error)\n",
-        site,
-    )
+    done = child(OPEN_GS, site)
     assert done.stdout == "fetched gs://bucket/base\n"
 
 
 def test_a_fetcher_that_is_not_there_is_named(site: Path) -> None:
     points = site / "elsewhere-0.1.dist-info" / "entry_points.txt"
     points.write_text(POINTS.replace("fetch:from_gs", "fetch:from_nowhere"))
-    done = child(
-        "from l2dm.errors import BadBase\n"
-        "from l2dm.serve import open_release\n"
-        "try:\n    open_release('nowhere', 'gs://bucket/base')\n"
-        "except BadBase as error:\n    print(error)\n",
-        site,
-    )
+    done = child(OPEN_GS, site)
     assert "gs = elsewhere.fetch:from_nowhere is left out: " in done.stdout
     assert "expected from_nowhere in elsewhere.fetch, found none; mend that" in done.stdout
 

@@ -126,20 +126,26 @@ def read(home: Home, line: str, registry: Callable[[], Registry], *, anew: bool 
 
     anew: the registry is asked whatever the copy says.
     """
+    found = None if anew else _stored(home, line)
+    if found is not None:
+        return found
+    if not Records(home.store, line).state().tasks:
+        return Index()
+    return refresh(home, registry(), line)
+
+
+def _stored(home: Home, line: str) -> Index | None:
+    """The copy as it lies there; None where none does, or one that cannot be read."""
     try:
-        if anew:
-            raise NoSuchObject(_key(line))
         index: Index = manifest.from_data(Index, json.loads(home.store.read(_key(line)).data))
-        return index
     except NoSuchObject:
-        pass
+        return None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, L2dmError) as error:
         log.warning(
             "line %s: %s cannot be read (%s), it is made again", line, _key(line), words(error)
         )
-    if not Records(home.store, line).state().tasks:
-        return Index()
-    return refresh(home, registry(), line)
+        return None
+    return index
 
 
 def concepts(home: Home, line: str, uploads: Uploads | None = None) -> tuple[ConceptState, ...]:

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from components.services.store.home import Home
 from components.services.tracking.mlflow_plugin import SCHEME, files_of, folder_below
-from l2dm.errors import FilesGone, TrackingFailed
+from l2dm.errors import FilesGone, TrackingFailed, words
 
 SHARED_FROM = 4096  # bytes of a file
 
@@ -75,27 +75,29 @@ def present(folder: Path, among: Path, what: str) -> Path:
     raise FilesGone(f"expected {what} in {folder}, found none; others are there")
 
 
-def share(folder: Path, former: Path) -> int:
+def share(folder: Path, last: Path, former: Path) -> int:
     """Give files that `former` has, too, under the same name, one copy with it. Returns bytes.
 
     A release holds everything that it needs, so most of its sheets and features are its parent's
-    again. Bytes are compared, so a damaged file is never taken. Deleting a version takes its names
-    for them alone. A disk without hard links keeps its copies.
+    again. Bytes are compared, so a damaged file is never taken. Never one that `last` shares: of
+    everything in a version and in that before it there are two copies. Deleting a version takes its
+    names for them alone. A disk without hard links keeps its copies.
     """
     saved = 0
     for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
         try:
-            saved += _share(path, former / path.relative_to(folder), folder)
+            saved += _share(path, last / name, former / name, folder)
         except OSError as error:
-            log.debug("%s stays a copy of its own: %s", path, error)
+            log.debug("%s stays a copy of its own: %s", path, words(error))
     return saved
 
 
-def _share(path: Path, other: Path, folder: Path) -> int:
+def _share(path: Path, last: Path, other: Path, folder: Path) -> int:
     size = path.lstat().st_size
-    if path.is_symlink() or not path.is_file() or size < SHARED_FROM:
+    if not _is_plain(path) or not _is_plain(other) or size < SHARED_FROM:
         return 0
-    if other.is_symlink() or not other.is_file() or os.path.samefile(path, other):
+    if os.path.samefile(path, other) or (_is_plain(last) and os.path.samefile(last, other)):
         return 0
     if not filecmp.cmp(path, other, shallow=False):
         return 0
@@ -106,3 +108,7 @@ def _share(path: Path, other: Path, folder: Path) -> int:
     finally:
         draft.unlink(missing_ok=True)
     return size
+
+
+def _is_plain(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()

@@ -28,7 +28,7 @@ from components.services.tracking.registry import (
 from components.services.tracking.runs import run_of, runs_of
 from l2dm import escape
 from l2dm.doors import SIGNS, closed_by, marked
-from l2dm.errors import Corrupt, FilesGone, TrackingFailed
+from l2dm.errors import Corrupt, FilesGone, TrackingFailed, words
 from l2dm.files import manifest
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ PREFIX = "l2dm."
 TAG = "l2dm.facts"
 STATE = "l2dm.state"  # what became of a version, or of the run of a task
 DESCRIBED = 4900  # characters: the column of MLflow's database holds 5000
-BACK = 2  # versions: whose files are shared; of everything two copies stay, one to go back to
+SHARING = 3  # versions: the newest takes files of the one before the last
 PAGE = 1000  # registered models of one request, MLflow's most
 
 
@@ -72,15 +72,15 @@ class MlflowRegistry:
 
     def _share_files(self, line: str, number: int) -> None:
         """Disk space alone is at stake, so no trouble with it ends a registration."""
-        earlier = [one.number for one in self.versions(line) if one.number <= number]
-        if len(earlier) <= BACK:
-            return
         try:
+            there = [one.number for one in self.versions(line) if one.number <= number]
+            if len(there) < SHARING:
+                return
             with told(f"find the files of line {line!r}"):
-                new, former = (self._files(line, one) for one in (number, earlier[-1 - BACK]))
-            home_files.share(new, former)
+                former, last, new = (self._files(line, one) for one in there[-SHARING:])
+            home_files.share(new, last, former)
         except (TrackingFailed, OSError) as error:
-            log.debug("version %d of line %s keeps its own files: %s", number, line, error)
+            log.debug("version %d of line %s keeps its own files: %s", number, line, words(error))
 
     def _files(self, line: str, version: int) -> Path:
         """Folder of a version's logged model in a state folder."""

@@ -10,6 +10,8 @@ import re
 from pathlib import PurePath
 from typing import Any
 
+from l2dm import escape
+
 LONGEST_NAME = 250  # characters, MLflow's limit for metrics, parameters and tags
 LONGEST_VALUE = 5000  # of a tag; the columns of older databases hold no more
 LONGEST_PARAM = 6000
@@ -26,12 +28,12 @@ def key(name: str) -> str:
 
 def param(value: Any) -> str:
     """The value of a parameter."""
-    return _shortened(str(value), LONGEST_PARAM)
+    return escape.shortened(str(value), LONGEST_PARAM)
 
 
 def tag(value: str) -> str:
     """The value of a tag."""
-    return _shortened(value, LONGEST_VALUE)
+    return escape.shortened(value, LONGEST_VALUE)
 
 
 def file(name: str) -> str:
@@ -56,10 +58,6 @@ def _part(part: str) -> str:
 
 def _cut(made: str, name: str, longest: int) -> str:
     return f"{made[: longest - 9].rstrip('/. ')}-{_digest(name)}"
-
-
-def _shortened(text: str, longest: int) -> str:
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def _digest(text: str) -> str:

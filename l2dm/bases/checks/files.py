@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from l2dm import escape
 from l2dm.errors import BadBase
 
 MAX_CONFIG = 1 << 20  # bytes of a config; those of real bases have 1 to 5 kB
@@ -202,4 +203,4 @@ def _short(value: Any) -> str:
     if isinstance(value, int) and value.bit_length() > 200:
         return f"one of {value.bit_length():,} bits"
     text = f"{value:,}" if isinstance(value, int) else str(value)
-    return text if len(text) <= 80 else f"{text[:80]}…"
+    return escape.shortened(text, 80)

@@ -136,6 +136,15 @@ def test_the_place_of_an_upload_that_has_ended_is_not_given_away(
     assert "its upload has ended, and only `l2dm submit` may replace that" in done.stderr
 
 
+def promoted(world: World, given: Path, place: str) -> None:
+    """Submit pictures and let the world learn them."""
+    assert CliRunner().invoke(app, ["submit", str(given), *WORDS, "--home", place]).exit_code == 0
+    world.dispatcher.look()
+    world.finish()
+    world.dispatcher.look()
+    status_cache.refresh(world.home, world.registry, "pets")
+
+
 def test_a_known_concept_is_taught_anew_by_what_is_printed_with_replace(
     place: str, tmp_path: Path
 ) -> None:
@@ -172,11 +181,7 @@ def test_an_upload_that_came_while_it_was_looked_at_is_not_replaced(
 ) -> None:
     given, better = pictures(tmp_path / "in"), pictures(tmp_path / "better", first=7)
     world = World(tmp_path / "world", place=place)
-    assert CliRunner().invoke(app, ["submit", str(given), *WORDS, "--home", place]).exit_code == 0
-    world.dispatcher.look()
-    world.finish()
-    world.dispatcher.look()
-    status_cache.refresh(world.home, world.registry, "pets")
+    promoted(world, given, place)
     look = Uploads.digest
 
     def late(uploads: Uploads, name: str) -> str:
@@ -193,11 +198,7 @@ def test_an_upload_that_came_while_it_was_looked_at_is_not_replaced(
 def test_of_two_that_replace_one_upload_the_second_is_refused(place: str, tmp_path: Path) -> None:
     given = pictures(tmp_path / "in")
     world = World(tmp_path / "world", place=place)
-    assert CliRunner().invoke(app, ["submit", str(given), *WORDS, "--home", place]).exit_code == 0
-    world.dispatcher.look()
-    world.finish()
-    world.dispatcher.look()
-    status_cache.refresh(world.home, world.registry, "pets")
+    promoted(world, given, place)
     both = [pictures(tmp_path / str(at), first=7 * at) for at in (1, 2)]
     scripts = [presign(place, folder, "--replace").stdout for folder in both]
     assert send(scripts[0], both[0]).returncode == 0

@@ -383,6 +383,20 @@ def test_what_versions_have_in_common_lies_on_the_disk_twice(home: Home, release
     assert (again / "sheets" / "rex.png").read_bytes() == big
 
 
+def test_two_copies_stay_where_a_version_in_between_was_erased(home: Home, release: Path) -> None:
+    registry = MlflowRegistry(home, "pocket", MODEL_CODE)
+    (release / "sheet").write_bytes(b"\x01" * 5000)
+    for number in range(1, 5):
+        registry.register("pets", release, facts(number, number - 1))
+    registry.erase("pets", [3], lambda text: False)
+    registry.register("pets", release, facts(5, 4))
+    second, fourth, fifth = (
+        (registry._files("pets", number) / "artifacts" / "release" / "sheet").stat().st_ino
+        for number in (2, 4, 5)
+    )
+    assert second == fourth != fifth  # 4 and 2 are one file: 5 keeps its own
+
+
 def test_a_damaged_file_is_shared_with_no_version(home: Home, release: Path) -> None:
     registry = MlflowRegistry(home, "pocket", MODEL_CODE)
     (release / "sheet").write_bytes(b"\x01" * 5000)
